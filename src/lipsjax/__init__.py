@@ -1,0 +1,1 @@
+"""A vectorised simulator of low-data federated learning."""
