@@ -1,0 +1,56 @@
+"""Data sets by name: real digits in the package, TFDS sets on disk, a synthetic one for tests.
+
+Everything here is NumPy on the host; nothing is downloaded, ever.
+"""
+
+from pathlib import Path
+
+from lipsjax.datasets.base import DataError, Dataset, Examples, fingerprint, validate
+from lipsjax.datasets.digits import digits
+from lipsjax.datasets.synthetic import synthetic
+from lipsjax.datasets.tfds import from_tfds, how_to_prepare
+
+__all__ = [
+    "DataError",
+    "Dataset",
+    "Examples",
+    "digits",
+    "fingerprint",
+    "from_tfds",
+    "load",
+    "synthetic",
+    "validate",
+]
+
+_BUILT_IN = {"digits": digits, "synthetic": synthetic}
+
+
+def load(name: str, data_dir: str | Path | None = None) -> Dataset:
+    """Loads and validates a data set.
+
+    Args:
+      name: `digits`, `synthetic`, or a TFDS image classification set such as
+        `fashion_mnist` or `emnist/balanced`.
+      data_dir: the TFDS data directory that holds the set, prepared as array_record.
+        The built-in sets read no files and do not look at it.
+
+    Returns:
+      The data set; images [N, H, W, C] as uint8 in 0..255 or float32, labels int32.
+
+    Raises:
+      DataError: the set cannot be found, read, or trained on; one line that says why
+        and what to do.
+
+    Example:
+      >>> dataset = load("digits")
+      >>> dataset.num_classes, dataset.test.images.shape
+      (10, (359, 8, 8, 1))
+    """
+    if name in _BUILT_IN:
+        return validate(_BUILT_IN[name]())
+    if data_dir is None:
+        raise DataError(
+            f"no built-in data set {name!r} (built in are {', '.join(_BUILT_IN)}); a TFDS set "
+            f"needs data_dir, the folder that holds it; {how_to_prepare(name, 'DIR')}"
+        )
+    return validate(from_tfds(name, data_dir))

@@ -1,0 +1,6 @@
+"""Masks: which weights of the average go out, and when."""
+
+from lipsjax.sparsity.density import constant, cosine, cubic, linear
+from lipsjax.sparsity.transient import transient_sparsity
+
+__all__ = ["constant", "cosine", "cubic", "linear", "transient_sparsity"]

@@ -1,0 +1,131 @@
+"""From a partition to stacked arrays: the border between host and device.
+
+Clients are stacked on a leading axis; where they hold different numbers of
+examples they are padded to the largest, and a mask tells real from padding.
+Examples are stored once and clients hold positions, so that examples that clients
+share cost no more than one copy.
+
+Symbols: K clients, n and m the largest numbers of training and test examples of a
+client, M pooled training examples, T test examples.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lipsjax.datasets import Dataset, Examples
+from lipsjax.partition import Partition
+
+
+class ClientData(NamedTuple):
+    """What all clients hold, ready to be put on devices."""
+
+    train: Examples  # [M, ...], the training examples that some client holds
+    train_index: np.ndarray  # [K, n] int32, positions in train; padding repeats position 0
+    train_mask: np.ndarray  # [K, n] bool, True for real examples; these come first
+    test: Examples  # [T, ...], the whole test split
+    test_index: np.ndarray  # [K, m] int32, positions in test; padding repeats position 0
+    test_mask: np.ndarray  # [K, m] bool, True for real examples; these come first
+    global_index: np.ndarray  # [G] int32, positions in test of the global test set, ascending
+
+    @property
+    def num_clients(self) -> int:
+        """Number of clients K."""
+        return len(self.train_index)
+
+    @property
+    def num_examples(self) -> np.ndarray:
+        """Training examples of each client, [K] int32."""
+        return self.train_mask.sum(axis=1, dtype=np.int32)
+
+
+def stack(
+    dataset: Dataset,
+    partition: Partition,
+    *,
+    global_examples: int | None,
+    rng: np.random.Generator,
+) -> ClientData:
+    """Stacks the clients of a partition.
+
+    Args:
+      dataset: the data set that was shared out.
+      partition: positions of each client's examples.
+      global_examples: the global test set is a draw of this many test examples without
+        replacement, or all of them where there are fewer; None for all.
+      rng: draws the global test set; it is advanced only if a draw is needed.
+
+    Returns:
+      Arrays with a leading client axis, the pool of training examples in the data
+      set's order.
+
+    Raises:
+      ValueError: a partition without clients, a client without examples, positions
+        outside the data set, or global_examples < 1.
+
+    Example:
+      >>> from lipsjax.datasets import synthetic
+      >>> held = (np.array([4, 2]), np.array([7]))
+      >>> partition = Partition(held, held, np.full([2, 4], 0.25))
+      >>> data = stack(
+      ...     synthetic(), partition, global_examples=None, rng=np.random.default_rng(0)
+      ... )
+      >>> data.train_index
+      array([[1, 0],
+             [2, 0]], dtype=int32)
+      >>> data.num_examples
+      array([2, 1], dtype=int32)
+    """
+    if global_examples is not None and global_examples < 1:
+        raise ValueError(f"global_examples is {global_examples}; allowed are None and >= 1")
+    num_train, num_test = len(dataset.train.labels), len(dataset.test.labels)
+    _check_positions("train", partition.train, num_train)
+    _check_positions("test", partition.test, num_test)
+    if len(partition.train) != len(partition.test):
+        raise ValueError(
+            f"the partition has {len(partition.train)} clients to train and "
+            f"{len(partition.test)} to test; both must agree"
+        )
+    used = np.unique(np.concatenate(partition.train))
+    train_index, train_mask = _pad([np.searchsorted(used, held) for held in partition.train])
+    test_index, test_mask = _pad(partition.test)
+    if global_examples is None or global_examples >= num_test:
+        global_index = np.arange(num_test)
+    else:
+        global_index = np.sort(rng.choice(num_test, global_examples, replace=False))
+    return ClientData(
+        train=Examples(dataset.train.images[used], dataset.train.labels[used]),
+        train_index=train_index,
+        train_mask=train_mask,
+        test=dataset.test,
+        test_index=test_index,
+        test_mask=test_mask,
+        global_index=global_index.astype(np.int32),
+    )
+
+
+def _check_positions(split: str, clients: Sequence[np.ndarray], size: int) -> None:
+    """Checks that each client holds positions in 0..size - 1."""
+    if not clients:
+        raise ValueError(f"the partition has no clients in its {split} part; allowed are >= 1")
+    for client, held in enumerate(clients):
+        if held.ndim != 1 or len(held) == 0 or not np.issubdtype(held.dtype, np.integer):
+            raise ValueError(
+                f"client {client} holds {split} positions of shape {held.shape} and type "
+                f"{held.dtype}; allowed is a vector of at least one integer"
+            )
+        for position in (held.min(), held.max()):
+            if not 0 <= position < size:
+                raise ValueError(
+                    f"client {client} holds {split} position {position}; allowed are 0..{size - 1}"
+                )
+
+
+def _pad(clients: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Stacks vectors of different lengths: [K, longest] int32, and the mask of real entries."""
+    lengths = np.array([len(held) for held in clients])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    index = np.zeros(mask.shape, np.int32)
+    index[mask] = np.concatenate(clients)  # both run client by client
+    return index, mask

@@ -1,0 +1,131 @@
+"""What a data set is, and what makes one unfit to train on.
+
+Symbols: N examples of a split, images of height H, width W and C channels.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+
+_MAX_LABEL = np.iinfo(np.int32).max
+
+
+class DataError(ValueError):
+    """Data that cannot be had or cannot be used; the message is one line."""
+
+
+class Examples(NamedTuple):
+    """Labelled images of one split."""
+
+    images: np.ndarray  # [N, H, W, C] uint8 in 0..255, or float32
+    labels: np.ndarray  # [N] int32 in 0..num_classes - 1
+
+
+class Dataset(NamedTuple):
+    """An image classification problem: what clients learn from and are tested on."""
+
+    name: str
+    train: Examples
+    test: Examples
+    num_classes: int
+
+
+def validate(dataset: Dataset) -> Dataset:
+    """Checks that a data set can be trained on.
+
+    Args:
+      dataset: any data set; its labels may be integers of any width.
+
+    Returns:
+      The same data set, its labels as int32.
+
+    Raises:
+      DataError: an empty split, images that are not [N, H, W, C] of uint8 or
+        finite float32, labels that are not integers in 0..num_classes - 1, or
+        train and test images that differ in shape or type.
+
+    Example:
+      >>> images = np.zeros([3, 8, 8, 1], np.float32)
+      >>> part = Examples(images, np.array([0, 1, 2]))
+      >>> validate(Dataset("mine", part, part, num_classes=2))
+      Traceback (most recent call last):
+      ...
+      lipsjax.datasets.base.DataError: mine: train label 2 of example 2; allowed are 0..1
+    """
+    name, num_classes = dataset.name, dataset.num_classes
+    if not 2 <= num_classes <= _MAX_LABEL:
+        raise DataError(f"{name}: {num_classes} classes; allowed are 2 and more")
+    train = _validate_split(f"{name}: train", dataset.train, num_classes)
+    test = _validate_split(f"{name}: test", dataset.test, num_classes)
+    for what, of_train, of_test in (
+        ("shape", train.images.shape[1:], test.images.shape[1:]),
+        ("type", train.images.dtype, test.images.dtype),
+    ):
+        if of_train != of_test:
+            raise DataError(
+                f"{name}: train images of {what} {of_train}, test images of {what} {of_test}; "
+                "both must be the same"
+            )
+    return dataset._replace(train=train, test=test)
+
+
+def _validate_split(where: str, examples: Examples, num_classes: int) -> Examples:
+    """Checks one split; `where` opens each message."""
+    images, labels = examples
+    if images.ndim != 4:
+        raise DataError(f"{where} images of shape {images.shape}; allowed is [N, H, W, C]")
+    if images.size == 0:
+        raise DataError(f"{where} images of shape {images.shape} are empty; allowed are sizes >= 1")
+    if images.dtype not in (np.uint8, np.float32):
+        raise DataError(f"{where} images of type {images.dtype}; allowed are uint8 and float32")
+    if labels.shape != images.shape[:1]:
+        raise DataError(
+            f"{where} labels of shape {labels.shape} for {len(images)} images; allowed is [N]"
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"{where} labels of type {labels.dtype}; allowed are integers in 0..{num_classes - 1}"
+        )
+    outside = (labels < 0) | (labels >= num_classes)
+    if outside.any():
+        first = int(outside.argmax())
+        raise DataError(
+            f"{where} label {labels[first]} of example {first}; allowed are 0..{num_classes - 1}"
+        )
+    if images.dtype == np.float32:
+        finite = np.isfinite(images).all(axis=(1, 2, 3))
+        if not finite.all():
+            first = int(finite.argmin())
+            raise DataError(f"{where} image {first} holds NaN or infinity; allowed is finite")
+    return Examples(images, labels.astype(np.int32))
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Names the content of a data set by a hash.
+
+    Two data sets with equal arrays and classes have equal fingerprints, whatever
+    they are called and wherever they were read from.
+
+    Args:
+      dataset: a validated data set.
+
+    Returns:
+      The SHA-256, in hexadecimal, of the number of classes and of every array's
+      name, type, shape and bytes.
+
+    Example:
+      >>> from lipsjax.datasets import synthetic
+      >>> fingerprint(synthetic(seed=0)) == fingerprint(synthetic(seed=0))
+      True
+      >>> fingerprint(synthetic(seed=0)) == fingerprint(synthetic(seed=1))
+      False
+    """
+    digest = hashlib.sha256(f"num_classes={dataset.num_classes};".encode())
+    for split, examples in (("train", dataset.train), ("test", dataset.test)):
+        for field, array in examples._asdict().items():
+            little_endian = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+            header = f"{split}.{field}:{little_endian.dtype.str}{little_endian.shape};"
+            digest.update(header.encode())
+            digest.update(little_endian.data)
+    return digest.hexdigest()

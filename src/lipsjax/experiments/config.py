@@ -1,0 +1,136 @@
+"""What a run is: frozen, typed, and free of JAX, so that ``--help`` is quick.
+
+:class:`Config` is the science; its canonical form is hashed into the name of the run's directory.
+:class:`Execution` is how and where it is run; it is resolved into a recorded plan and never
+hashed. Every field carries the comment that ``--help`` shows.
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+Schedule = Literal["constant", "linear", "cosine", "cubic"]
+Criterion = Literal["saliency", "magnitude", "lowest", "random", "gradient"]
+Sharing = Literal["client", "shared"]
+Scope = Literal["layer", "global", "erk"]
+Refill = Literal["zero", "init", "noise"]
+GradientSource = Literal["last_local", "fresh", "stored"]
+Norm = Literal["batch", "group", "none"]
+NormPolicy = Literal["global", "local", "local_with_biases"]
+Conv = Literal["auto", "patches", "grouped", "loop"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PartitionConfig:
+    """Which client holds which examples."""
+
+    kind: Literal["iid", "dirichlet"] = "dirichlet"
+    """iid: every client draws from the whole; dirichlet: each draws its own class mix."""
+    alpha: float = 0.1
+    """Dirichlet concentration: small is heterogeneous. Read by kind = dirichlet only."""
+    clients: int = 20
+    """Number of registered clients K."""
+    train_examples: int | tuple[int, ...] = 60
+    """Training examples per client: one number for all, or one per client."""
+    test_examples: int = 30
+    """Test examples per client, of the same class mix as its training examples."""
+    overlap: bool = False
+    """Let clients share training examples, as the published sampler does."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network that every client trains."""
+
+    name: Literal["cnn", "resnet8"] = "cnn"
+    """cnn: a stem, three middle convolutions, a classifier; resnet8: ResNet-8 of the LIPS paper."""
+    width: int = 32
+    """Channels of the stem of the cnn."""
+    norm: Norm = "batch"
+    """Normalisation after every convolution."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LocalConfig:
+    """How one client trains between two aggregations."""
+
+    epochs: int = 5
+    """Passes over the client's own examples per round."""
+    batch_size: int = 20
+    """Examples per step; the last step of an epoch takes what is left."""
+    optimizer: str = "sgd"
+    """Name of an optimizer of optax (sgd, adam, adamw, ...), fresh every round."""
+    learning_rate: float = 0.05
+    """Step size of the local optimizer."""
+    options: dict[str, float | bool] = dataclasses.field(default_factory=lambda: {"momentum": 0.9})
+    """Further arguments of the optimizer, by name."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StrategyConfig:
+    """What clients and server exchange and keep."""
+
+    name: Literal["fedavg"] = "fedavg"
+    """Federated strategy."""
+    norm: NormPolicy = "global"
+    """global: normalisation is averaged; local: each client keeps its own (FedBN);
+    local_with_biases: and its biases too, as the published LIPS code does in effect."""
+    cohort: int | None = None
+    """Clients that take part in a round, drawn uniformly; none: all of them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SparsityConfig:
+    """Transient sparsity (LIPS): what is zeroed, when, and by which rule."""
+
+    density: float = 0.5
+    """Fraction d0 of the middle layers' weights that is kept in the first sparse round."""
+    schedule: Schedule = "linear"
+    """How the density goes from d0 at the first round to 1 at the last (constant: it does not)."""
+    every: int = 5
+    """A round is followed by a sparse broadcast when its index is a multiple of this."""
+    criterion: Criterion = "saliency"
+    """Which weights are kept: the largest of this score."""
+    sharing: Sharing = "client"
+    """client: each client has its own mask; shared: one mask from the clients' mean score."""
+    scope: Scope = "layer"
+    """Whether each layer keeps the same density, all compete, or layers follow Erdos-Renyi-kernel."""
+    refill: Refill = "zero"
+    """What masked weights are set to: zero, their initial values, or fresh initial noise."""
+    hold: int = 0
+    """Local steps after which masked weights are set back again; 0: they are free at once."""
+    gradient: GradientSource = "last_local"
+    """The gradient in the score: last_local (last mini-batch of the round), fresh (of the received
+    average), stored (last_local, kept per client, for partial participation)."""
+    kinds: tuple[Literal["conv", "dense"], ...] = ("conv",)
+    """Kinds of middle layers that are masked."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What is evaluated, and how often."""
+
+    every: int = 1
+    """Rounds between evaluations; the last round is always evaluated."""
+    global_examples: int | None = 1000
+    """At most this many examples of the test split make the global test set; none: all."""
+    clients_on_global: bool = True
+    """Also evaluate each client's own model on the global test set (costs cohort x test)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """The science of one run; equal configs and plans give equal bits."""
+
+    dataset: str = "digits"
+    """digits (embedded), synthetic, or the name of a TFDS image classification set."""
+    seed: int = 0
+    """Seed of the partition, the initialisation, the cohorts, the batches and the masks."""
+    rounds: int = 40
+    """Communication rounds T."""
+    partition: PartitionConfig = PartitionConfig()
+    model: ModelConfig = ModelConfig()
+    local: LocalConfig = dataclasses.field(default_factory=LocalConfig)
+    strategy: StrategyConfig = StrategyConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    sparsity: SparsityConfig | None = None

@@ -1,0 +1,208 @@
+"""Local training of ONE client: a scan of optax steps over its own, masked examples.
+
+Nothing here sees the client axis; the caller vmaps.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lipsjax import tree
+from lipsjax.datasets import Examples
+from lipsjax.types import (
+    Array,
+    Layer,
+    LocalResult,
+    LossFn,
+    Model,
+    Params,
+    Received,
+    Variables,
+)
+
+
+class LocalTraining(NamedTuple):
+    """How a client trains: SGD or any other optax optimizer, fresh every round."""
+
+    optimizer: optax.GradientTransformation
+    epochs: int
+    batch_size: int
+
+
+def model_loss(model: Model) -> LossFn:
+    """Return the mean cross entropy of a batch, over its real examples.
+
+    Args:
+      model: predicts in training mode.
+
+    Returns:
+      ``(params, norm, images [B, ...], labels [B], mask [B]) -> (loss (), new norm)``.
+    """
+
+    def loss(params, norm, images, labels, mask):
+        logits, norm = model.apply(Variables(params, norm), images, mask=mask, train=True)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        weight = mask.astype(losses.dtype)
+        return jnp.sum(losses * weight) / jnp.maximum(jnp.sum(weight), 1), norm
+
+    return loss
+
+
+def batch_order(key: Array, mask: Array, *, epochs: int, batch_size: int) -> tuple[Array, Array]:
+    """Shuffle one client's examples into the batches of a round.
+
+    Every epoch visits every real example once; real examples come first, so an epoch of a client
+    with fewer examples ends in steps that hold padding alone.
+
+    Args:
+      key: consumed.
+      mask: [n] bool, True for real examples, which come first.
+      epochs: passes over the examples.
+      batch_size: B.
+
+    Returns:
+      Positions [steps, B] int32 into the client's examples and their mask [steps, B], with
+      ``steps = epochs * ceil(n / B)``. The order of the real examples does not depend on n.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> mask = jnp.array([True, True, True, False])
+      >>> order, real = batch_order(jax.random.key(0), mask, epochs=1, batch_size=2)
+      >>> sorted(order[real].tolist()), real.tolist()
+      ([0, 1, 2], [[True, True], [True, False]])
+    """
+    n = mask.shape[0]
+    steps = math.ceil(n / batch_size)
+
+    def epoch(index):
+        draws = jax.random.uniform(jax.random.fold_in(key, index), (n,), jnp.float32)
+        order = jnp.argsort(jnp.where(mask, draws, 2.0)).astype(jnp.int32)
+        return jnp.pad(order, (0, steps * batch_size - n)).reshape(steps, batch_size)
+
+    order = jax.vmap(epoch)(jnp.arange(epochs)).reshape(epochs * steps, batch_size)
+    slots = jnp.arange(steps * batch_size, dtype=jnp.int32).reshape(steps, batch_size)
+    real = slots < jnp.sum(mask, dtype=jnp.int32)
+    return order, jnp.tile(real, (epochs, 1))
+
+
+def train(
+    key: Array,
+    received: Received,
+    pool: Examples,
+    index: Array,
+    mask: Array,
+    *,
+    training: LocalTraining,
+    loss_fn: LossFn,
+    layers: tuple[Layer, ...],
+    ragged: bool,
+    gradient_layers: tuple[Layer, ...],
+) -> LocalResult:
+    """Train one client for one round, from what it received.
+
+    Args:
+      key: consumed.
+      received: variables to start from.
+      pool: examples [M, ...] that ``index`` points into.
+      index: [n] int32, the client's examples.
+      mask: [n] bool.
+      training: optimizer, epochs, batch size.
+      loss_fn: of a batch; differentiated with respect to params.
+      layers: whose last gradient norms are reported.
+      ragged: whether some client may have steps of padding alone, which then change nothing.
+      gradient_layers: whose gradients of the last real step are returned.
+
+    Returns:
+      The client's variables after training, and what the strategy and the measures ask about.
+    """
+    variables = received.variables
+    order, real = batch_order(key, mask, epochs=training.epochs, batch_size=training.batch_size)
+    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    dtype = jax.tree.leaves(variables.params)[0].dtype
+
+    def step(carry, batch):
+        (params, norm, opt_state), (last, last_norm, loss_sum, seen, steps) = carry
+        positions, batch_mask = batch
+        rows = index[positions]
+        (loss, new_norm), gradient = gradient_fn(
+            params, norm, pool.images[rows], pool.labels[rows], batch_mask
+        )
+        updates, new_opt_state = training.optimizer.update(gradient, opt_state, params)
+        new = (optax.apply_updates(params, updates), new_norm, new_opt_state)
+        count = jnp.sum(batch_mask, dtype=jnp.int32)
+        trace = (
+            tree.kernels(gradient, gradient_layers),
+            tree.norms(tree.kernels(gradient, layers)),
+        )
+        if ragged:
+            took = count > 0
+            new = tree.select(took, new, (params, norm, opt_state))
+            trace = tree.select(took, trace, (last, last_norm))
+            loss = jnp.where(took, loss, 0)
+        totals = (loss_sum + loss * count.astype(dtype), seen + count, steps + (count > 0))
+        return (new, (*trace, *totals)), None
+
+    zero = jnp.zeros((), jnp.int32)
+    start = (
+        (*variables, training.optimizer.init(variables.params)),
+        (
+            jax.tree.map(jnp.zeros_like, tree.kernels(variables.params, gradient_layers)),
+            jnp.zeros(len(layers), dtype),
+            jnp.zeros((), dtype),
+            zero,
+            zero,
+        ),
+    )
+    ((params, norm, _), (last, last_norm, loss_sum, seen, steps)), _ = jax.lax.scan(
+        step, start, (order, real)
+    )
+    return LocalResult(Variables(params, norm), last, last_norm, loss_sum, seen, steps)
+
+
+def whole_gradient(
+    received: Received,
+    pool: Examples,
+    index: Array,
+    mask: Array,
+    *,
+    batch_size: int,
+    loss_fn: LossFn,
+) -> Params:
+    """Return the gradient of one client's loss over all its examples, at what it received.
+
+    Batches are taken in order and weighed by their real examples; batch statistics are those of
+    each batch, and running statistics stay as they are.
+
+    Args:
+      received: where the gradient is taken.
+      pool: examples [M, ...].
+      index: [n] int32, the client's examples.
+      mask: [n] bool.
+      batch_size: B.
+      loss_fn: of a batch.
+
+    Returns:
+      A pytree like params.
+    """
+    variables = received.variables
+    n = mask.shape[0]
+    steps = math.ceil(n / batch_size)
+    pad = (0, steps * batch_size - n)
+    rows = jnp.pad(index, pad).reshape(steps, batch_size)
+    real = jnp.pad(mask, pad).reshape(steps, batch_size)
+
+    def step(total, batch):
+        row, batch_mask = batch
+        gradient, _ = jax.grad(loss_fn, has_aux=True)(
+            variables.params, variables.norm, pool.images[row], pool.labels[row], batch_mask
+        )
+        count = jnp.sum(batch_mask, dtype=jnp.int32)
+        share = jax.tree.map(lambda g: jnp.where(count > 0, g * count.astype(g.dtype), 0), gradient)
+        return jax.tree.map(jnp.add, total, share), None
+
+    start = jax.tree.map(jnp.zeros_like, variables.params)
+    total, _ = jax.lax.scan(step, start, (rows, real))
+    return jax.tree.map(lambda g: g / jnp.sum(mask).astype(g.dtype), total)

@@ -1,0 +1,147 @@
+"""Layer-wise inertia: does each layer of the global model still move, and what stops it?
+
+Every measure is a pure function of kernels (one array per layer, in order) or of sums over
+clients, so that it can be streamed from inside a compiled round. Names and formulas follow the
+project's method notes (``docs/design.md``); ``drift`` is the measure that LIPS was published with
+(arXiv 2506.00932).
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from lipsjax import tree
+from lipsjax.types import Array, Kernels, Layer
+
+DRIFT_REFERENCE = 2
+"""Round after which the server's layers are kept as the reference of drift."""
+
+MEASURES = (
+    "drift_cosine",
+    "drift_l1",
+    "drift_l2",
+    "relative_drift",
+    "step",
+    "client_step",
+    "cancellation",
+    "alignment",
+    "grad_norm",
+)
+
+
+def step(new: Kernels, old: Kernels) -> Array:
+    """Relative movement of each layer in a round: ``||w' - w|| / ||w||``, [L], no unit.
+
+    >>> import jax.numpy as jnp
+    >>> step((jnp.array([3.0, 5.0]),), (jnp.array([3.0, 4.0]),)).tolist()
+    [0.20000000298023224]
+    """
+    return tree.norms(tree.subtract(new, old)) / tree.norms(old)
+
+
+def drift(now: Kernels, reference: Kernels) -> dict[str, Array]:
+    """Compare each layer with what it was after the reference round.
+
+    Args:
+      now: kernels of the server's model.
+      reference: kernels of it after round ``DRIFT_REFERENCE``.
+
+    Returns:
+      ``drift_cosine``, ``drift_l1``, ``drift_l2`` and ``relative_drift``
+      (``||w - r|| / ||r||``), each [L].
+    """
+    difference = tree.subtract(now, reference)
+    inner = jnp.stack([jnp.vdot(a, b) for a, b in zip(now, reference, strict=True)])
+    l2, size = tree.norms(difference), tree.norms(reference)
+    return {
+        "drift_cosine": inner / (tree.norms(now) * size),
+        "drift_l1": jnp.stack([jnp.sum(jnp.abs(d)) for d in difference]),
+        "drift_l2": l2,
+        "relative_drift": l2 / size,
+    }
+
+
+class Movement(NamedTuple):
+    """What clients' updates sum to; one client's share, or a sum of shares.
+
+    D_k is client k's update from what it received, p_k its weight in the average.
+    """
+
+    delta: Kernels  # sum_k p_k D_k
+    unit: Kernels  # sum_k D_k / ||D_k||
+    weighted_length: Array  # [L] sum_k p_k ||D_k||
+    length: Array  # [L] sum_k ||D_k||
+    movers: Array  # [L] clients with D_k != 0
+    grad_norm: Array  # [L] sum_k of the last step's gradient norm
+    clients: Array  # () clients
+
+
+def movement(received: Kernels, trained: Kernels, grad_norm: Array, weight: Array) -> Movement:
+    """Return one client's share of a round's movement.
+
+    Args:
+      received: kernels that the client started from.
+      trained: kernels that it ended with.
+      grad_norm: [L] gradient norms of its last step.
+      weight: () p_k, its weight in the average (weights need not sum to one).
+
+    Returns:
+      A :class:`Movement` of one client; add up those of many.
+    """
+    delta = tree.subtract(trained, received)
+    length = tree.norms(delta)
+    moved = length > 0
+    inverse = jnp.where(moved, 1 / jnp.where(moved, length, 1), 0)
+    return Movement(
+        delta=tuple(weight * d for d in delta),
+        unit=tuple(i * d for i, d in zip(inverse, delta, strict=True)),
+        weighted_length=weight * length,
+        length=length,
+        movers=moved.astype(length.dtype),
+        grad_norm=grad_norm,
+        clients=jnp.ones_like(length[0]),
+    )
+
+
+def movement_measures(total: Movement, before: Kernels) -> dict[str, Array]:
+    """Turn summed movement into the per-layer measures of a round.
+
+    * ``client_step = mean_k ||D_k|| / ||w||``: do clients move the layer?
+    * ``cancellation = 1 - ||sum p_k D_k|| / sum p_k ||D_k||``: what averaging destroys.
+    * ``alignment = mean over pairs of cos(D_j, D_k) = (||sum_k u_k||^2 - M) / (M (M - 1))`` with
+      u_k = D_k / ||D_k|| over the M clients that moved the layer.
+    * ``grad_norm = mean_k`` of the last step's gradient norm.
+
+    Args:
+      total: sum over the cohort of :func:`movement`.
+      before: kernels of the server's model at the start of the round.
+
+    Returns:
+      Each [L]; NaN where it is not defined (nothing moved, a single mover).
+    """
+    pairs = total.movers * (total.movers - 1)
+    aligned = tree.norms(total.unit) ** 2 - total.movers
+    return {
+        "client_step": total.length / total.clients / tree.norms(before),
+        "cancellation": 1 - tree.norms(total.delta) / total.weighted_length,
+        "alignment": jnp.where(pairs > 0, aligned / jnp.where(pairs > 0, pairs, 1), jnp.nan),
+        "grad_norm": total.grad_norm / total.clients,
+    }
+
+
+def inertia_index(steps: Array, layers: tuple[Layer, ...]) -> Array:
+    """Say how far the middle lags behind the margins: ``1 - mean(middle) / mean(margins)``.
+
+    0: the middle layers move as much as stem and classifier, relative to their size; towards 1:
+    they stand still; below 0: they move more.
+
+    Args:
+      steps: [L] from :func:`step`.
+      layers: the model's layers.
+
+    Returns:
+      () no unit.
+    """
+    middle = jnp.array([layer.role == "middle" for layer in layers])
+    mean = lambda where: jnp.sum(jnp.where(where, steps, 0)) / jnp.sum(where).astype(steps.dtype)  # noqa: E731
+    return 1 - mean(middle) / mean(~middle)

@@ -1,0 +1,176 @@
+"""A recorded study's setting in words, for readers of its report."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lipsjax.recording import Recording, StudyRecording
+
+_CRITERIA = {
+    "saliency": "the largest |gradient × weight|",
+    "magnitude": "the largest |weight|",
+    "lowest": "the smallest |weight|",
+    "random": "chosen at random",
+    "gradient": "the largest |gradient|",
+}
+_REFILLS = {
+    "zero": "set to zero",
+    "init": "set back to their initial values",
+    "noise": "replaced by fresh initial noise",
+}
+_SCOPES = {
+    "layer": "each layer keeps the same share",
+    "global": "layers compete for one share",
+    "erk": "shares by Erdős–Rényi kernel",
+}
+_NORM_POLICIES = {
+    "global": "averaged by the server",
+    "local": "kept by each client",
+    "local_with_biases": "kept by each client, and so are all biases",
+}
+
+
+def describe_setting(recording: Recording) -> list[tuple[str, str]]:
+    """What every arm of a study shares, as read from one of its runs.
+
+    Args:
+      recording: a finished run.
+
+    Returns:
+      Pairs of a term and its description, in the order of a methods section.
+    """
+    config, setup = recording.config, recording.setup
+    partition, model, local = config["partition"], config["model"], config["local"]
+    layers = ", ".join(f"{layer['name']} ({layer['role']})" for layer in setup["layers"])
+    options = ", ".join(f"{key} {value}" for key, value in local["options"].items())
+    cohort = config["strategy"]["cohort"]
+    evaluation = config["evaluation"]
+    return [
+        ("Data set", f"{config['dataset']}, {setup['num_classes']} classes"),
+        ("Clients", _partition(partition)),
+        (
+            "Model",
+            f"{model['name']}, {setup['num_params']:,} parameters, {model['norm']} normalisation "
+            f"({_NORM_POLICIES[config['strategy']['norm']]}). Layers: {layers}",
+        ),
+        (
+            "Strategy",
+            f"{config['strategy']['name']}, {config['rounds']} rounds, "
+            f"{'all clients' if cohort is None else f'{cohort} clients drawn'} in every round",
+        ),
+        (
+            "Local training",
+            f"{_count(local['epochs'], 'epoch')} per round, batches of {local['batch_size']}, "
+            f"{local['optimizer']}, learning rate {local['learning_rate']}"
+            + (f", {options}" if options else ""),
+        ),
+        (
+            "Evaluation",
+            f"every {_ordinal(evaluation['every'])}, global test set of "
+            + (
+                "all test examples"
+                if evaluation["global_examples"] is None
+                else f"at most {evaluation['global_examples']:,} examples"
+            ),
+        ),
+    ]
+
+
+def describe_arm(study: StudyRecording, arm: str) -> str:
+    """What one arm does, and in which fields of the config it differs from the reference.
+
+    Args:
+      study: the recorded study.
+      arm: name of one of its arms.
+
+    Returns:
+      One or two sentences; that nothing is known yet if no trial of the arm is finished.
+    """
+    configs = {trial.arm: trial.recording.config for trial in reversed(study.trials)}
+    if arm not in configs:
+        return "No trial is finished yet."
+    config = configs[arm]
+    words = [describe_sparsity(config["sparsity"])]
+    if arm != study.reference and study.reference in configs:
+        own, other = (_flat(c) for c in (config, configs[study.reference]))
+        changed = [
+            f"{key} = {own.get(key)} ({study.reference}: {other.get(key)})"
+            for key in own.keys() | other.keys()
+            if own.get(key) != other.get(key) and key.split(".")[0] not in ("seed", "sparsity")
+        ]
+        if changed:
+            words.append(f"Also differs in {'; '.join(sorted(changed))}.")
+    return " ".join(words)
+
+
+def describe_sparsity(sparsity: Mapping[str, Any] | None) -> str:
+    """What clients receive, in one or two sentences.
+
+    Args:
+      sparsity: the config's section; None is dense.
+
+    Returns:
+      The sentences.
+
+    Example:
+      >>> describe_sparsity(None)
+      'Dense: every client receives the whole average after every round.'
+    """
+    if sparsity is None:
+        return "Dense: every client receives the whole average after every round."
+    start = f"{100 * sparsity['density']:g}%"
+    schedule = sparsity["schedule"]
+    share = start if schedule == "constant" else f"{start} at first, 100% at the end ({schedule})"
+    kept = _CRITERIA[sparsity["criterion"]]
+    kinds = " and ".join(sparsity["kinds"])
+    owner = (
+        "each client has its own mask" if sparsity["sharing"] == "client" else "one mask for all"
+    )
+    score = (
+        f"; gradient: {sparsity['gradient']}"
+        if sparsity["criterion"] in ("saliency", "gradient")
+        else ""
+    )
+    held = (
+        "Nothing holds the mask in local training."
+        if sparsity["hold"] == 0
+        else f"The mask is held for the first {_count(sparsity['hold'], 'local step')}."
+    )
+    return (
+        f"Transient sparsity: after every {_ordinal(sparsity['every'])} clients receive the "
+        f"average with part of the {kinds} weights of its middle layers "
+        f"{_REFILLS[sparsity['refill']]}. Kept are {share}, {kept} ({_SCOPES[sparsity['scope']]}; "
+        f"{owner}{score}). {held}"
+    )
+
+
+def _partition(partition: Mapping[str, Any]) -> str:
+    train = partition["train_examples"]
+    examples = train if isinstance(train, int) else f"{min(train)} to {max(train)}"
+    mix = (
+        f"class mixes drawn from Dirichlet({partition['alpha']})"
+        if partition["kind"] == "dirichlet"
+        else "examples drawn alike (iid)"
+    )
+    shared = ", clients may share examples" if partition["overlap"] else ""
+    return (
+        f"{partition['clients']} clients with {examples} training and "
+        f"{partition['test_examples']} test examples each, {mix}{shared}"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _ordinal(every: int) -> str:
+    """Completes "every": "round", "5 rounds"."""
+    return "round" if every == 1 else f"{every} rounds"
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat

@@ -1,0 +1,255 @@
+"""A federated run: built once, then a pure function of a key, data and state.
+
+Many rounds are one compiled program: a scan over rounds inside ``shard_map`` over devices, with
+clients in chunks of a vmap inside each round (:mod:`lipsjax.rounds`).
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from lipsjax import tree
+from lipsjax.clients import ClientData
+from lipsjax.keys import SERVER, Purpose, derive
+from lipsjax.local import LocalTraining
+from lipsjax.rounds import AXIS, Metrics, Setup, State, Tables, cohort, run_round
+from lipsjax.strategies.base import Strategy
+from lipsjax.types import Array, Model, PyTree
+
+
+class Schedule(NamedTuple):
+    """What is decided per round on the host, before anything is compiled."""
+
+    densities: np.ndarray  # [T] float64; 1 is a dense broadcast
+    tables: Tables
+
+
+class Simulation(NamedTuple):
+    """A run as pure functions; nothing here holds state."""
+
+    init: Callable[[Array], State]
+    """Root key -> state before the first round."""
+    run: Callable[[State, Array, ClientData, int], tuple[State, Metrics]]
+    """(state, key, data, rounds) -> state and metrics, [rounds, ...] each. State is donated."""
+    place: Callable[[ClientData], ClientData]
+    """Put the clients' examples on the devices."""
+    cohort: Callable[[Array, int], np.ndarray]
+    """(key, round) -> ids of the clients that take part, [C]."""
+    to_host: Callable[[State], PyTree]
+    """State -> what a checkpoint holds; the same for any number of devices and any chunk."""
+    from_host: Callable[[PyTree], State]
+    """Undo ``to_host`` on this simulation's devices."""
+    schedule: Schedule
+    setup: Setup
+
+
+def client_mesh(devices: int | None = None) -> Mesh:
+    """Return a mesh of one axis, ``clients``, over the first devices, or all.
+
+    Raises:
+      ValueError: if there are fewer devices.
+    """
+    present = jax.devices()
+    count = len(present) if devices is None else devices
+    if not 1 <= count <= len(present):
+        raise ValueError(f"devices must be in 1..{len(present)} here, not {devices}")
+    return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=present[:count])
+
+
+def build(
+    model: Model,
+    strategy: Strategy,
+    training: LocalTraining,
+    *,
+    rounds: int,
+    data: ClientData,
+    cohort_size: int | None = None,
+    evaluate_every: int = 1,
+    clients_on_global: bool = True,
+    mesh: Mesh | None = None,
+    chunk: int = 1,
+) -> Simulation:
+    """Build a simulation; everything that can be refused is refused here.
+
+    Args:
+      model: the network.
+      strategy: what clients and server exchange, with or without transient sparsity.
+      training: the clients' optimizer, epochs and batch size.
+      rounds: T, which the density schedule runs over.
+      data: shapes and sizes are read; other data of the same shapes may be passed to ``run``.
+      cohort_size: C clients per round; None: all K.
+      evaluate_every: rounds between measured rounds, counted from the first; the last is always
+        measured; 0: nothing is measured.
+      clients_on_global: whether each client's own model also meets the global test set.
+      mesh: of one axis ``clients``; None: all devices.
+      chunk: clients trained at once on each device, as one vmap.
+
+    Returns:
+      A :class:`Simulation`.
+
+    Raises:
+      ValueError: for a value out of range, or a combination that cannot work.
+
+    Example:
+      >>> import jax, numpy as np, optax
+      >>> from lipsjax import LocalTraining, clients, datasets, fedavg, models, partition
+      >>> rng = np.random.default_rng(0)
+      >>> sizes = np.full(4, 8)
+      >>> dataset = datasets.load("synthetic")
+      >>> parts = partition.iid(dataset, train_sizes=sizes, test_sizes=sizes, rng=rng)
+      >>> data = clients.stack(dataset, parts, global_examples=16, rng=rng)
+      >>> shape = dataset.train.images.shape[1:]
+      >>> model = models.build(
+      ...     "cnn", num_classes=dataset.num_classes, image_shape=shape, width=2)
+      >>> training = LocalTraining(optax.sgd(0.1), epochs=1, batch_size=4)
+      >>> simulation = build(model, fedavg(), training, rounds=2, data=data)
+      >>> key = jax.random.key(0)
+      >>> state, metrics = simulation.run(simulation.init(key), key, simulation.place(data), 2)
+      >>> metrics.layers["step"].shape
+      (2, 5)
+    """
+    mesh = client_mesh() if mesh is None else mesh
+    num_clients = data.num_clients
+    size = num_clients if cohort_size is None else cohort_size
+    _check_range("rounds", rounds, 1, None)
+    _check_range("cohort", size, 1, num_clients)
+    _check_range("chunk", chunk, 1, None)
+    _check_range("epochs", training.epochs, 1, None)
+    _check_range("batch_size", training.batch_size, 1, None)
+    _check_range("evaluation every", evaluate_every, 0, None)
+    chex.assert_equal_shape([data.train_index, data.train_mask])
+    chex.assert_equal_shape([data.test_index, data.test_mask])
+    setup = Setup(
+        model=model,
+        strategy=strategy,
+        training=training,
+        num_clients=num_clients,
+        cohort=size,
+        devices=mesh.size,
+        chunk=min(chunk, -(-size // mesh.size)),
+        ragged=_is_ragged(data, training.batch_size),
+        measures=evaluate_every > 0,
+        clients_on_global=clients_on_global,
+    )
+    initial = jax.eval_shape(model.init, jax.random.key(0))
+    schedule = _schedule(setup, initial, rounds, evaluate_every)
+    _check_downlink(setup, data)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    over_clients = NamedSharding(mesh, PartitionSpec(AXIS))
+    shardings = State(*[replicated] * 4, over_clients, replicated, replicated)
+
+    @jax.jit
+    def start(key: Array) -> State:
+        average = model.init(derive(key, 0, SERVER, Purpose.INIT))
+        memory = strategy.init_client(average)
+        clients = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_clients, *x.shape)), memory)
+        bits = ()
+        if strategy.downlink is not None:
+            masked = tree.kernels(average.params, strategy.downlink.layers)
+            slots = setup.devices * setup.slots
+            bits = tuple(jnp.zeros((slots, math.ceil(w.size / 8)), jnp.uint8) for w in masked)
+        reference = jax.tree.map(jnp.zeros_like, tree.kernels(average.params, model.layers))
+        zero = jnp.zeros((), jnp.int32)
+        server = strategy.init_server(average)
+        return State(zero, average, server, clients, bits, zero.astype(bool), reference)
+
+    @functools.partial(jax.jit, static_argnames="count", donate_argnames="state")
+    def run(state: State, key: Array, data: ClientData, tables: Tables, count: int):
+        specs = State(*[PartitionSpec()] * 4, PartitionSpec(AXIS), PartitionSpec(), PartitionSpec())
+
+        def rounds_of_one_device(state, key, data, tables):
+            def body(state, _):
+                return run_round(setup, key, data, tables, state)
+
+            return jax.lax.scan(body, state, length=count)
+
+        # without check_vma: code for one client stays free of device axes, and gradients with
+        # respect to replicated parameters stay local; tests count collectives and compare meshes
+        return jax.shard_map(
+            rounds_of_one_device,
+            mesh=mesh,
+            in_specs=(specs, PartitionSpec(), PartitionSpec(), PartitionSpec()),
+            out_specs=(
+                specs,
+                Metrics(PartitionSpec(), PartitionSpec(), PartitionSpec(None, AXIS)),
+            ),
+            check_vma=False,
+        )(state, key, data, tables)
+
+    def put(state: State) -> State:
+        return State(*(jax.device_put(x, s) for x, s in zip(state, shardings, strict=True)))
+
+    def run_checked(state: State, key: Array, data: ClientData, count: int):
+        left = rounds - int(state.round)
+        _check_range("rounds of a call", count, 1, left)
+        return run(state, key, data, tables, count=count)
+
+    tables = jax.device_put(schedule.tables, replicated)
+
+    def to_host(state: State) -> PyTree:
+        # padding of the slots depends on the devices, so it does not go into a checkpoint
+        bits = jax.tree.map(lambda b: b[:size], state.bits)
+        return jax.tree.map(np.asarray, state._replace(bits=bits)._asdict())
+
+    def from_host(host: PyTree) -> State:
+        missing = setup.devices * setup.slots - size
+        bits = jax.tree.map(lambda b: np.pad(b, ((0, missing), (0, 0))), host["bits"])
+        return put(State(**{**host, "bits": bits}))
+
+    return Simulation(
+        init=lambda key: put(start(key)),
+        run=run_checked,
+        place=lambda data: jax.device_put(data, replicated),
+        cohort=lambda key, t: np.asarray(cohort(setup, key, jnp.int32(t))),
+        to_host=to_host,
+        from_host=from_host,
+        schedule=schedule,
+        setup=setup,
+    )
+
+
+def _schedule(setup: Setup, initial, rounds: int, evaluate_every: int) -> Schedule:
+    downlink = setup.strategy.downlink
+    if downlink is None:
+        densities, kept = np.ones(rounds), np.zeros((rounds, 1), np.int32)
+    else:
+        densities, kept = downlink.kept(initial, rounds)
+    measured = np.zeros(rounds, bool)
+    if evaluate_every:
+        measured[::evaluate_every] = measured[-1] = True
+    return Schedule(densities, Tables(measured, densities < 1, kept))
+
+
+def _is_ragged(data: ClientData, batch_size: int) -> bool:
+    """Tell whether some client has steps that hold padding alone."""
+    steps = -(-np.asarray(data.num_examples) // batch_size)
+    return bool((steps < -(-data.train_mask.shape[1] // batch_size)).any())
+
+
+def _check_downlink(setup: Setup, data: ClientData) -> None:
+    downlink = setup.strategy.downlink
+    if downlink is None:
+        return
+    if downlink.gradient == "last_local" and setup.cohort < setup.num_clients:
+        raise ValueError(
+            f"gradient='last_local' needs every client in every round, not {setup.cohort} of "
+            f"{setup.num_clients}: use gradient='stored' or 'fresh'"
+        )
+    steps = setup.training.epochs * -(-data.train_mask.shape[1] // setup.training.batch_size)
+    if downlink.hold > steps:
+        raise ValueError(
+            f"hold must be at most {steps}, the local steps of a round, not {downlink.hold}"
+        )
+
+
+def _check_range(name: str, value: int, low: int, high: int | None) -> None:
+    if value < low or (high is not None and value > high):
+        allowed = f"at least {low}" if high is None else f"in {low}..{high}"
+        raise ValueError(f"{name} must be {allowed}, not {value}")

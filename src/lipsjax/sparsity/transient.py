@@ -1,0 +1,239 @@
+"""Transient sparsity (LIPS) as a wrapper around any strategy.
+
+Every few rounds the average goes out with part of its middle layers masked; clients then train
+densely, so that masked weights grow back at once (arXiv 2506.00932). Where the mask is chosen:
+:func:`transient_sparsity`'s ``score`` and ``mask``; where it is applied: its ``receive``.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lipsjax import tree
+from lipsjax.sparsity import density as densities
+from lipsjax.sparsity.criteria import CRITERIA, NEEDS_GRADIENT
+from lipsjax.sparsity.topk import pack, topk_mask, unpack
+from lipsjax.strategies.base import Downlink, Strategy
+from lipsjax.types import Array, Kernels, Layer, Received, Variables
+
+
+def transient_sparsity(
+    strategy: Strategy,
+    *,
+    layers: tuple[Layer, ...],
+    density: densities.Schedule | float = 0.5,
+    every: int = 5,
+    criterion: str = "saliency",
+    sharing: str = "client",
+    scope: str = "layer",
+    refill: str = "zero",
+    hold: int = 0,
+    gradient: str = "last_local",
+    kinds: tuple[str, ...] = ("conv",),
+) -> Strategy:
+    """Mask part of the middle layers of the average, every few rounds, before clients train.
+
+    After round i = 0..T-1, where ``i mod every == 0`` and ``d_i = density(i / T) < 1``, client k
+    receives ``m_k * w + (1 - m_k) * refill``: m_k keeps the ``floor(d_i n_l)`` largest scores of
+    each middle layer l, ties by index. In all other rounds it receives w.
+
+    Args:
+      strategy: what clients and server do otherwise.
+      layers: the model's layers; the middle ones of ``kinds`` are masked.
+      density: schedule of the kept fraction, in (0, 1]; a number d0 means ``linear(d0, 1.0)``.
+      every: rounds between sparse broadcasts, at least 1.
+      criterion: "saliency" ``|g * w|``, "gradient" ``|g|``, "magnitude" ``|w|``, "lowest" (the
+        smallest are kept) or "random".
+      sharing: "client" (each has its own mask) or "shared" (one, from the mean of the clients'
+        scores, weighted by examples).
+      scope: "layer" (the same density in each), "global" (all compete) or "erk".
+      refill: "zero", "init" (the common initial values) or "noise" (normal, with the layer's
+        initial standard deviation, drawn per client and round).
+      hold: the first ``hold`` local steps end with masked weights set back and their momentum
+        zero; 0: nothing holds the mask.
+      gradient: "last_local" (of the last mini-batch of the round; needs [C, masked weights]
+        values until the average exists, and full participation), "stored" (the same, kept by
+        every client between its rounds: [K, masked weights] values; one that never trained
+        receives w) or "fresh" (of the received average over all the client's examples).
+      kinds: kinds of middle layers that are masked.
+
+    Returns:
+      A strategy with a ``downlink``. State: server, the refill's source; client, nothing unless
+      gradients are stored. In flight: one bit per masked weight and client.
+
+    Raises:
+      ValueError: for a value that is not listed above, or if nothing would be masked.
+
+    References:
+      Xiao et al., "Addressing the Collaboration Dilemma in Low-Data Federated Learning via
+      Transient Sparsity", arXiv 2506.00932.
+
+    Example:
+      >>> from lipsjax import fedavg, models
+      >>> model = models.build("cnn", num_classes=10, image_shape=(8, 8, 1))
+      >>> lips = transient_sparsity(fedavg(), layers=model.layers, density=0.5, every=5)
+      >>> [layer.name for layer in lips.downlink.layers]
+      ['conv1', 'conv2', 'conv3']
+    """
+    _check("criterion", criterion, CRITERIA)
+    _check("sharing", sharing, ("client", "shared"))
+    _check("scope", scope, ("layer", "global", "erk"))
+    _check("refill", refill, ("zero", "init", "noise"))
+    _check("gradient", gradient, ("last_local", "fresh", "stored"))
+    for kind in kinds:
+        _check("kinds", kind, ("conv", "dense"))
+    if every < 1:
+        raise ValueError(f"every must be at least 1, not {every}")
+    if hold < 0:
+        raise ValueError(f"hold must be at least 0, not {hold}")
+    schedule = density if callable(density) else densities.linear(density)
+    masked = tuple(layer for layer in layers if layer.role == "middle" and layer.kind in kinds)
+    if not masked:
+        raise ValueError(f"nothing to mask: the model has no middle layer of kind {list(kinds)}")
+    source = gradient if criterion in NEEDS_GRADIENT else None
+    stores = source == "stored"
+    needed = masked if source in ("last_local", "stored") else ()
+    asked = tuple(dict.fromkeys((*strategy.gradient_layers, *needed)))
+
+    def shapes(params) -> list[tuple[int, ...]]:
+        return [kernel.shape for kernel in tree.kernels(params, masked)]
+
+    def kept(variables: Variables, rounds: int) -> tuple[np.ndarray, np.ndarray]:
+        table = densities.density_table(schedule, every=every, rounds=rounds)
+        return table, densities.kept_counts(table, shapes(variables.params), scope=scope)
+
+    def score(params, gradients: Kernels, key: Array) -> Kernels:
+        kernels = tree.kernels(params, masked)
+        gradients = gradients or (None,) * len(masked)
+        return tuple(
+            CRITERIA[criterion](w, g, jax.random.fold_in(key, i))
+            for i, (w, g) in enumerate(zip(kernels, gradients, strict=True))
+        )
+
+    def mask(scores: Kernels, counts: Array) -> Kernels:
+        if scope != "global":
+            return tuple(pack(topk_mask(s.ravel(), k)) for s, k in zip(scores, counts, strict=True))
+        together = topk_mask(jnp.concatenate([s.ravel() for s in scores]), counts[0])
+        ends = np.cumsum([s.size for s in scores])[:-1]
+        return tuple(pack(m) for m in jnp.split(together, ends))
+
+    def init_server(initial: Variables):
+        kernels = tree.kernels(initial.params, masked)
+        source = {"zero": (), "init": kernels, "noise": jax.tree.map(jnp.std, kernels)}[refill]
+        return source, strategy.init_server(initial)
+
+    def init_client(initial: Variables):
+        zeros = jax.tree.map(jnp.zeros_like, tree.kernels(initial.params, masked))
+        gradients = (zeros, jnp.zeros((), bool)) if stores else ()
+        return gradients, strategy.init_client(initial)
+
+    def fill(source, key: Array, kernels: Kernels) -> Kernels:
+        if refill == "zero":
+            return jax.tree.map(jnp.zeros_like, kernels)
+        if refill == "init":
+            return source
+        keys = jax.random.split(key, len(kernels))
+        return tuple(
+            std * jax.random.normal(k, w.shape, jnp.float32).astype(w.dtype)
+            for std, k, w in zip(source, keys, kernels, strict=True)
+        )
+
+    def receive(server, client, average, delivery):
+        source, server = server
+        variables = strategy.receive(server, client[1], average, None)
+        if delivery is None:
+            return variables
+
+        def thin(variables: Variables) -> Variables:
+            kernels = tree.kernels(variables.params, masked)
+            filled = fill(source, delivery.key, kernels)
+            values = tuple(
+                jnp.where(unpack(b, w.shape), w, f)
+                for b, w, f in zip(delivery.bits, kernels, filled, strict=True)
+            )
+            return variables._replace(params=tree.with_kernels(variables.params, masked, values))
+
+        return jax.lax.cond(delivery.sparse, thin, lambda v: v, variables)
+
+    def inner(received: Received) -> Received:
+        return received._replace(
+            server=received.server[1], client=received.client[1], delivery=None
+        )
+
+    def optimizer(base: optax.GradientTransformation, received: Received):
+        shaped = strategy.optimizer(base, inner(received))
+        return _held(shaped, received, masked, hold) if hold else shaped
+
+    def send(received: Received, result):
+        message, client = strategy.send(inner(received), result)
+        if not stores:
+            return message, ((), client)
+        last = tuple(result.last_gradient[asked.index(layer)] for layer in masked)
+        return message, ((last, jnp.ones((), bool)), client)
+
+    def update(server, average, mean):
+        average, inner_server = strategy.update(server[1], average, mean)
+        return average, (server[0], inner_server)
+
+    return strategy._replace(
+        init_server=init_server,
+        init_client=init_client,
+        receive=receive,
+        loss=lambda loss_fn, received: strategy.loss(loss_fn, inner(received)),
+        optimizer=optimizer,
+        send=send,
+        update=update,
+        gradient_layers=asked,
+        downlink=Downlink(
+            layers=masked,
+            gradient=source,
+            shared=sharing == "shared",
+            hold=hold,
+            kept=kept,
+            score=score,
+            mask=mask,
+            stored=lambda client: client[0],
+            last=lambda gradients: tuple(gradients[asked.index(layer)] for layer in needed),
+        ),
+    )
+
+
+def _held(
+    optimizer: optax.GradientTransformation,
+    received: Received,
+    masked: tuple[Layer, ...],
+    hold: int,
+) -> optax.GradientTransformation:
+    """Set masked weights back, and their moments to zero, after each of the first steps."""
+    start, delivery = tree.kernels(received.variables.params, masked), received.delivery
+    assert delivery is not None
+    keep = tuple(unpack(b, w.shape) for b, w in zip(delivery.bits, start, strict=True))
+
+    def init(params):
+        return optimizer.init(params), jnp.zeros((), jnp.int32)
+
+    def update(gradient, state, params=None):
+        inner, count = state
+        updates, inner = optimizer.update(gradient, inner, params)
+        free = ~(delivery.sparse & (count < hold))
+        may_move = tuple(free | kept for kept in keep)
+        back = tree.subtract(start, tree.kernels(params, masked))
+        moved = tree.kernels(updates, masked)
+        updates = tree.with_kernels(updates, masked, jax.tree.map(jnp.where, may_move, moved, back))
+        everywhere = tree.with_kernels(
+            jax.tree.map(lambda _: jnp.ones((), bool), params), masked, may_move
+        )
+        inner = optax.tree_map_params(
+            optimizer, lambda moment, may: jnp.where(may, moment, 0), inner, everywhere
+        )
+        return updates, (inner, count + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _check(name: str, value: Any, allowed) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")

@@ -1,0 +1,187 @@
+"""Intervals and tests over seeds: the small part of SciPy that a comparison needs.
+
+Seeds are the unit of replication. Arms of a study share seeds, data, initialisation and batches,
+so two arms are compared by their differences seed by seed, which is why nothing here accepts two
+samples of different lengths.
+
+References:
+  Student, `The Probable Error of a Mean <https://doi.org/10.2307/2331554>`_, 1908.
+  Holm, `A Simple Sequentially Rejective Multiple Test Procedure
+  <https://www.jstor.org/stable/4615733>`_, 1979.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+
+class Interval(NamedTuple):
+    """A mean over n seeds and its confidence interval; the bounds are NaN when n < 2."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+class Difference(NamedTuple):
+    """Seed-wise differences of two arms: their interval and the two-sided p of "no difference"."""
+
+    interval: Interval
+    p: float
+
+
+def _vector(values: ArrayLike) -> np.ndarray:
+    vector = np.asarray(values, dtype=np.float64)
+    if vector.ndim != 1:
+        raise ValueError(f"expected one value per seed, a vector; got shape {vector.shape}")
+    return vector
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    r"""Mean over seeds with Student's t interval.
+
+    .. math:: \bar x \pm t_{n-1,(1+level)/2} \, s / \sqrt n
+
+    Values that agree to the last bit have an interval of width zero. A NaN among the values makes
+    the mean and the bounds NaN: a seed that could not be measured is never left out in silence.
+
+    Args:
+      values: one number per seed, [n].
+      level: confidence level, in (0, 1).
+
+    Returns:
+      The interval; its bounds are NaN for fewer than two values, its mean for none.
+
+    Raises:
+      ValueError: if values is not a vector or level is outside (0, 1).
+
+    Example:
+      >>> mean_interval([1.0, 2.0, 3.0]).mean
+      2.0
+      >>> mean_interval([1.0])
+      Interval(mean=1.0, low=nan, high=nan, n=1)
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}")
+    vector = _vector(values)
+    n = vector.size
+    mean = float(vector.mean()) if n else math.nan
+    if n < 2 or not np.isfinite(vector).all():
+        return Interval(mean, math.nan, math.nan, n)
+    half = _quantile((1 + level) / 2, n - 1) * _standard_error(vector)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Difference:
+    r"""Interval and paired t test of :math:`a - b`, seed by seed.
+
+    Args:
+      a: one number per seed, [n].
+      b: the same of the reference, in the same order of seeds, [n].
+      level: confidence level, in (0, 1).
+
+    Returns:
+      The interval of the mean difference and the two-sided p. Without any spread, p is 1 where the
+      differences are all zero and 0 where they are not; it is NaN where no interval exists.
+
+    Raises:
+      ValueError: if the two have different lengths, or as :func:`mean_interval`.
+
+    Example:
+      >>> paired_difference([0.75, 1.0, 1.25], [0.25, 0.5, 0.75]).interval.mean
+      0.5
+    """
+    first, second = _vector(a), _vector(b)
+    if first.size != second.size:
+        raise ValueError(f"paired arms need the same seeds, got {first.size} and {second.size}")
+    differences = first - second
+    interval = mean_interval(differences, level)
+    if math.isnan(interval.low):
+        return Difference(interval, math.nan)
+    error = _standard_error(differences)
+    if error == 0:
+        return Difference(interval, 1.0 if interval.mean == 0 else 0.0)
+    return Difference(
+        interval, float(2 * stats.t.sf(abs(interval.mean) / error, differences.size - 1))
+    )
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    r"""Holm's adjusted p values, in the order given.
+
+    .. math:: \tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1) \, p_{(j)})
+
+    Args:
+      p_values: p of each comparison, [m]. A NaN (nothing could be tested) stays NaN and is not
+        counted in m.
+
+    Returns:
+      Adjusted p values, [m]: rejecting where they are below alpha keeps the chance of any false
+      rejection below alpha.
+
+    Raises:
+      ValueError: if p_values is not a vector or holds a value outside [0, 1].
+
+    Example:
+      >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
+      [0.03, 0.06, 0.06]
+    """
+    p = _vector(p_values)
+    tested = ~np.isnan(p)
+    if ((p[tested] < 0) | (p[tested] > 1)).any():
+        raise ValueError(f"p values must be in [0, 1], got {p.tolist()}")
+    m = int(tested.sum())
+    order = np.argsort(p[tested], kind="stable")
+    stepped = np.minimum(1.0, (m - np.arange(m)) * p[tested][order])
+    adjusted = np.full(m, np.nan)
+    adjusted[order] = np.maximum.accumulate(stepped)
+    out = np.full(p.size, np.nan)
+    out[tested] = adjusted
+    return out
+
+
+def primary(curve: ArrayLike, fraction: float = 0.1) -> float:
+    r"""Mean of a curve over the evaluated rounds among its last ones.
+
+    The window is the last :math:`\max(1, \lceil fraction \cdot T \rceil)` of all T rounds, so that
+    it covers the same part of training however often a run was evaluated.
+
+    Args:
+      curve: one value per round, NaN where the round was not evaluated, [T].
+      fraction: share of the rounds that counts as the end of training, in (0, 1].
+
+    Returns:
+      The mean; NaN if no round of the window was evaluated.
+
+    Raises:
+      ValueError: if curve is not a vector or fraction is outside (0, 1].
+
+    Example:
+      >>> primary([0.0] * 18 + [1.0, 0.5])
+      0.75
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be in (0, 1], got {fraction}")
+    values = _vector(curve)
+    # 0.1 * 70 is a little more than 7 in floating point; the rounding keeps its ceiling at 7.
+    window = values[-max(1, math.ceil(round(fraction * values.size, 9))) :]
+    evaluated = window[~np.isnan(window)]
+    return float(evaluated.mean()) if evaluated.size else math.nan
+
+
+@functools.cache
+def _quantile(probability: float, degrees: int) -> float:
+    """Student's t quantile; a figure asks for the same one at every round."""
+    return float(stats.t.ppf(probability, degrees))
+
+
+def _standard_error(values: np.ndarray) -> float:
+    """Standard error of the mean; exactly zero if all values are equal, whatever rounding says."""
+    if (values == values[0]).all():
+        return 0.0
+    return float(values.std(ddof=1)) / math.sqrt(values.size)

@@ -1,0 +1,402 @@
+"""The oracle: a federated round client by client, in plain loops, written from the method's text.
+
+No vmap, no scan, no padding, no strategies, no packed bits: NumPy arrays, Python loops, stable
+sorts, SGD by hand. Of lipsjax it uses the model's ``apply`` (with XLA's own convolution) and the
+derivation of keys, because draws must be the same to be compared.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lipsjax.keys import SERVER, Purpose, derive
+from lipsjax.types import Variables
+
+FLOAT = np.float64
+
+
+def to_numpy(tree):
+    return jax.tree.map(lambda x: np.array(x), tree)
+
+
+def flat(params):
+    """Params as {path: array}."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(p, simple=True, separator="/"): np.array(x) for p, x in leaves}
+
+
+def unflat(like, values):
+    return jax.tree_util.tree_map_with_path(
+        lambda p, _: values[jax.tree_util.keystr(p, simple=True, separator="/")], like
+    )
+
+
+@functools.cache
+def compiled(model):
+    """The gradient of the mean cross entropy of a batch, and the logits of one."""
+
+    def loss(params, norm, images, labels):
+        ones = jnp.ones(len(labels), bool)
+        logits, norm = model.apply(Variables(params, norm), images, mask=ones, train=True)
+        log_p = jax.nn.log_softmax(logits)
+        mean = -jnp.mean(jnp.take_along_axis(log_p, labels[:, None], axis=1))
+        return mean, (norm, mean)
+
+    def predict(variables, images):
+        return model.apply(variables, images, mask=jnp.ones(len(images), bool), train=False)[0]
+
+    return jax.jit(jax.grad(loss, has_aux=True)), jax.jit(predict)
+
+
+class Loop:
+    """One federated run, round by round."""
+
+    def __init__(
+        self,
+        model,
+        data,
+        key,
+        *,
+        rounds,
+        epochs,
+        batch_size,
+        learning_rate,
+        momentum=0.9,
+        optimizer=None,
+        cohort=None,
+        personal=None,
+        sparsity=None,
+    ):
+        self.model, self.data, self.key = model, data, key
+        self.rounds, self.epochs, self.batch_size = rounds, epochs, batch_size
+        self.learning_rate, self.momentum, self.optimizer = learning_rate, momentum, optimizer
+        self.num_clients = len(data.train_index)
+        self.cohort_size = cohort or self.num_clients
+        self.personal = personal or (lambda path: False)
+        self.sparsity = sparsity
+        average = model.init(derive(key, 0, SERVER, Purpose.INIT))
+        self.average = to_numpy(average)
+        self.initial = to_numpy(average)
+        self.memory = [self.own_leaves(self.average) for _ in range(self.num_clients)]
+        self.stored = [None] * self.num_clients
+        self.masks = {}  # client -> {path: bool array}, on its way
+        self.reference = None
+        self.t = 0
+        self.gradient, self.predict = compiled(model)
+
+    # ---- data, model ----
+    def examples(self, client):
+        rows = self.data.train_index[client][self.data.train_mask[client]]
+        return self.data.train.images[rows], self.data.train.labels[rows]
+
+    def own_leaves(self, variables):
+        return {p: x for p, x in flat(variables).items() if self.personal(p)}
+
+    def with_own(self, variables, client):
+        values = {**flat(variables), **self.memory[client]}
+        return unflat(variables, values)
+
+    def path(self, layer):
+        return "/".join(layer.path)
+
+    def cohort(self, t):
+        if self.cohort_size == self.num_clients:
+            return list(range(self.num_clients))
+        draw = derive(self.key, t, SERVER, Purpose.COHORT)
+        return [int(i) for i in jax.random.permutation(draw, self.num_clients)[: self.cohort_size]]
+
+    # ---- one client ----
+    def receive(self, client, t):
+        """What a client starts round t from, and its mask if it has one."""
+        variables = self.with_own(self.average, client)
+        mask = self.masks.get(client)
+        if mask is None:
+            return variables, None
+        return self.thin(variables, mask, client, t - 1), mask
+
+    def thin(self, variables, mask, client, after):
+        params = flat(variables.params)
+        initial = flat(self.initial.params)
+        keys = jax.random.split(derive(self.key, after, client, Purpose.REFILL), len(mask))
+        for key, (path, keep) in zip(keys, mask.items(), strict=True):
+            fill = np.zeros_like(params[path])
+            if self.sparsity["refill"] == "init":
+                fill = initial[path]
+            if self.sparsity["refill"] == "noise":
+                draw = np.array(jax.random.normal(key, keep.shape, jnp.float32), FLOAT)
+                fill = initial[path].std() * draw
+            params[path] = np.where(keep, params[path], fill)
+        return variables._replace(params=unflat(variables.params, params))
+
+    def train(self, client, start, mask):
+        images, labels = self.examples(client)
+        n = len(labels)
+        batch_key = derive(self.key, self.t, client, Purpose.BATCHES)
+        params, norm = start.params, start.norm
+        velocity = jax.tree.map(np.zeros_like, params)
+        opt_state = self.optimizer.init(params) if self.optimizer else None
+        loss_sum, seen, steps, gradient = 0.0, 0, 0, None
+        for epoch in range(self.epochs):
+            draws = jax.random.uniform(jax.random.fold_in(batch_key, epoch), (n,), jnp.float32)
+            order = np.argsort(np.array(draws), kind="stable")
+            for first in range(0, n, self.batch_size):
+                rows = order[first : first + self.batch_size]
+                gradient, (norm, loss) = self.gradient(params, norm, images[rows], labels[rows])
+                gradient = to_numpy(gradient)
+                if self.optimizer:
+                    updates, opt_state = self.optimizer.update(gradient, opt_state, params)
+                    params = to_numpy(optax.apply_updates(params, updates))
+                else:
+                    velocity = jax.tree.map(lambda v, g: self.momentum * v + g, velocity, gradient)
+                    params = jax.tree.map(lambda w, v: w - self.learning_rate * v, params, velocity)
+                if mask is not None and steps < self.sparsity["hold"]:
+                    params, velocity = self.hold(params, velocity, start.params, mask)
+                loss_sum += float(loss) * len(rows)
+                seen += len(rows)
+                steps += 1
+        return Variables(params, to_numpy(norm)), gradient, loss_sum, seen
+
+    def hold(self, params, velocity, start, mask):
+        w, v, s = flat(params), flat(velocity), flat(start)
+        for path, keep in mask.items():
+            w[path] = np.where(keep, w[path], s[path])
+            v[path] = np.where(keep, v[path], 0)
+        return unflat(params, w), unflat(velocity, v)
+
+    def whole_gradient(self, client):
+        variables = self.with_own(self.average, client)
+        images, labels = self.examples(client)
+        total = jax.tree.map(np.zeros_like, variables.params)
+        for first in range(0, len(labels), self.batch_size):
+            rows = slice(first, first + self.batch_size)
+            part = len(labels[rows])
+            gradient, _ = self.gradient(
+                variables.params, variables.norm, images[rows], labels[rows]
+            )
+            total = jax.tree.map(lambda a, g, c=part: a + c * np.array(g), total, gradient)
+        return jax.tree.map(lambda a: a / len(labels), total)
+
+    def score(self, variables, rows):
+        logits = np.array(self.predict(variables, self.data.test.images[rows]))
+        labels = self.data.test.labels[rows]
+        log_p = logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
+        log_p -= logits.max(1, keepdims=True)
+        loss = -log_p[np.arange(len(labels)), labels].mean()
+        return (logits.argmax(1) == labels).mean(), loss
+
+    def score_own(self, variables, client):
+        return self.score(variables, self.data.test_index[client][self.data.test_mask[client]])
+
+    # ---- masks ----
+    def masked_layers(self):
+        kinds = self.sparsity["kinds"]
+        return [x for x in self.model.layers if x.role == "middle" and x.kind in kinds]
+
+    def client_scores(self, client, gradient):
+        params = flat(self.with_own(self.average, client).params)
+        key = derive(self.key, self.t, client, Purpose.MASK)
+        scores = {}
+        for i, layer in enumerate(self.masked_layers()):
+            path = self.path(layer)
+            w = params[path]
+            criterion = self.sparsity["criterion"]
+            if criterion == "saliency":
+                scores[path] = np.abs(w * flat(gradient)[path])
+            elif criterion == "gradient":
+                scores[path] = np.abs(flat(gradient)[path])
+            elif criterion == "magnitude":
+                scores[path] = np.abs(w)
+            elif criterion == "lowest":
+                with np.errstate(divide="ignore"):
+                    scores[path] = 1 / np.abs(w)
+            else:
+                draw = jax.random.uniform(jax.random.fold_in(key, i), w.shape, jnp.float32)
+                scores[path] = np.array(draw, FLOAT)
+        return scores
+
+    def top(self, scores, density):
+        """Keep the floor(d n) largest; a stable sort breaks ties by index."""
+        sizes = {p: s.size for p, s in scores.items()}
+
+        def keep(values, k):
+            order = np.argsort(-values, kind="stable")[:k]
+            mask = np.zeros(values.size, bool)
+            mask[order] = True
+            return mask
+
+        if self.sparsity["scope"] == "global":
+            everything = np.concatenate([s.ravel() for s in scores.values()])
+            mask = keep(everything, int(np.floor(density * everything.size)))
+            parts = np.split(mask, np.cumsum(list(sizes.values()))[:-1])
+            return {p: m.reshape(scores[p].shape) for p, m in zip(scores, parts, strict=True)}
+        per_layer = dict.fromkeys(scores, density)
+        if self.sparsity["scope"] == "erk":
+            per_layer = self.erk(density, {p: s.shape for p, s in scores.items()})
+        return {
+            p: keep(s.ravel(), int(np.floor(per_layer[p] * s.size))).reshape(s.shape)
+            for p, s in scores.items()
+        }
+
+    def erk(self, density, shapes):
+        """Find the common factor by trying every number of saturated layers, densest first."""
+        raw = {p: sum(s) / np.prod(s) for p, s in shapes.items()}
+        sizes = {p: np.prod(s) for p, s in shapes.items()}
+        order = sorted(raw, key=raw.get, reverse=True)
+        for full in range(len(order) + 1):
+            rest = order[full:]
+            if not rest:
+                break
+            budget = density * sum(sizes.values()) - sum(sizes[p] for p in order[:full])
+            factor = budget / sum(raw[p] * sizes[p] for p in rest)
+            if factor * raw[rest[0]] <= 1:
+                return {p: 1.0 if p in order[:full] else factor * raw[p] for p in order}
+        return dict.fromkeys(order, 1.0)
+
+    def density(self):
+        s, x = self.sparsity, self.t / self.rounds
+        if self.t % s["every"]:
+            return 1.0
+        d0 = s["density"]
+        return {
+            "constant": d0,
+            "linear": d0 + (1 - d0) * x,
+            "cosine": 1 + (d0 - 1) * (1 + np.cos(np.pi * x)) / 2,
+            "cubic": 1 + (d0 - 1) * (1 - x) ** 3,
+        }[s["schedule"]]
+
+    def choose_masks(self, last):
+        """Fill self.masks for the next round's clients."""
+        self.masks = {}
+        density = self.density() if self.sparsity else 1.0
+        if density == 1.0:
+            return density
+        receivers = self.cohort(self.t + 1)
+        needs = self.sparsity["criterion"] in ("saliency", "gradient")
+        scores = {}
+        for client in receivers:
+            gradient = None
+            if needs and self.sparsity["gradient"] == "fresh":
+                gradient = self.whole_gradient(client)
+            elif needs and self.sparsity["gradient"] == "stored":
+                gradient = self.stored[client]
+                if gradient is None:
+                    gradient = jax.tree.map(np.zeros_like, self.average.params)
+            elif needs:
+                gradient = last[client]
+            scores[client] = self.client_scores(client, gradient)
+        if self.sparsity["sharing"] == "shared":
+            weight = {c: len(self.examples(c)[1]) for c in receivers}
+            total = sum(weight.values())
+            mean = {
+                p: sum(weight[c] * scores[c][p] for c in receivers) / total
+                for p in scores[receivers[0]]
+            }
+            shared = self.top(mean, density)
+            self.masks = dict.fromkeys(receivers, shared)
+        else:
+            for client in receivers:
+                mask = self.top(scores[client], density)
+                untrained = needs and self.sparsity["gradient"] == "stored"
+                if untrained and self.stored[client] is None:
+                    mask = {p: np.ones_like(m) for p, m in mask.items()}
+                self.masks[client] = mask
+        return density
+
+    # ---- a round ----
+    def round(self):
+        """Do one round; return its metrics."""
+        members = self.cohort(self.t)
+        before = self.average
+        starts, results, last = {}, {}, {}
+        loss_sum = seen = 0
+        for client in members:
+            starts[client], mask = self.receive(client, self.t)
+            result, gradient, loss, count = self.train(client, starts[client], mask)
+            results[client], last[client] = result, gradient
+            loss_sum, seen = loss_sum + loss, seen + count
+        weight = {c: len(self.examples(c)[1]) for c in members}
+        total = sum(weight.values())
+        self.average = jax.tree.map(
+            lambda *xs: sum(weight[c] * x for c, x in zip(members, xs, strict=True)) / total,
+            *[results[c] for c in members],
+        )
+        for client in members:
+            self.memory[client] = self.own_leaves(results[client])
+            self.stored[client] = last[client]
+        density = self.choose_masks(last)
+        if self.t <= 2:
+            self.reference = self.average
+        metrics = self.metrics(members, before, starts, results, last, weight, density)
+        metrics["loss_train"] = loss_sum / seen
+        self.t += 1
+        return metrics
+
+    def metrics(self, members, before, starts, results, last, weight, density):
+        out = {}
+        everyone = self.data.global_index
+
+        def personal(name, pairs):
+            scores = np.array(pairs)
+            out[f"accuracy_{name}"], out[f"loss_{name}"] = scores.mean(axis=0)
+
+        personal("before", [self.score_own(results[c], c) for c in members])
+        dense = [self.score_own(self.with_own(self.average, c), c) for c in members]
+        personal("dense", dense)
+        if density < 1:
+            dense = [
+                self.score_own(
+                    self.thin(self.with_own(self.average, c), self.masks[c], c, self.t), c
+                )
+                for c in self.cohort(self.t + 1)
+            ]
+        personal("after", dense)
+        out["global_accuracy"], out["global_loss"] = self.score(self.average, everyone)
+        own = np.array([self.score(results[c], everyone) for c in members]).mean(axis=0)
+        out["global_accuracy_clients"], out["global_loss_clients"] = own
+        rows = [
+            self.layer_metrics(self.path(x), members, before, starts, results, last, weight)
+            for x in self.model.layers
+        ]
+        out["layers"] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        step = dict(zip([x.role for x in self.model.layers], out["layers"]["step"], strict=False))
+        middle = [
+            s
+            for s, x in zip(out["layers"]["step"], self.model.layers, strict=True)
+            if x.role == "middle"
+        ]
+        margins = [step["stem"], step["classifier"]]
+        out["inertia_index"] = 1 - np.mean(middle) / np.mean(margins)
+        return out
+
+    def layer_metrics(self, path, members, before, starts, results, last, weight):
+        old, new = flat(before.params)[path], flat(self.average.params)[path]
+        reference = flat(self.reference.params)[path]
+        deltas = {c: flat(results[c].params)[path] - flat(starts[c].params)[path] for c in members}
+        norm = np.linalg.norm
+        length = {c: norm(d.ravel()) for c, d in deltas.items()}
+        total = sum(weight.values())
+        mean = sum(weight[c] * deltas[c] for c in members) / total
+        cosines = [
+            np.vdot(deltas[a], deltas[b]) / (length[a] * length[b])
+            for i, a in enumerate(members)
+            for b in members[i + 1 :]
+        ]
+        known = self.t >= 2
+        gap = new - reference
+        return {
+            "drift_cosine": np.vdot(new, reference) / (norm(new.ravel()) * norm(reference.ravel()))
+            if known
+            else np.nan,
+            "drift_l1": np.abs(gap).sum() if known else np.nan,
+            "drift_l2": norm(gap.ravel()) if known else np.nan,
+            "relative_drift": norm(gap.ravel()) / norm(reference.ravel()) if known else np.nan,
+            "step": norm((new - old).ravel()) / norm(old.ravel()),
+            "client_step": np.mean(list(length.values())) / norm(old.ravel()),
+            "cancellation": 1
+            - norm(mean.ravel()) / (sum(weight[c] * length[c] for c in members) / total),
+            "alignment": np.mean(cosines) if cosines else np.nan,
+            "grad_norm": np.mean([norm(flat(last[c])[path].ravel()) for c in members]),
+        }
