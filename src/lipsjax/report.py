@@ -6,11 +6,8 @@ same bytes.
 
 import csv
 import io
-import json
 import math
-import os
 import re
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -28,7 +25,7 @@ from rich.text import Text
 
 from lipsjax import plots
 from lipsjax.comparison import MEASURES, Row, compare, recordings_of
-from lipsjax.recording import StudyRecording, read_study
+from lipsjax.recording import StudyRecording, read_study, write_atomically
 from lipsjax.setting import describe_arm, describe_setting
 from lipsjax.verdict import Finding, findings, outcome
 from lipsjax.wording import format_bits, shown
@@ -54,7 +51,7 @@ def write_report(out_dir: Path) -> Path:
         .render(
             study=study,
             rows=rows,
-            missing=missing_trials(out_dir, study),
+            missing=missing_trials(study),
             groups=_grouped(findings(rows)),
             setting=describe_setting(study.trials[0].recording),
             arms=[(arm, describe_arm(study, arm)) for arm in study.arms],
@@ -66,7 +63,7 @@ def write_report(out_dir: Path) -> Path:
         )
     )
     path = out_dir / "report.html"
-    _write(path, page)
+    write_atomically(path, page)
     return path
 
 
@@ -90,6 +87,7 @@ def summary_table(study: StudyRecording) -> Table:
         f"from {study.reference}, with * where the interval excludes zero"
         f"{' and Holm-adjusted p < 0.05' if rows[0].comparisons > 1 else ''}. "
         "Bits and seconds per run; seconds without compiling.",
+        *(f"Not finished: {n} of {arm}." for arm, n in missing_trials(study).items()),
         *(f"{number}: {label}" for label, number in numbers.items() if several),
     ]
     table = Table(
@@ -134,15 +132,12 @@ def write_table(study: StudyRecording, path: Path) -> None:
             found = row.differences.get(m)
             cells += [*found.interval[:3], found.p, row.adjusted[m]] if found else [""] * 5
         writer.writerow([row.cell, row.arm, row.reference, len(row.seeds), paired, *cells])
-    _write(path, text.getvalue())
+    write_atomically(path, text.getvalue())
 
 
-def missing_trials(out_dir: Path, study: StudyRecording) -> dict[str, int]:
+def missing_trials(study: StudyRecording) -> dict[str, int]:
     """Arm -> number of its trials that the study asks for and that are not finished."""
-    asked = json.loads((out_dir / "study.json").read_text())["trials"]
-    missing = Counter(trial["arm"] for trial in asked)
-    missing.subtract(trial.arm for trial in study.trials)
-    return {arm: count for arm, count in missing.items() if count}
+    return dict(Counter(trial["arm"] for trial in study.missing))
 
 
 def svg(figure: Figure, name: str, label: str) -> str:
@@ -241,17 +236,3 @@ def _environment() -> jinja2.Environment:
     environment.filters["typeset"] = lambda text: re.sub(r"(?<![\w.])-(?=\d)", "−", text)
     environment.globals |= {"shown": shown, "bits": format_bits, "outcome": outcome}
     return environment
-
-
-def _write(path: Path, text: str) -> None:
-    """Puts a file in place whole: readers see the old one or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        # mkstemp makes files that only their owner may read.
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -40,7 +40,7 @@ def describe_setting(recording: Recording) -> list[tuple[str, str]]:
     """
     config, setup = recording.config, recording.setup
     partition, model, local = config["partition"], config["model"], config["local"]
-    layers = ", ".join(f"{layer['name']} ({layer['role']})" for layer in setup["layers"])
+    middle = ", ".join(layer["name"] for layer in setup["layers"] if layer["role"] == "middle")
     options = ", ".join(f"{key} {value}" for key, value in local["options"].items())
     cohort = config["strategy"]["cohort"]
     evaluation = config["evaluation"]
@@ -50,7 +50,7 @@ def describe_setting(recording: Recording) -> list[tuple[str, str]]:
         (
             "Model",
             f"{model['name']}, {setup['num_params']:,} parameters, {model['norm']} normalisation "
-            f"({_NORM_POLICIES[config['strategy']['norm']]}). Layers: {layers}",
+            f"({_NORM_POLICIES[config['strategy']['norm']]}). Middle layers: {middle}",
         ),
         (
             "Strategy",

@@ -6,6 +6,7 @@ clients in chunks of a vmap inside each round (:mod:`lipsjax.rounds`).
 
 import functools
 import math
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -38,6 +39,8 @@ class Simulation(NamedTuple):
     """Root key -> state before the first round."""
     run: Callable[[State, Array, ClientData, int], tuple[State, Metrics]]
     """(state, key, data, rounds) -> state and metrics, [rounds, ...] each. State is donated."""
+    compile: Callable[[State, Array, ClientData, int], float]
+    """Compile ``run`` for arguments like these; return the seconds it took, 0 if it was done."""
     place: Callable[[ClientData], ClientData]
     """Put the clients' examples on the devices."""
     cohort: Callable[[Array, int], np.ndarray]
@@ -186,10 +189,19 @@ def build(
     def put(state: State) -> State:
         return State(*(jax.device_put(x, s) for x, s in zip(state, shardings, strict=True)))
 
-    def run_checked(state: State, key: Array, data: ClientData, count: int):
-        left = rounds - int(state.round)
-        _check_range("rounds of a call", count, 1, left)
-        return run(state, key, data, tables, count=count)
+    compiled: dict[int, Callable] = {}
+
+    def compile_run(state: State, key: Array, data: ClientData, count: int) -> float:
+        if count in compiled:
+            return 0.0
+        begin = time.perf_counter()
+        compiled[count] = run.lower(state, key, data, tables, count).compile()
+        return time.perf_counter() - begin
+
+    def run_compiled(state: State, key: Array, data: ClientData, count: int):
+        _check_range("rounds of a call", count, 1, rounds - int(state.round))
+        compile_run(state, key, data, count)
+        return compiled[count](state, key, data, tables)
 
     tables = jax.device_put(schedule.tables, replicated)
 
@@ -205,7 +217,8 @@ def build(
 
     return Simulation(
         init=lambda key: put(start(key)),
-        run=run_checked,
+        run=run_compiled,
+        compile=compile_run,
         place=lambda data: jax.device_put(data, replicated),
         cohort=lambda key, t: np.asarray(cohort(setup, key, jnp.int32(t))),
         to_host=to_host,

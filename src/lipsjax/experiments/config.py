@@ -6,8 +6,9 @@ hashed. Every field carries the comment that ``--help`` shows.
 """
 
 import dataclasses
-import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 Schedule = Literal["constant", "linear", "cosine", "cubic"]
 Criterion = Literal["saliency", "magnitude", "lowest", "random", "gradient"]
@@ -17,7 +18,7 @@ Refill = Literal["zero", "init", "noise"]
 GradientSource = Literal["last_local", "fresh", "stored"]
 Norm = Literal["batch", "group", "none"]
 NormPolicy = Literal["global", "local", "local_with_biases"]
-Conv = Literal["auto", "patches", "grouped", "loop"]
+Conv = Literal["auto", "patches", "grouped"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,4 +134,28 @@ class Config:
     local: LocalConfig = dataclasses.field(default_factory=LocalConfig)
     strategy: StrategyConfig = StrategyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    sparsity: SparsityConfig | None = None
+    sparsity: Annotated[SparsityConfig | None, tyro.conf.Suppress] = None
+    """Transient sparsity; none is dense."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How and where a run is executed; recorded as its plan, never part of its identity."""
+
+    out: str = "results"
+    """Directory of studies and runs."""
+    data_dir: str | None = None
+    """TFDS data directory; digits and synthetic need none."""
+    devices: int | None = None
+    """Devices that clients are spread over; none: all (on a CPU host, one per core)."""
+    chunk: int | None = None
+    """Clients trained at once on each device; none: chosen for the platform."""
+    conv: Conv = "auto"
+    """How convolutions are computed; auto: patches on CPU, grouped elsewhere."""
+    rounds_per_call: int = 10
+    """Rounds per compiled call; metrics and a checkpoint are written after each."""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a config as nested dicts, as it is recorded and hashed."""
+    return dataclasses.asdict(config)

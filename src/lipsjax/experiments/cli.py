@@ -1,0 +1,27 @@
+"""The console script: ``lipsjax sweep | run | report``, as ``python -m lipsjax.experiments.*``."""
+
+import importlib
+import sys
+
+from lipsjax.experiments import command
+
+COMMANDS = {
+    "sweep": "compare arms over seeds and a grid, and write the report",
+    "run": "train one federated run and record it",
+    "report": "draw a study's report again from its recordings",
+}
+
+
+def main() -> None:
+    """Run the command that the first argument names."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print("usage: lipsjax COMMAND [OPTIONS]\n")
+        for known, purpose in COMMANDS.items():
+            print(f"  {known:<8}{purpose}")
+        print("\nlipsjax COMMAND --help explains every option.")
+        return
+    if name not in COMMANDS:
+        command.fail(f"unknown command {name!r}; allowed are {', '.join(COMMANDS)}")
+    del sys.argv[1]
+    command.guarded(importlib.import_module(f"lipsjax.experiments.{name}").main)

@@ -1,0 +1,136 @@
+"""Compare arms over seeds and a grid: ``python -m lipsjax.experiments.sweep [STUDY.toml]``."""
+
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from lipsjax.experiments import command
+from lipsjax.experiments.config import Config, Execution, SparsityConfig
+from lipsjax.experiments.study import Planned, Study, cells, expand, load_study
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Compare arms (by default dense federated averaging with LIPS) over seeds and a grid.
+
+    A STUDY.toml before the options says what the defaults are; every option overrides it. Trials
+    that are finished are found and not run again; one that was stopped goes on.
+    """
+
+    name: str
+    """Title of the report."""
+    seeds: int
+    """Runs per arm and cell; their seeds are seed, seed + 1, ..."""
+    arms: tuple[str, ...]
+    """Arms to run, of those that the study defines; the first is the reference."""
+    grid: tuple[str, ...] = ()
+    """Fields and their values, as in 'partition.alpha=[0.1, 1.0]'; replaces the study's grid."""
+    sparsity: SparsityConfig = SparsityConfig()
+    """Transient sparsity of the arms that have it."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
+    execution: Annotated[Execution, tyro.conf.arg(name="")] = Execution()
+
+
+def read_arguments(argv: list[str]) -> Study:
+    """Return the study that a command line asks for."""
+    study, options = Study(), list(argv)
+    if options and not options[0].startswith("-"):
+        study = load_study(Path(options.pop(0)))
+    shared = ("name", "seeds", "sparsity", "config", "execution")
+    defaults = Sweep(arms=tuple(study.arms), **{n: getattr(study, n) for n in shared})
+    chosen = command.parse(Sweep, options, program="lipsjax sweep", default=defaults)
+    for arm in chosen.arms:
+        if arm not in study.arms:
+            raise ValueError(f"unknown arm {arm!r}; the study has {', '.join(study.arms)}")
+    grid = dict(_grid_entry(text) for text in chosen.grid) if chosen.grid else study.grid
+    return dataclasses.replace(
+        study,
+        arms={arm: study.arms[arm] for arm in chosen.arms},
+        grid=grid,
+        **{name: getattr(chosen, name) for name in shared},
+    )
+
+
+def _grid_entry(text: str) -> tuple[str, Any]:
+    name, _, values = text.partition("=")
+    try:
+        return name.strip(), tomllib.loads(f"values = {values}")["values"]
+    except tomllib.TOMLDecodeError:
+        raise ValueError(f"grid must be like 'partition.alpha=[0.1, 1.0]', not {text!r}") from None
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    study = read_arguments(argv)
+    trials = expand(study)
+    command.start_jax(study.execution)
+    from lipsjax.experiments.prepare import prepare
+    from lipsjax.experiments.trial import DivergedError, run_trial
+    from lipsjax.experiments.watch import Watch
+
+    for config in {json.dumps(dataclasses.asdict(t.config)): t.config for t in trials}.values():
+        prepare(config, study.execution)  # refuses what cannot be run before anything is written
+    out = Path(study.execution.out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_study(out, study, trials, command.command_line("sweep", argv))
+    failures = []
+    with Watch(trials=len(trials)) as watch:
+        watch.plan(sum(t.config.rounds for t in trials))
+        for trial in trials:
+            watch.begin(f"{trial.arm}, seed {trial.seed}", trial.config.rounds)
+            try:
+                run_trial(trial.config, study.execution, watch.report, watch.say)
+            except DivergedError as error:
+                failures.append(f"{trial.arm}, seed {trial.seed}, cell {trial.cell}: {error}")
+                watch.say(f"stopped: {failures[-1]}")
+    from lipsjax.experiments.report import draw
+
+    if len(failures) < len(trials):
+        draw(out, watch.console)
+    if failures:
+        raise ValueError(f"{len(failures)} of {len(trials)} trials diverged; first {failures[0]}")
+
+
+def write_study(out: Path, study: Study, trials: list[Planned], line: str) -> None:
+    """Record which runs make the study."""
+    import jax
+
+    from lipsjax import recording
+    from lipsjax.experiments.prepare import versions
+    from lipsjax.experiments.trial import run_dir_of
+
+    labelled = [
+        {"label": ", ".join(f"{n} = {v}" for n, v in overrides.items()), "overrides": overrides}
+        for overrides in cells(study)
+    ]
+    device = jax.devices()[0]
+    recording.write_json(
+        out / "study.json",
+        {
+            "name": study.name,
+            "description": study.description,
+            "command": line,
+            "versions": versions(),
+            "platform": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+            "reference": next(iter(study.arms)),
+            "arms": list(study.arms),
+            "cells": labelled,
+            "trials": [
+                {
+                    "arm": trial.arm,
+                    "cell": trial.cell,
+                    "seed": trial.seed,
+                    "run": run_dir_of(trial.config, study.execution).name,
+                }
+                for trial in trials
+            ],
+        },
+    )
+
+
+if __name__ == "__main__":
+    command.guarded(main)

@@ -1,0 +1,156 @@
+"""One run from config to recording: go on where it was stopped, stop where it makes no sense."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lipsjax import recording
+from lipsjax.checkpoints import Checkpoints
+from lipsjax.experiments.config import Config, Execution, to_dict
+from lipsjax.experiments.prepare import Prepared, load, prepare, resolve, versions
+from lipsjax.rounds import Metrics
+from lipsjax.simulation import Simulation
+from lipsjax.types import Array
+
+
+class Progress(NamedTuple):
+    """How far a run is, told after every compiled call."""
+
+    done: int  # rounds
+    rounds: int
+    newest: dict[str, Any]  # metrics of the last round done
+    seconds: float  # of the call, without compiling
+    fresh: int  # rounds of the call
+
+
+class DivergedError(ValueError):
+    """A client's loss is not finite; the message names round and clients."""
+
+
+Report = Callable[[Progress], None]
+Say = Callable[[str], None]
+
+
+def run_dir_of(config: Config, execution: Execution) -> Path:
+    """Return the directory of a run: named by the digest of its config and its data."""
+    fingerprint = load(config.dataset, execution.data_dir)[1]
+    return Path(execution.out) / "runs" / recording.run_hash(to_dict(config), fingerprint)
+
+
+def run_trial(config: Config, execution: Execution, report: Report, say: Say) -> Path:
+    """Run one config to its end, or on from where it was stopped; a finished one is left alone.
+
+    Args:
+      config: the science.
+      execution: how to run it; a run that goes on follows the plan recorded when it began.
+      report: called after every compiled call.
+      say: called with a line when something is worth telling.
+
+    Returns:
+      The run's directory.
+
+    Raises:
+      ValueError: for a config that cannot be run; then nothing has been written.
+      DivergedError: if a client's loss is not finite.
+    """
+    run_dir = run_dir_of(config, execution)
+    fingerprint = load(config.dataset, execution.data_dir)[1]
+    if run_dir.exists():
+        recording.check(run_dir, config=to_dict(config), data_fingerprint=fingerprint)
+        if recording.is_finished(run_dir):
+            return run_dir
+    prepared = prepare(config, execution, _recorded_plan(run_dir, execution, say))
+    if not run_dir.exists():
+        recording.create(
+            run_dir,
+            config=to_dict(config),
+            data_fingerprint=fingerprint,
+            plan=prepared.plan,
+            setup=prepared.setup,
+        )
+    with recording.lock(run_dir):
+        _train(prepared, run_dir, report, say)
+    return run_dir
+
+
+def _recorded_plan(run_dir: Path, execution: Execution, say: Say) -> dict[str, Any] | None:
+    """Return the plan that a stopped run goes on with; None for a new run."""
+    if not run_dir.exists():
+        return None
+    plan = recording.read_plan(run_dir)
+    if plan["platform"] != jax.default_backend() or plan["devices"] > len(jax.devices()):
+        say(
+            f"{run_dir.name} was begun on {plan['devices']} x {plan['platform']}, which is not "
+            "here: it goes on with a new plan, and not to the same bits"
+        )
+        plan = resolve(execution)
+        recording.write_json(run_dir / "plan.json", plan)
+    elif plan["versions"] != versions():
+        say(f"{run_dir.name} was begun with other package versions: its bits may differ")
+    return plan
+
+
+def _train(prepared: Prepared, run_dir: Path, report: Report, say: Say) -> None:
+    sim, rounds = prepared.simulation, prepared.config.rounds
+    key = jax.random.key(prepared.config.seed)
+    state, done = sim.init(key), 0
+    with Checkpoints(run_dir) as checkpoints:
+        found = checkpoints.restore(sim.to_host(state), say)
+        if found is not None:
+            done, host = found
+            state = sim.from_host(host)
+            say(f"{run_dir.name} goes on after round {done} of {rounds}")
+        recording.truncate(run_dir, done)
+        data = sim.place(prepared.data)
+        while done < rounds:
+            count = min(prepared.plan["rounds_per_call"], rounds - done)
+            compile_seconds = sim.compile(state, key, data, count)
+            begin = time.perf_counter()
+            state, metrics = sim.run(state, key, data, count)
+            metrics = jax.device_get(metrics)
+            seconds = time.perf_counter() - begin
+            _check_finite(sim, key, metrics, done)
+            rows = list(_rows(prepared, metrics, done))
+            timing = {"first_round": done, "rounds": count, "seconds": seconds}
+            recording.append(run_dir / "metrics.jsonl", rows)
+            recording.append(
+                run_dir / "timings.jsonl", [timing | {"compile_seconds": compile_seconds}]
+            )
+            done += count
+            checkpoints.save(done, sim.to_host(state))
+            report(Progress(done, rounds, rows[-1], seconds, count))
+    recording.finish(run_dir, {"rounds": done})
+
+
+def _check_finite(sim: Simulation, key: Array, metrics: Metrics, first: int) -> None:
+    for i, losses in enumerate(metrics.client_loss):
+        bad = np.flatnonzero(~np.isfinite(losses))
+        if len(bad):
+            members = sim.cohort(key, first + i)
+            shown = ", ".join(str(members[slot]) for slot in bad[:10])
+            more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
+            raise DivergedError(
+                f"the loss is not finite in round {first + i}, clients {shown}{more}; a smaller "
+                "learning_rate may help"
+            )
+
+
+def _rows(prepared: Prepared, metrics: Metrics, first: int) -> Iterator[dict[str, Any]]:
+    """Turn the metrics of a call into recorded rows, one per round."""
+    densities = prepared.simulation.schedule.densities
+    for i in range(len(metrics.client_loss)):
+        bits = prepared.bits[first + i]
+        yield {
+            "round": first + i,
+            "density": float(densities[first + i]),
+            **{name: float(values[i]) for name, values in metrics.scalars.items()},
+            "uplink_bits": bits.uplink,
+            "downlink_bits": bits.downlink,
+            "uplink_bits_server_masks": bits.uplink_server_masks,
+            "downlink_bits_server_masks": bits.downlink_server_masks,
+            "layers": {name: values[i].tolist() for name, values in metrics.layers.items()},
+        }
