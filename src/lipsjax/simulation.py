@@ -39,6 +39,8 @@ class Simulation(NamedTuple):
     """Root key -> state before the first round."""
     run: Callable[[State, Array, ClientData, int], tuple[State, Metrics]]
     """(state, key, data, rounds) -> state and metrics, [rounds, ...] each. State is donated."""
+    lower: Callable[[State, Array, ClientData, int], jax.stages.Lowered]
+    """Lower ``run`` for arguments like these, without running it."""
     compile: Callable[[State, Array, ClientData, int], float]
     """Compile ``run`` for arguments like these; return the seconds it took, 0 if it was done."""
     place: Callable[[ClientData], ClientData]
@@ -191,11 +193,14 @@ def build(
 
     compiled: dict[int, Callable] = {}
 
+    def lower(state: State, key: Array, data: ClientData, count: int) -> jax.stages.Lowered:
+        return run.lower(state, key, data, tables, count)
+
     def compile_run(state: State, key: Array, data: ClientData, count: int) -> float:
         if count in compiled:
             return 0.0
         begin = time.perf_counter()
-        compiled[count] = run.lower(state, key, data, tables, count).compile()
+        compiled[count] = lower(state, key, data, count).compile()
         return time.perf_counter() - begin
 
     def run_compiled(state: State, key: Array, data: ClientData, count: int):
@@ -218,6 +223,7 @@ def build(
     return Simulation(
         init=lambda key: put(start(key)),
         run=run_compiled,
+        lower=lower,
         compile=compile_run,
         place=lambda data: jax.device_put(data, replicated),
         cohort=lambda key, t: np.asarray(cohort(setup, key, jnp.int32(t))),
