@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import optax
 import pytest
-from worlds import assert_close, simulate, tiny_model, world
 
 from lipsjax import fedavg, keep_local, models, simulation, transient_sparsity
 from lipsjax.local import LocalTraining
+from worlds import assert_close, simulate, tiny_model, world
 
 SIZES = [9, 2, 6, 5, 7]
 

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import tiny_model, world
 
 from lipsjax import tree
 from lipsjax.metrics import inertia
 from lipsjax.metrics.costs import Bits, round_bits
 from lipsjax.metrics.evaluation import evaluate
 from lipsjax.types import Layer
+from worlds import tiny_model, world
 
 LAYERS = (
     Layer("z_stem", "stem", "conv", ("z", "kernel")),

@@ -20,10 +20,10 @@ def test_every_kernel_is_declared_once_and_in_order(name):
     model = models.build(name, num_classes=10, image_shape=(16, 16, 1))
     params = jax.eval_shape(model.init, jax.random.key(0)).params
     declared = ["/".join(layer.path) for layer in model.layers]
-    present = [p for p in tree.pick(params, lambda p: p.endswith("kernel"))]
+    present = list(tree.pick(params, lambda p: p.endswith("kernel")))
     assert sorted(declared) == sorted(present)
-    assert [x.role for x in model.layers][0] == "stem"
-    assert [x.role for x in model.layers][-1] == "classifier"
+    assert model.layers[0].role == "stem"
+    assert model.layers[-1].role == "classifier"
     assert {x.role for x in model.layers[1:-1]} == {"middle"}
 
 

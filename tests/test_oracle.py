@@ -7,13 +7,13 @@ import jax
 import numpy as np
 import optax
 import pytest
-from loop_reference import Loop, flat
-from worlds import assert_close, simulate, tiny_model, world
 
 from lipsjax import fedavg, keep_local, models, transient_sparsity
 from lipsjax.local import LocalTraining
 from lipsjax.sparsity import constant, cosine, cubic, linear
 from lipsjax.sparsity.topk import unpack
+from loop_reference import Loop, flat
+from worlds import assert_close, simulate, tiny_model, world
 
 SCHEDULES = {"constant": constant, "linear": linear, "cosine": cosine, "cubic": cubic}
 AXES = {
@@ -48,6 +48,11 @@ def allowed(case):
     )
 
 
+def gain(choice, todo):
+    """Pairs still to do that a case would cover."""
+    return sum(choice[a] == x and choice[b] == y for (a, x), (b, y) in todo)
+
+
 def pairwise():
     """Cases in which every allowed pair of values of two axes occurs, greedily chosen."""
     rng = np.random.default_rng(0)
@@ -66,11 +71,8 @@ def pairwise():
             t for t in tries if allowed({n: AXES[n][i] for n, i in zip(names, t, strict=True)})
         ]
 
-        def gain(t):
-            return sum(t[a] == x and t[b] == y for (a, x), (b, y) in todo)
-
-        best = max(tries, key=gain)
-        if not gain(best):
+        best = max(tries, key=lambda t: gain(t, todo))
+        if not gain(best, todo):
             continue
         todo = {p for p in todo if not all(best[a] == x for a, x in p)}
         cases.append({n: AXES[n][i] for n, i in zip(names, best, strict=True)})
@@ -96,7 +98,7 @@ def build_strategy(model, case):
 
 def check(model, strategy, data, loop, *, rounds, **options):
     """Run both and compare state, masks and metrics."""
-    state, metrics, sim = simulate(model, strategy, data, rounds=rounds, **options)
+    state, metrics, _ = simulate(model, strategy, data, rounds=rounds, **options)
     expected = [loop.round() for _ in range(rounds)]
     assert_close(flat(state["average"]), flat(loop.average))
     for t, row in enumerate(expected):

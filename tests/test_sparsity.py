@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import SHAPE, simulate, tiny_model, world
 
 from lipsjax import fedavg, models, transient_sparsity
 from lipsjax.sparsity import constant, cosine, cubic, linear
 from lipsjax.sparsity.density import density_table, erk, kept_counts
 from lipsjax.sparsity.topk import pack, topk_mask, unpack
+from worlds import SHAPE, simulate, tiny_model, world
 
 
 def plain_topk(scores, k):

@@ -64,7 +64,7 @@ class Checkpoints:
         for rounds in sorted(self._manager.all_steps(), reverse=True):
             try:
                 return rounds, self._read(rounds, like)
-            except Exception as error:  # noqa: BLE001  any damage, however the reader words it
+            except Exception as error:
                 reason = str(error).strip().splitlines() or [type(error).__name__]
                 warn(
                     f"checkpoint after round {rounds} is damaged and passed over ({reason[0][:120]})"

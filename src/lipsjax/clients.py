@@ -10,7 +10,7 @@ client, M pooled training examples, T test examples.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,15 +19,15 @@ from lipsjax.partition import Partition
 
 
 class ClientData(NamedTuple):
-    """What all clients hold, ready to be put on devices."""
+    """What all clients hold: np.ndarray on the host, jax.Array once on devices."""
 
     train: Examples  # [M, ...], the training examples that some client holds
-    train_index: np.ndarray  # [K, n] int32, positions in train; padding repeats position 0
-    train_mask: np.ndarray  # [K, n] bool, True for real examples; these come first
+    train_index: Any  # [K, n] int32, positions in train; padding repeats position 0
+    train_mask: Any  # [K, n] bool, True for real examples; these come first
     test: Examples  # [T, ...], the whole test split
-    test_index: np.ndarray  # [K, m] int32, positions in test; padding repeats position 0
-    test_mask: np.ndarray  # [K, m] bool, True for real examples; these come first
-    global_index: np.ndarray  # [G] int32, positions in test of the global test set, ascending
+    test_index: Any  # [K, m] int32, positions in test; padding repeats position 0
+    test_mask: Any  # [K, m] bool, True for real examples; these come first
+    global_index: Any  # [G] int32, positions in test of the global test set, ascending
 
     @property
     def num_clients(self) -> int:

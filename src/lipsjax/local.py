@@ -156,10 +156,9 @@ def train(
             zero,
         ),
     )
-    ((params, norm, _), (last, last_norm, loss_sum, seen, steps)), _ = jax.lax.scan(
-        step, start, (order, real)
-    )
-    return LocalResult(Variables(params, norm), last, last_norm, loss_sum, seen, steps)
+    ((params, norm, _), rest), _ = jax.lax.scan(step, start, (order, real))
+    last, last_norm, loss, seen, steps = rest
+    return LocalResult(Variables(params, norm), last, last_norm, loss, seen, steps)  # pyright: ignore
 
 
 def whole_gradient(

@@ -6,7 +6,7 @@ weighted sums, so memory does not grow with their number.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,9 +49,9 @@ class Setup(NamedTuple):
 class Tables(NamedTuple):
     """What is known of every round before the run starts."""
 
-    measured: Array  # [T] bool
-    sparse: Array  # [T] bool, whether the broadcast after the round is sparse
-    kept: Array  # [T, groups] int32
+    measured: Any  # [T] bool
+    sparse: Any  # [T] bool, whether the broadcast after the round is sparse
+    kept: Any  # [T, groups] int32
 
 
 class State(NamedTuple):
@@ -319,7 +319,7 @@ def _score_global_share(setup: Setup, data: ClientData, average: Variables, meas
 
 
 def _personal_dense(setup, data, model: tuple, slots: Slots, measured: Array) -> Personal | None:
-    """Score the dense average, as each client of the cohort would receive it, on its own test set."""
+    """Score the dense average, as each client would receive it, on the cohort's own test sets."""
     server, clients, average = model
 
     def one(client, memory):

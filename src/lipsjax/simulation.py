@@ -8,7 +8,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -148,7 +148,8 @@ def build(
     _check_downlink(setup, data)
     replicated = NamedSharding(mesh, PartitionSpec())
     over_clients = NamedSharding(mesh, PartitionSpec(AXIS))
-    shardings = State(*[replicated] * 4, over_clients, replicated, replicated)
+    shardings = _by_field(replicated, over_clients)
+    specs = _by_field(PartitionSpec(), PartitionSpec(AXIS))
 
     @jax.jit
     def start(key: Array) -> State:
@@ -167,8 +168,6 @@ def build(
 
     @functools.partial(jax.jit, static_argnames="count", donate_argnames="state")
     def run(state: State, key: Array, data: ClientData, tables: Tables, count: int):
-        specs = State(*[PartitionSpec()] * 4, PartitionSpec(AXIS), PartitionSpec(), PartitionSpec())
-
         def rounds_of_one_device(state, key, data, tables):
             def body(state, _):
                 return run_round(setup, key, data, tables, state)
@@ -183,7 +182,7 @@ def build(
             in_specs=(specs, PartitionSpec(), PartitionSpec(), PartitionSpec()),
             out_specs=(
                 specs,
-                Metrics(PartitionSpec(), PartitionSpec(), PartitionSpec(None, AXIS)),
+                Metrics(*_METRIC_SPECS),
             ),
             check_vma=False,
         )(state, key, data, tables)
@@ -232,6 +231,14 @@ def build(
         schedule=schedule,
         setup=setup,
     )
+
+
+_METRIC_SPECS: tuple[Any, ...] = (PartitionSpec(), PartitionSpec(), PartitionSpec(None, AXIS))
+
+
+def _by_field(common: Any, bits: Any) -> State:
+    """Return a state whose every field is ``common``, but for the masks in flight."""
+    return State(**{**dict.fromkeys(State._fields, common), "bits": bits})
 
 
 def _schedule(setup: Setup, initial, rounds: int, evaluate_every: int) -> Schedule:

@@ -4,7 +4,7 @@ Symbols: N examples of a split, images of height H, width W and C channels.
 """
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,10 +16,10 @@ class DataError(ValueError):
 
 
 class Examples(NamedTuple):
-    """Labelled images of one split."""
+    """Labelled images of one split: np.ndarray on the host, jax.Array once on a device."""
 
-    images: np.ndarray  # [N, H, W, C] uint8 in 0..255, or float32
-    labels: np.ndarray  # [N] int32 in 0..num_classes - 1
+    images: Any  # [N, H, W, C] uint8 in 0..255, or float32
+    labels: Any  # [N] int32 in 0..num_classes - 1
 
 
 class Dataset(NamedTuple):

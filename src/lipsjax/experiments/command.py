@@ -1,60 +1,173 @@
 """What the commands share: parsing, one-line errors, JAX's settings. No JAX at import."""
 
+import contextlib
+import dataclasses
+import difflib
+import io
+import itertools
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
 from lipsjax.experiments.config import Execution
+from lipsjax.experiments.study import describe_kind
 
 T = TypeVar("T")
 
 USAGE_ERROR = 2
+INTERRUPTED = 130
 
 
 def parse(kind: Callable[..., T], argv: Sequence[str], *, program: str, default: T) -> T:
-    """Parse a command line into a dataclass; wrong usage ends the process with status 2."""
-    return tyro.cli(
-        kind,
-        prog=program,
-        args=list(argv),
-        default=default,
-        config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
-    )
+    """Parse a command line into a dataclass.
+
+    Args:
+      kind: the dataclass; fields named "" by ``tyro.conf.arg`` give their own fields' names.
+      argv: the arguments.
+      program: how the command is called, for its help.
+      default: what is not given is taken from here.
+
+    Returns:
+      The dataclass. ``--help`` prints and ends the process with status 0.
+
+    Raises:
+      ValueError: for an unknown option, or a value that it does not take.
+    """
+    kinds = _option_kinds(kind)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options, unknown = tyro.cli(
+                kind,
+                prog=program,
+                args=list(argv),
+                default=default,
+                return_unknown_args=True,
+                config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise ValueError(_bad_value(said.getvalue(), argv, kinds)) from None
+    sys.stderr.write(said.getvalue())
+    if unknown:
+        what = "option" if unknown[0].startswith("-") else "argument"
+        name = unknown[0].partition("=")[0]
+        raise ValueError(
+            f"unknown {what} {unknown[0]!r}{nearest(name, kinds)}; {program} --help has all"
+        )
+    return options
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the names that one may have meant; nothing if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _option_kinds(kind: Any, prefix: str = "--") -> dict[str, Any]:
+    """Return the type of every option, by its name on the command line."""
+    kinds: dict[str, Any] = {}
+    for name, annotated in typing.get_type_hints(kind, include_extras=True).items():
+        inner, *marks = typing.get_args(annotated) if _is_annotated(annotated) else (annotated,)
+        option = prefix + name.replace("_", "-")
+        if tyro.conf.Suppress in marks or tyro.conf.Positional in marks:
+            continue
+        if dataclasses.is_dataclass(inner):
+            unnamed = any(getattr(mark, "name", None) == "" for mark in marks)
+            kinds |= _option_kinds(inner, prefix if unnamed else f"{option}.")
+        else:
+            kinds[option] = inner
+    return kinds
+
+
+def _is_annotated(kind: Any) -> bool:
+    return typing.get_origin(kind) is typing.Annotated
+
+
+def _bad_value(box: str, argv: Sequence[str], kinds: dict[str, Any]) -> str:
+    """Return in one line what tyro says in a box."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip("│| ") for line in plain.splitlines()[1:]]
+    said = " ".join(itertools.takewhile(lambda line: line.strip("─-"), lines))
+    found = re.match(r"Error parsing (--[\w.-]+): ", said)
+    if found is None or found[1] not in argv or found[1] not in kinds:
+        return said
+    words = describe_kind(kinds[found[1]])
+    if words == "a table":
+        return f"{found[1]}: {said[found.end() :]}"
+    after = argv[list(argv).index(found[1]) + 1 :]
+    given = " ".join(itertools.takewhile(lambda text: not text.startswith("--"), after))
+    return f"{found[1]} must be {words}, not {given!r}"
 
 
 def guarded(main: Callable[[list[str]], None]) -> None:
     """Run a command; what the user can mend ends in one line and status 2, not a traceback."""
     try:
         main(sys.argv[1:])
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        fail("stopped; the same command goes on where it was")
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # a reader such as head has closed the pipe; the flush at exit must not fail once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except MemoryError as error:
+        fail(f"not enough memory: {error}" if str(error) else "not enough memory")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         fail(f"{where}{(error.strerror or str(error)).lower()}")
     except ValueError as error:
         fail(str(error))
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        fail(f"not enough memory on the device, a smaller --chunk needs less: {error}"[:300])
 
 
 def fail(message: str) -> None:
     """Print one line and end with status 2."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(USAGE_ERROR)
+    raise SystemExit(USAGE_ERROR) from None
+
+
+def check_devices(devices: int | None, clients: int) -> None:
+    """Refuse a number of devices of which some would have nothing to do.
+
+    Raises:
+      ValueError: if it is not in 1..clients.
+    """
+    if devices is not None and not 1 <= devices <= clients:
+        raise ValueError(
+            f"devices must be in 1..{clients}, the clients of a round, not {devices}"
+        )
 
 
 def start_jax(execution: Execution) -> None:
-    """Settle what must be settled before JAX starts: devices of the host, the compile cache."""
+    """Settle what must be settled before JAX starts: devices of the host, the compile cache.
+
+    Raises:
+      ValueError: if JAX cannot start on the platform that ``JAX_PLATFORMS`` asks for.
+    """
     import jax
 
-    cores = os.cpu_count() or 1
-    jax.config.update("jax_num_cpu_devices", execution.devices or cores)
+    if execution.devices is not None or "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", execution.devices or os.cpu_count() or 1)
     if not jax.config.jax_compilation_cache_dir:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lipsjax" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise ValueError(f"JAX cannot start: {error}") from None
 
 
 def command_line(module: str, argv: Sequence[str]) -> str:

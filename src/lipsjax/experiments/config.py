@@ -6,6 +6,7 @@ hashed. Every field carries the comment that ``--help`` shows.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -21,6 +22,41 @@ NormPolicy = Literal["global", "local", "local_with_biases"]
 Conv = Literal["auto", "patches", "grouped"]
 
 
+def read_options(entries: Sequence[str]) -> dict[str, float | bool]:
+    """Read ``NAME=VALUE ...`` as a command line has it.
+
+    Raises:
+      ValueError: naming the entry and what is allowed.
+
+    Example:
+      >>> read_options(["momentum=0.5", "nesterov=true"])
+      {'momentum': 0.5, 'nesterov': True}
+    """
+    options: dict[str, float | bool] = {}
+    for entry in entries:
+        name, _, value = entry.partition("=")
+        try:
+            truth = {"true": True, "false": False}.get(value.lower())
+            options[name] = float(value) if truth is None else truth
+        except ValueError:
+            raise ValueError(
+                f"options must be like momentum=0.9 nesterov=true, not {entry!r}"
+            ) from None
+    return options
+
+
+Options = Annotated[
+    dict[str, float | bool],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[NAME=VALUE ...]",
+        instance_from_str=read_options,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda options: [f"{name}={value}" for name, value in options.items()],
+    ),
+]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PartitionConfig:
     """Which client holds which examples."""
@@ -32,7 +68,7 @@ class PartitionConfig:
     clients: int = 20
     """Number of registered clients K."""
     train_examples: int | tuple[int, ...] = 60
-    """Training examples per client: one number for all, or one per client."""
+    """Training examples per client: one number for all, or one number for each."""
     test_examples: int = 30
     """Test examples per client, of the same class mix as its training examples."""
     overlap: bool = False
@@ -63,8 +99,8 @@ class LocalConfig:
     """Name of an optimizer of optax (sgd, adam, adamw, ...), fresh every round."""
     learning_rate: float = 0.05
     """Step size of the local optimizer."""
-    options: dict[str, float | bool] = dataclasses.field(default_factory=lambda: {"momentum": 0.9})
-    """Further arguments of the optimizer, by name."""
+    options: Options = dataclasses.field(default_factory=lambda: {"momentum": 0.9})
+    """All further arguments of the optimizer, replaced as a whole: none, or in TOML {}, clears."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,8 +110,7 @@ class StrategyConfig:
     name: Literal["fedavg"] = "fedavg"
     """Federated strategy."""
     norm: NormPolicy = "global"
-    """global: normalisation is averaged; local: each client keeps its own (FedBN);
-    local_with_biases: and its biases too, as the published LIPS code does in effect."""
+    """global: averaged; local: kept per client (FedBN); local_with_biases: all biases too."""
     cohort: int | None = None
     """Clients that take part in a round, drawn uniformly; none: all of them."""
 
@@ -101,8 +136,7 @@ class SparsityConfig:
     hold: int = 0
     """Local steps after which masked weights are set back again; 0: they are free at once."""
     gradient: GradientSource = "last_local"
-    """The gradient in the score: last_local (last mini-batch of the round), fresh (of the received
-    average), stored (last_local, kept per client, for partial participation)."""
+    """last_local: of the last batch; fresh: of the average; stored: as last_local, for cohorts."""
     kinds: tuple[Literal["conv", "dense"], ...] = ("conv",)
     """Kinds of middle layers that are masked."""
 
@@ -147,13 +181,18 @@ class Execution:
     data_dir: str | None = None
     """TFDS data directory; digits and synthetic need none."""
     devices: int | None = None
-    """Devices that clients are spread over; none: all (on a CPU host, one per core)."""
+    """Devices that clients are spread over; none: all that can be used (on a CPU, its cores)."""
     chunk: int | None = None
     """Clients trained at once on each device; none: chosen for the platform."""
     conv: Conv = "auto"
     """How convolutions are computed; auto: patches on CPU, grouped elsewhere."""
     rounds_per_call: int = 10
     """Rounds per compiled call; metrics and a checkpoint are written after each."""
+
+
+def cohort_size(config: Config) -> int:
+    """Return how many clients take part in a round."""
+    return config.partition.clients if config.strategy.cohort is None else config.strategy.cohort
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -192,9 +192,9 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
         return None
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    elif kind is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    elif kind in (str, bool) and isinstance(value, kind):
+    elif (kind is int and isinstance(value, int) and not isinstance(value, bool)) or (
+        kind in (str, bool) and isinstance(value, kind)
+    ):
         return value
     elif origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(arguments[0], v, name) for v in value)

@@ -51,7 +51,7 @@ class ResNet(nn.Module):
             return Norm(self.norm, self.param_dtype, name=name)(y, mask=mask, train=train)
 
         x = nn.relu(norm("norm_stem", conv(self.stages[0], 7, 2, "stem", 3)(x)))
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])  # pyright: ignore
         for i, features in enumerate(self.stages, start=1):
             block, stride = f"block{i}", 1 if i == 1 else 2
             y = conv(features, 3, stride, f"{block}_conv1", 1)(x)

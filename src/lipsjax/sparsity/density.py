@@ -19,10 +19,15 @@ def check_density(value: float) -> float:
     return float(value)
 
 
+def _check_ends(start: float, end: float) -> None:
+    check_density(start)
+    check_density(end)
+
+
 def constant(density: float) -> Schedule:
     """Keep the density: ``d(x) = d0``."""
     check_density(density)
-    return lambda progress: density  # noqa: ARG005
+    return lambda progress: density
 
 
 def linear(start: float, end: float = 1.0) -> Schedule:
@@ -31,19 +36,19 @@ def linear(start: float, end: float = 1.0) -> Schedule:
     >>> linear(0.5)(0.5)
     0.75
     """
-    check_density(start), check_density(end)
+    _check_ends(start, end)
     return lambda progress: start + (end - start) * progress
 
 
 def cosine(start: float, end: float = 1.0) -> Schedule:
     """Go along a half cosine: ``d(x) = d1 + (d0 - d1) (1 + cos(pi x)) / 2``."""
-    check_density(start), check_density(end)
+    _check_ends(start, end)
     return lambda progress: end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def cubic(start: float, end: float = 1.0) -> Schedule:
     """Rise fast, then slowly: ``d(x) = d1 + (d0 - d1) (1 - x)^3`` (Zhu & Gupta, 1710.01878)."""
-    check_density(start), check_density(end)
+    _check_ends(start, end)
     return lambda progress: end + (start - end) * (1 - progress) ** 3
 
 

@@ -107,10 +107,10 @@ def transient_sparsity(
 
     def score(params, gradients: Kernels, key: Array) -> Kernels:
         kernels = tree.kernels(params, masked)
-        gradients = gradients or (None,) * len(masked)
+        given = gradients if source else (None,) * len(masked)
         return tuple(
             CRITERIA[criterion](w, g, jax.random.fold_in(key, i))
-            for i, (w, g) in enumerate(zip(kernels, gradients, strict=True))
+            for i, (w, g) in enumerate(zip(kernels, given, strict=True))
         )
 
     def mask(scores: Kernels, counts: Array) -> Kernels:
@@ -215,9 +215,9 @@ def _held(
     def init(params):
         return optimizer.init(params), jnp.zeros((), jnp.int32)
 
-    def update(gradient, state, params=None):
+    def update(updates, state, params=None):
         inner, count = state
-        updates, inner = optimizer.update(gradient, inner, params)
+        updates, inner = optimizer.update(updates, inner, params)
         free = ~(delivery.sparse & (count < hold))
         may_move = tuple(free | kept for kept in keep)
         back = tree.subtract(start, tree.kernels(params, masked))
