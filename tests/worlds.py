@@ -8,14 +8,15 @@ import optax
 
 from lipsjax import clients, datasets, models, partition, simulation
 from lipsjax.local import LocalTraining
-from lipsjax.models.layers import CONVOLUTIONS, Norm
+from lipsjax.models.convolution import CONVOLUTIONS
+from lipsjax.models.layers import Norm
 from lipsjax.types import Layer
 
 
 class TinyNet(nn.Module):
     """A stem, two middle convolutions, a middle dense layer, a classifier; names out of order."""
 
-    conv: str = "patches"
+    conv: str = "loop"
     norm: str = "batch"
     dtype: type = jnp.float64
 

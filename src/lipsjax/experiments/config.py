@@ -19,7 +19,7 @@ Refill = Literal["zero", "init", "noise"]
 GradientSource = Literal["last_local", "fresh", "stored"]
 Norm = Literal["batch", "group", "none"]
 NormPolicy = Literal["global", "local", "local_with_biases"]
-Conv = Literal["auto", "patches", "grouped"]
+Conv = Literal["auto", "loop", "patches", "grouped"]
 
 
 def read_options(entries: Sequence[str]) -> dict[str, float | bool]:
@@ -185,7 +185,7 @@ class Execution:
     chunk: int | None = None
     """Clients trained at once on each device; none: chosen for the platform."""
     conv: Conv = "auto"
-    """How convolutions are computed; auto: patches on CPU, grouped elsewhere."""
+    """How convolutions are computed; auto: loop on CPU, grouped elsewhere."""
     rounds_per_call: int = 10
     """Rounds per compiled call; metrics and a checkpoint are written after each."""
 

@@ -5,15 +5,26 @@ import functools
 import importlib.metadata
 import inspect
 import json
+import math
 import platform
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from lipsjax import clients, datasets, models, partition, simulation, tree
-from lipsjax.experiments.config import Config, Execution, LocalConfig, to_dict
+from lipsjax.experiments.command import check_devices
+from lipsjax.experiments.config import (
+    Config,
+    Execution,
+    LocalConfig,
+    PartitionConfig,
+    cohort_size,
+    to_dict,
+)
 from lipsjax.local import LocalTraining
 from lipsjax.metrics.costs import Bits, round_bits
 from lipsjax.simulation import Simulation
@@ -22,7 +33,7 @@ from lipsjax.sparsity.transient import transient_sparsity
 from lipsjax.strategies import Strategy, fedavg, keep_local
 from lipsjax.types import Model, PyTree
 
-PACKAGES = ("lipsjax", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+PACKAGES = ("lipsjax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
 class Prepared(NamedTuple):
@@ -52,9 +63,10 @@ def prepare(config: Config, execution: Execution, plan: dict[str, Any] | None = 
     Raises:
       ValueError: for anything in the config that cannot be run.
     """
+    _check_numbers(config)
     dataset, fingerprint = load(config.dataset, execution.data_dir)
     parts, data = share_out(config, dataset)
-    plan = resolve(execution) if plan is None else plan
+    plan = resolve(execution, cohort_size(config)) if plan is None else plan
     sim = _simulation(config, plan, data, dataset.num_classes)
     variables = jax.eval_shape(sim.setup.model.init, jax.random.key(0))
     layers = sim.setup.model.layers
@@ -78,20 +90,22 @@ def load(name: str, data_dir: str | None) -> tuple[datasets.Dataset, str]:
 def share_out(
     config: Config, dataset: datasets.Dataset
 ) -> tuple[partition.Partition, clients.ClientData]:
-    """Partition a data set among the clients, as the config and its seed say."""
+    """Partition a data set among the clients, as the config and its seed say.
+
+    Raises:
+      ValueError: for a partition that the data set cannot serve.
+    """
     wanted = config.partition
-    if wanted.clients < 1:
-        raise ValueError(f"clients must be at least 1, not {wanted.clients}")
-    train_sizes = np.asarray(wanted.train_examples)
-    if train_sizes.ndim == 0:
-        train_sizes = np.full(wanted.clients, train_sizes)
-    if len(train_sizes) != wanted.clients:
+    examples = len(dataset.train.labels)
+    if not wanted.overlap and wanted.clients > examples:
         raise ValueError(
-            f"train_examples must be one number or {wanted.clients}, one per client, not "
-            f"{len(train_sizes)}"
+            f"partition.clients must be at most {examples}, the training examples of "
+            f"{dataset.name}, not {wanted.clients}"
         )
+    if wanted.overlap and wanted.kind == "iid":
+        raise ValueError("partition.overlap needs partition.kind='dirichlet', not 'iid'")
     sizes = {
-        "train_sizes": train_sizes,
+        "train_sizes": _train_sizes(wanted),
         "test_sizes": np.full(wanted.clients, wanted.test_examples),
     }
     # two streams, so that the global test set does not depend on how clients were drawn
@@ -106,14 +120,70 @@ def share_out(
     return parts, clients.stack(dataset, parts, global_examples=limit, rng=for_test)
 
 
-def resolve(execution: Execution) -> dict[str, Any]:
-    """Decide what the execution leaves open, and note what would change the bits."""
+def _train_sizes(wanted: PartitionConfig) -> np.ndarray:
+    """Return the number of training examples of each client, [K]."""
+    asked = wanted.train_examples
+    if isinstance(asked, int):
+        return np.full(wanted.clients, asked)
+    if len(asked) != wanted.clients:
+        raise ValueError(
+            f"partition.train_examples must be one number or {wanted.clients}, one for each "
+            f"client, not {len(asked)} numbers"
+        )
+    return np.array(asked)
+
+
+def _check_numbers(config: Config) -> None:
+    """Refuse numbers that no later check would name as the user does."""
+    for name, value in _numbers(to_dict(config)):
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number, not {value}")
+    at_least_one = {
+        "rounds": config.rounds,
+        "partition.clients": config.partition.clients,
+        "partition.train_examples": np.min(config.partition.train_examples, initial=2**31),
+        "partition.test_examples": config.partition.test_examples,
+        "local.epochs": config.local.epochs,
+        "local.batch_size": config.local.batch_size,
+        "strategy.cohort": cohort_size(config),
+        "evaluation.every": config.evaluation.every,
+    }
+    for name, value in at_least_one.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed must be in 0..{2**32 - 1}, not {config.seed}")
+
+
+def _numbers(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield every floating number of a config with its dotted name."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, float):
+            yield prefix + name, value
+
+
+def resolve(execution: Execution, clients: int) -> dict[str, Any]:
+    """Decide what the execution leaves open, and note what would change the bits.
+
+    Args:
+      execution: what was asked for.
+      clients: that take part in a round; more devices than that would idle.
+
+    Returns:
+      The plan of a run.
+
+    Raises:
+      ValueError: for an execution that is not possible here.
+    """
     backend = jax.default_backend()
     on_cpu = backend == "cpu"
-    devices = len(jax.devices()) if execution.devices is None else execution.devices
+    check_devices(execution.devices, clients)
+    devices = execution.devices or min(len(jax.devices()), clients)
     conv = execution.conv
     if conv == "auto":
-        conv = "patches" if on_cpu else "grouped"
+        conv = "loop" if on_cpu else "grouped"
     chunk = execution.chunk
     if chunk is None:
         # on CPU one client at a time keeps its patches in cache; elsewhere width pays
@@ -220,11 +290,20 @@ def build_optimizer(local: LocalConfig) -> optax.GradientTransformation:
     for name in local.options:
         if name not in allowed:
             raise ValueError(
-                f"unknown option {name!r} of {local.optimizer}; allowed are {', '.join(allowed)}"
+                f"unknown option {name!r} of {local.optimizer}; local.options replaces all of "
+                f"them, allowed are {', '.join(allowed)}"
             )
-    if not local.learning_rate >= 0:
+    if local.learning_rate < 0:
         raise ValueError(f"learning_rate must be at least 0, not {local.learning_rate}")
-    return factory(local.learning_rate, **local.options)
+    example = {"kernel": jnp.ones((2, 2))}
+    try:
+        optimizer = factory(local.learning_rate, **local.options)
+        jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), example)
+    except Exception as error:  # whatever optax makes of a value that it cannot use
+        raise ValueError(
+            f"optimizer {local.optimizer} with options {local.options} cannot be used: {error}"
+        ) from None
+    return optimizer
 
 
 def _bits(sim: Simulation, variables: PyTree) -> tuple[Bits, ...]:

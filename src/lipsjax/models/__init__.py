@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from lipsjax.models.cnn import CNN
-from lipsjax.models.layers import CONVOLUTIONS
+from lipsjax.models.convolution import CONVOLUTIONS
 from lipsjax.models.resnet import ResNet
 from lipsjax.types import Array, Model, Variables
 
@@ -66,7 +66,7 @@ def build(
     image_shape: tuple[int, ...],
     width: int = 32,
     norm: str = "batch",
-    conv: str = "patches",
+    conv: str = "loop",
     param_dtype: Any = jnp.float32,
 ) -> Model:
     """Build a model by name.
@@ -77,7 +77,7 @@ def build(
       image_shape: [H, W, channels].
       width: channels of the stem of the cnn; resnet8 has its own.
       norm: "batch", "group" or "none".
-      conv: convolution lowering, "patches" or "grouped".
+      conv: convolution lowering: "loop" (for CPU), "patches" or "grouped".
       param_dtype: type of parameters and arithmetic.
 
     Returns:

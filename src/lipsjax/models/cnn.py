@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from lipsjax.models.layers import Norm, he_normal_fan_out
+from lipsjax.models.pooling import max_pool
 from lipsjax.types import Array, Layer
 
 
@@ -44,7 +45,7 @@ class CNN(nn.Module):
             x = Norm(self.norm, self.param_dtype, name=f"norm_{name}")(x, mask=mask, train=train)
             x = nn.relu(x)
             if name in ("stem", "conv2"):
-                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+                x = max_pool(x, (2, 2), (2, 2))
         x = x.mean(axis=(1, 2))
         return nn.Dense(self.num_classes, param_dtype=self.param_dtype, name="classifier")(x)
 

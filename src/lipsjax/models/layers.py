@@ -1,12 +1,6 @@
-"""Convolution lowerings and normalisation that serve many small clients.
-
-XLA differentiates ``lax.conv_general_dilated`` into convolutions that run naively inside loops on
-CPU, and ``vmap`` over kernels turns it into a grouped convolution. Slicing the patches by hand
-and multiplying matrices has neither fault; ``docs/design.md`` has the figures.
-"""
+"""Normalisation that leaves padding out of its statistics."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -19,70 +13,6 @@ EPSILON = 1e-5
 MOMENTUM = 0.9
 
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-def conv_patches(
-    lhs: Array,
-    rhs: Array,
-    window_strides: tuple[int, int],
-    padding: Any,
-    *,
-    lhs_dilation: Any = None,
-    rhs_dilation: Any = None,
-    dimension_numbers: Any = None,
-    feature_group_count: int = 1,
-    precision: Any = None,
-) -> Array:
-    """Convolve by gathering patches with slices and multiplying once.
-
-    Stands in for ``lax.conv_general_dilated`` in ``nn.Conv(conv_general_dilated=...)`` for plain
-    two-dimensional NHWC convolutions.
-
-    Args:
-      lhs: images [N, H, W, channels].
-      rhs: kernel [h, w, channels, features].
-      window_strides: vertical and horizontal stride.
-      padding: as for ``lax.conv_general_dilated``.
-      lhs_dilation: must be absent or ones.
-      rhs_dilation: must be absent or ones.
-      dimension_numbers: ignored; NHWC, HWIO, NHWC.
-      feature_group_count: must be 1.
-      precision: of the matrix product.
-
-    Returns:
-      [N, H', W', features].
-
-    Raises:
-      ValueError: if the convolution is dilated or grouped.
-    """
-    del dimension_numbers
-    if feature_group_count != 1 or any(
-        d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ()))
-    ):
-        raise ValueError("conv='patches' does plain convolutions only, not dilated or grouped ones")
-    h, w, channels, features = rhs.shape
-    sh, sw = window_strides
-    pads = (
-        jax.lax.padtype_to_pads(lhs.shape[1:3], (h, w), (sh, sw), padding)
-        if isinstance(padding, str)
-        else padding
-    )
-    x = jnp.pad(lhs, ((0, 0), tuple(pads[0]), tuple(pads[1]), (0, 0)))
-    out_h, out_w = (x.shape[1] - h) // sh + 1, (x.shape[2] - w) // sw + 1
-    patches = [
-        x[:, i : i + sh * (out_h - 1) + 1 : sh, j : j + sw * (out_w - 1) + 1 : sw, :]
-        for i in range(h)
-        for j in range(w)
-    ]
-    stacked = jnp.concatenate(patches, axis=-1).reshape(-1, h * w * channels)
-    y = jnp.dot(stacked, rhs.reshape(h * w * channels, features), precision=precision)
-    return y.reshape(lhs.shape[0], out_h, out_w, features)
-
-
-CONVOLUTIONS: dict[str, Callable[..., Array]] = {
-    "patches": conv_patches,
-    "grouped": jax.lax.conv_general_dilated,
-}
 
 
 class BatchNorm(nn.Module):
@@ -107,32 +37,54 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, features, dtype)
         if not train:
             return (x - mean.value) * (scale * jax.lax.rsqrt(var.value + EPSILON)) + bias
-        y, batch_mean, batch_var = batch_norm(x, scale, bias, mask)
+        y, batch_mean, batch_var = batch_norm(x, scale, bias, mask.astype(x.dtype))
         if not self.is_initializing():
             mean.value = MOMENTUM * mean.value + (1 - MOMENTUM) * batch_mean
             var.value = MOMENTUM * var.value + (1 - MOMENTUM) * batch_var
         return y
 
 
+@jax.custom_vjp
 def batch_norm(x: Array, scale: Array, bias: Array, mask: Array) -> tuple[Array, Array, Array]:
     """Normalise by the statistics of the real examples: ``scale (x - mean) / sqrt(var) + bias``.
+
+    Forward and backward read x twice each, as two reductions and one elementwise pass.
 
     Args:
       x: [B, H, W, channels].
       scale: [channels].
       bias: [channels].
-      mask: [B] bool, False on padding.
+      mask: [B] in the type of x, 0 on padding.
 
     Returns:
-      The normalised images, and mean and (biased) variance, [channels].
+      The normalised images, and mean and (biased) variance, [channels], both without gradient.
     """
-    weight = mask.astype(x.dtype)[:, None, None, None]
-    count = jnp.sum(weight) * x.shape[1] * x.shape[2]
-    mean = jnp.sum(weight * x, axis=(0, 1, 2)) / count
-    centred = x - mean
-    var = jnp.sum(weight * centred * centred, axis=(0, 1, 2)) / count
-    y = centred * (scale * jax.lax.rsqrt(var + EPSILON)) + bias
-    return y, jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var)
+    return _batch_norm_fwd(x, scale, bias, mask)[0]
+
+
+def _batch_norm_fwd(x, scale, bias, mask):
+    weight = mask[:, None, None, None]
+    count = jnp.sum(mask) * x.shape[1] * x.shape[2]
+    mean = jnp.sum(x * weight, (0, 1, 2)) / count
+    var = jnp.maximum(jnp.sum(x * x * weight, (0, 1, 2)) / count - mean * mean, 0)
+    inverse = jax.lax.rsqrt(var + EPSILON)
+    gain = inverse * scale
+    return (x * gain + (bias - mean * gain), mean, var), (x, scale, mask, mean, inverse, count)
+
+
+def _batch_norm_bwd(residuals, cotangents):
+    x, scale, mask, mean, inverse, count = residuals
+    dy = cotangents[0]
+    d_bias = jnp.sum(dy, (0, 1, 2))
+    d_scale = (jnp.sum(dy * x, (0, 1, 2)) - mean * d_bias) * inverse
+    gain = scale * inverse
+    slope = gain * inverse * d_scale / count
+    shift = gain * d_bias / count - slope * mean
+    d_x = dy * gain - (x * slope + shift) * mask[:, None, None, None]
+    return d_x, d_scale, d_bias, jnp.zeros_like(mask)
+
+
+batch_norm.defvjp(_batch_norm_fwd, _batch_norm_bwd)
 
 
 class Norm(nn.Module):

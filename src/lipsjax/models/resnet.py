@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from lipsjax.models.layers import Norm, he_normal_fan_out
+from lipsjax.models.pooling import max_pool
 from lipsjax.types import Array, Layer
 
 
@@ -51,7 +52,7 @@ class ResNet(nn.Module):
             return Norm(self.norm, self.param_dtype, name=name)(y, mask=mask, train=train)
 
         x = nn.relu(norm("norm_stem", conv(self.stages[0], 7, 2, "stem", 3)(x)))
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])  # pyright: ignore
+        x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for i, features in enumerate(self.stages, start=1):
             block, stride = f"block{i}", 1 if i == 1 else 2
             y = conv(features, 3, stride, f"{block}_conv1", 1)(x)

@@ -1,0 +1,282 @@
+"""Convolution with derivative rules of its own, for many small kernels on CPU.
+
+XLA's CPU backend runs a forward ``lax.conv`` at the speed of matrix products, on one thread, but
+differentiates it into convolutions that are naive inside loops; and ``vmap`` over kernels makes a
+grouped convolution, which is slow everywhere on CPU. So gradients here are built from forward
+convolutions and matrix products, and clients go one after the other under ``vmap``. Which of four
+ways is taken depends on shapes alone; ``benchmarks/README.md`` has the measurements.
+
+Arrays are [N, H, W, C], kernels [kh, kw, C, O].
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import sequential_vmap
+
+_DIMS = ("NHWC", "HWIO", "NHWC")
+
+# keeps XLA from recomputing, or splitting into scalars, what stands before a copy
+_fence = lax.optimization_barrier
+
+
+def _resolve(shape, window, strides, padding):
+    """'SAME', 'VALID' or pairs -> ((top, bottom), (left, right))."""
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(shape, window, strides, padding)
+    return tuple((int(lo), int(hi)) for lo, hi in padding)
+
+
+def _out(size, k, s, pad):
+    return (size + pad[0] + pad[1] - k) // s + 1
+
+
+def _taps(x, axis, k, s, n):
+    """Join k shifted (strided) slices of length n along an axis: [..., C] -> [..., k * C]."""
+    return jnp.concatenate(
+        [lax.slice_in_dim(x, i, i + (n - 1) * s + 1, s, axis) for i in range(k)], -1
+    )
+
+
+def _conv(x, kernel, strides, pads):
+    """Call XLA's forward convolution, under vmap for one client after the other."""
+
+    @sequential_vmap
+    def run(x, kernel):
+        return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_DIMS)
+
+    return run(x, kernel)
+
+
+def _outer(a, b):
+    """Sum the outer products of a [..., A] and b [..., B]; the wider one is faster on the right."""
+    a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
+    contract = (((0,), (0,)), ((), ()))
+    return (
+        lax.dot_general(b, a, contract).T
+        if a.shape[1] > b.shape[1]
+        else lax.dot_general(a, b, contract)
+    )
+
+
+def _patches(x, window, strides, pads):
+    """Gather patches, along W first so that copied runs are long: -> [N, oh, ow, kh * kw * C]."""
+    oh, ow = (_out(*a) for a in zip(x.shape[1:3], window, strides, pads, strict=True))
+    x = _fence(jnp.pad(x, ((0, 0), *pads, (0, 0))))
+    return _taps(_taps(x, 2, window[1], strides[1], ow), 1, window[0], strides[0], oh)
+
+
+def _unpatch(d, shape, window, strides, pads):
+    """Transpose of _patches: [N,oh,ow,kh*kw*C] -> shape [N,H,W,C]."""
+    (_, h, w, c), (kh, kw), (sh, sw) = shape, window, strides
+    (_, oh, ow, _), zero = d.shape, jnp.zeros((), d.dtype)
+    total = 0
+    for i in range(kh):
+        for j in range(kw):
+            t, u = i - pads[0][0], j - pads[1][0]
+            edges = (
+                (0, 0, 0),
+                (t, h - t - (oh - 1) * sh - 1, sh - 1),
+                (u, w - u - (ow - 1) * sw - 1, sw - 1),
+                (0, 0, 0),
+            )
+            k = i * kw + j
+            total += lax.pad(lax.slice_in_dim(d, k * c, (k + 1) * c, axis=3), zero, edges)
+    return total
+
+
+# Four ways, each (forward, input gradient, kernel gradient), chosen by shape alone.
+
+
+def _direct(x_shape, k_shape, strides, pads):
+    """Stride 1: two forward convolutions, and the kernel's gradient as one product.
+
+    The product is of W-shifts of x with H-shifts of dy: kw + kh copies instead of kh * kw.
+    """
+    _, h, _, c = x_shape
+    kh, kw, _, o = k_shape
+
+    def forward(x, kernel):
+        return _conv(x, kernel, strides, pads), x
+
+    def grad_x(kernel, dy):
+        flipped = _fence(kernel[::-1, ::-1].transpose(0, 1, 3, 2))
+        edges = [(k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip((kh, kw), pads, strict=True)]
+        return _conv(dy, flipped, (1, 1), edges)
+
+    def grad_kernel(x, dy):
+        ow = dy.shape[2]
+        xs = _fence(_taps(_fence(jnp.pad(x, ((0, 0), (0, 0), pads[1], (0, 0)))), 2, kw, 1, ow))
+        edge = (kh - 1 - pads[0][0], kh - 1 - pads[0][1])
+        dys = _fence(_taps(_fence(jnp.pad(dy, ((0, 0), edge, (0, 0), (0, 0)))), 1, kh, 1, h))
+        return _outer(xs, dys).reshape(kw, c, kh, o)[:, :, ::-1].transpose(2, 0, 1, 3)
+
+    return forward, grad_x, grad_kernel
+
+
+def _gathered(x_shape, k_shape, strides, pads):
+    """Strides or few channels: patches once, kept for the kernel gradient."""
+    window, o = k_shape[:2], k_shape[3]
+
+    def forward(x, kernel):
+        p = _patches(x, window, strides, pads)
+        return p @ kernel.reshape(-1, o), p
+
+    def grad_x(kernel, dy):
+        return _unpatch(dy @ kernel.reshape(-1, o).T, x_shape, window, strides, pads)
+
+    return forward, grad_x, lambda p, dy: _outer(p, dy).reshape(k_shape)
+
+
+def _pointwise(x_shape, _, strides, pads):
+    """1x1: a product of the (strided) pixels."""
+
+    def forward(x, kernel):
+        x = x[:, :: strides[0], :: strides[1]]
+        return x @ kernel[0, 0], x
+
+    def grad_x(kernel, dy):
+        return _unpatch(dy @ kernel[0, 0].T, x_shape, (1, 1), strides, pads)
+
+    return forward, grad_x, lambda x, dy: _outer(x, dy)[None, None]
+
+
+def _dense(x_shape, k_shape, strides, pads):
+    """Image smaller than the kernel: one matrix [H * W * C, oh * ow * O].
+
+    It skips every product with padding.
+    """
+    _, h, w, c = x_shape
+    kh, kw, _, o = k_shape
+    oh, ow = (_out(*a) for a in zip((h, w), (kh, kw), strides, pads, strict=True))
+
+    def tap(a, b, y, z):
+        i, j = a + pads[0][0] - y * strides[0], b + pads[1][0] - z * strides[1]
+        return (i, j) if 0 <= i < kh and 0 <= j < kw else None
+
+    cells = [
+        [(tap(a, b, y, z)) for y in range(oh) for z in range(ow)]
+        for a in range(h)
+        for b in range(w)
+    ]
+
+    def matrix(kernel):
+        zero = jnp.zeros((c, o), kernel.dtype)
+        return jnp.concatenate(
+            [jnp.concatenate([kernel[t] if t else zero for t in row], 1) for row in cells], 0
+        )
+
+    def forward(x, kernel):
+        x = x.reshape(-1, h * w * c)
+        return (x @ matrix(kernel)).reshape(-1, oh, ow, o), x
+
+    def grad_x(kernel, dy):
+        return (dy.reshape(-1, oh * ow * o) @ matrix(kernel).T).reshape(-1, h, w, c)
+
+    def grad_kernel(x, dy):
+        d = _fence(_outer(x, dy.reshape(-1, oh * ow * o)))
+        taps = {(i, j): jnp.zeros((c, o), d.dtype) for i in range(kh) for j in range(kw)}
+        for r, row in enumerate(cells):
+            for q, t in enumerate(row):
+                if t:
+                    taps[t] += lax.slice(d, (r * c, q * o), ((r + 1) * c, (q + 1) * o))
+        return jnp.stack(list(taps.values())).reshape(k_shape)
+
+    return forward, grad_x, grad_kernel
+
+
+def _way(x_shape, k_shape, strides, pads):
+    (_, h, w, c), (kh, kw, _, _) = x_shape, k_shape
+    if (kh, kw) == (1, 1) and pads == ((0, 0), (0, 0)):
+        way = _pointwise
+    elif h * w < kh * kw:
+        way = _dense
+    elif strides == (1, 1) and c >= 8 and max(pads[0]) < kh and max(pads[1]) < kw:
+        way = _direct
+    else:
+        way = _gathered
+    return way(x_shape, k_shape, strides, pads)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(x, kernel, strides, pads):
+    return _way(x.shape, kernel.shape, strides, pads)[0](x, kernel)[0]
+
+
+def _convolve_fwd(x, kernel, strides, pads):
+    y, kept = _way(x.shape, kernel.shape, strides, pads)[0](x, kernel)
+    return y, (kept, kernel, jnp.zeros((0, *x.shape), x.dtype))
+
+
+def _convolve_bwd(strides, pads, residuals, dy):
+    kept, kernel, like = residuals
+    _, grad_x, grad_kernel = _way(like.shape[1:], kernel.shape, strides, pads)
+    return grad_x(kernel, dy), grad_kernel(kept, dy)
+
+
+_convolve.defvjp(_convolve_fwd, _convolve_bwd)
+
+
+def convolve(x, kernel, *, strides=(1, 1), padding="SAME"):
+    """Convolve images with a kernel, with derivative rules that are quick inside loops on CPU.
+
+    Args:
+      x: [N, H, W, C].
+      kernel: [kh, kw, C, O].
+      strides: vertical and horizontal.
+      padding: "SAME", "VALID" or ((top, bottom), (left, right)).
+
+    Returns:
+      [N, H', W', O], as ``lax.conv_general_dilated`` in NHWC.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> convolve(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 2)), padding="VALID").shape
+      (1, 2, 2, 2)
+    """
+    strides = tuple(int(s) for s in strides)
+    return _convolve(x, kernel, strides, _resolve(x.shape[1:3], kernel.shape[:2], strides, padding))
+
+
+def gather(x, kernel, *, strides=(1, 1), padding="SAME"):
+    """Convolve as :func:`convolve`, always by patches and one product; vmaps into a batched one."""
+    strides = tuple(int(s) for s in strides)
+    pads = _resolve(x.shape[1:3], kernel.shape[:2], strides, padding)
+    return _patches(x, kernel.shape[:2], strides, pads) @ kernel.reshape(-1, kernel.shape[3])
+
+
+def _for_flax(function):
+    """Give a convolution the signature that ``nn.Conv(conv_general_dilated=...)`` calls."""
+
+    def conv_general_dilated(
+        lhs,
+        rhs,
+        window_strides,
+        padding,
+        *,
+        lhs_dilation=None,
+        rhs_dilation=None,
+        feature_group_count=1,
+        **_,
+    ):
+        dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
+        if lhs.ndim != 4 or feature_group_count != 1 or any(d != 1 for d in dilations):
+            raise ValueError(
+                "this lowering does plain convolutions of [N, H, W, C] only, not grouped or dilated"
+            )
+        return function(lhs, rhs, strides=window_strides, padding=padding)
+
+    return conv_general_dilated
+
+
+CONVOLUTIONS = {
+    "loop": _for_flax(convolve),
+    "patches": _for_flax(gather),
+    "grouped": lax.conv_general_dilated,
+}
+"""Lowerings by name, each with the signature of ``lax.conv_general_dilated``.
+
+loop: :func:`convolve`, clients one after the other; patches: :func:`gather`; grouped: XLA's own.
+"""
