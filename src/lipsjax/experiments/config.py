@@ -67,7 +67,7 @@ class PartitionConfig:
     """Dirichlet concentration: small is heterogeneous. Read by kind = dirichlet only."""
     clients: int = 20
     """Number of registered clients K."""
-    train_examples: int | tuple[int, ...] = 60
+    train_examples: int | tuple[int, ...] = 30
     """Training examples per client: one number for all, or one number for each."""
     test_examples: int = 30
     """Test examples per client, of the same class mix as its training examples."""
@@ -130,7 +130,7 @@ class SparsityConfig:
     sharing: Sharing = "client"
     """client: each client has its own mask; shared: one mask from the clients' mean score."""
     scope: Scope = "layer"
-    """Whether each layer keeps the same density, all compete, or layers follow Erdos-Renyi-kernel."""
+    """Each layer keeps the same density, all compete, or layers follow Erdos-Renyi-kernel (erk)."""
     refill: Refill = "zero"
     """What masked weights are set to: zero, their initial values, or fresh initial noise."""
     hold: int = 0
