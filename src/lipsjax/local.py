@@ -6,6 +6,7 @@ Nothing here sees the client axis; the caller vmaps.
 import math
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -118,6 +119,8 @@ def train(
     Returns:
       The client's variables after training, and what the strategy and the measures ask about.
     """
+    chex.assert_rank([index, mask], 1)
+    chex.assert_equal_shape([index, mask])
     variables = received.variables
     order, real = batch_order(key, mask, epochs=training.epochs, batch_size=training.batch_size)
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)

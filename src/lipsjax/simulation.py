@@ -129,6 +129,7 @@ def build(
     _check_range("epochs", training.epochs, 1, None)
     _check_range("batch_size", training.batch_size, 1, None)
     _check_range("evaluation every", evaluate_every, 0, None)
+    chex.assert_rank(data.train.images, 4)
     chex.assert_equal_shape([data.train_index, data.train_mask])
     chex.assert_equal_shape([data.test_index, data.test_mask])
     setup = Setup(

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -51,6 +52,8 @@ def evaluate(
     Returns:
       Sums over the real examples, in the type of the parameters.
     """
+    chex.assert_rank([index, mask], 1)
+    chex.assert_equal_shape([index, mask])
     count = index.shape[0]
     batch_size = min(batch_size, count)
     steps = math.ceil(count / batch_size)

@@ -8,6 +8,7 @@ project's method notes (``docs/design.md``); ``drift`` is the measure that LIPS 
 
 from typing import NamedTuple
 
+import chex
 import jax.numpy as jnp
 
 from lipsjax import tree
@@ -88,6 +89,8 @@ def movement(received: Kernels, trained: Kernels, grad_norm: Array, weight: Arra
     Returns:
       A :class:`Movement` of one client; add up those of many.
     """
+    chex.assert_trees_all_equal_shapes_and_dtypes(received, trained)
+    chex.assert_shape(grad_norm, (len(received),))
     delta = tree.subtract(trained, received)
     length = tree.norms(delta)
     moved = length > 0

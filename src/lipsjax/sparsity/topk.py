@@ -4,6 +4,7 @@ Scores are not negative, so their bit patterns are ordered as they are; bisectio
 finds the k-th largest in as many passes as a score has bits. k may be traced.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -37,6 +38,8 @@ def topk_mask(scores: Array, k: Array) -> Array:
       >>> topk_mask(jnp.array([1.0, 3.0, 1.0, 0.0]), 2).tolist()
       [True, True, False, False]
     """
+    chex.assert_rank(scores, 1)
+    chex.assert_type(scores, float)
     n = scores.shape[0]
     width = jnp.finfo(scores.dtype).bits
     word = {32: jnp.uint32, 64: jnp.uint64}[width]
