@@ -1,20 +1,21 @@
-"""Checkpoints of a run, through Orbax: written to a temporary name, then renamed.
+"""Checkpoints of a run: ``checkpoints/ROUNDS-DIGEST.npz``, each there whole or not at all.
 
-Each holds the leaves of a state by path, the number of rounds done, and a digest, so that a
-damaged one is told from a whole one; the one before it is kept for that case.
+The digest is of the file, so that a damaged one is told from a whole one before it is parsed; the
+one before it is kept for that case. State is small and on the host when it is saved, so NumPy's
+own format does: a save takes milliseconds, and a full disk is one error (Orbax prints tracebacks
+of its threads then, and for damaged files too).
 """
 
 import hashlib
-import logging
-import shutil
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
+from lipsjax import recording
 from lipsjax.types import PyTree
 
 KEPT = 2
@@ -23,36 +24,41 @@ Warn = Callable[[str], None]
 
 
 class Checkpoints:
-    """The checkpoints of one run directory.
+    """The checkpoints of one run directory, which no other process writes to.
 
     Args:
-      run_dir: of the run; they go to ``run_dir/checkpoints``.
+      run_dir: of the run.
+
+    Example:
+      >>> import tempfile
+      >>> checkpoints = Checkpoints(Path(tempfile.mkdtemp()))
+      >>> checkpoints.save(5, {"w": np.ones(3)})
+      >>> checkpoints.restore({"w": np.zeros(3)}, print)
+      (5, {'w': array([1., 1., 1.])})
     """
 
     def __init__(self, run_dir: Path):
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        self._directory = (run_dir / "checkpoints").absolute()
-        self._manager = self._open()
-
-    def _open(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=KEPT, create=True, enable_async_checkpointing=False
-        )
-        return ocp.CheckpointManager(self._directory, options=options)
+        self._directory = run_dir / "checkpoints"
+        for left in self._directory.glob(".*.tmp"):  # of a process killed while it saved
+            left.unlink()
 
     def save(self, rounds: int, state: PyTree) -> None:
-        """Save a state of NumPy leaves after this many rounds."""
-        leaves = _leaves(state)
-        self._manager.save(
-            rounds,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(leaves),
-                digest=ocp.args.JsonSave({"sha256": _digest(leaves), "rounds": rounds}),
-            ),
-        )
+        """Save a state of NumPy leaves after this many rounds; drop all but the newest two.
+
+        Raises:
+          OSError: if it cannot be written; those before are then left as they were.
+        """
+        content = io.BytesIO()
+        np.savez(content, **_leaves(state))
+        self._directory.mkdir(exist_ok=True)
+        name = f"{rounds}-{_digest(content.getvalue())}.npz"
+        with recording.whole_file(self._directory / name) as file:
+            file.write(content.getvalue())
+        for old in self._saved()[KEPT:]:
+            old.unlink()
 
     def restore(self, like: PyTree, warn: Warn) -> tuple[int, PyTree] | None:
-        """Restore the newest whole checkpoint.
+        """Restore the newest whole checkpoint; delete newer ones that are damaged.
 
         Args:
           like: a state of the same structure, shapes and types.
@@ -60,38 +66,48 @@ class Checkpoints:
 
         Returns:
           Rounds done and the state, or None if there is no whole checkpoint.
+
+        Raises:
+          ValueError: if a whole checkpoint holds another state.
         """
-        for rounds in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                return rounds, self._read(rounds, like)
-            except Exception as error:
-                reason = str(error).strip().splitlines() or [type(error).__name__]
-                warn(
-                    f"checkpoint after round {rounds} is damaged and passed over ({reason[0][:120]})"
-                )
-                self._manager.close()
-                shutil.rmtree(self._directory / str(rounds), ignore_errors=True)
-                self._manager = self._open()
+        for path in self._saved():
+            content = path.read_bytes()
+            if _digest(content) == path.stem.partition("-")[2]:
+                try:
+                    return _rounds(path), _parse(content, like)
+                except (KeyError, ValueError):
+                    raise ValueError(
+                        f"{path} holds the state of another version; choose another --out"
+                    ) from None
+            warn(f"the checkpoint after round {_rounds(path)} is damaged and passed over")
+            path.unlink()
         return None
 
-    def _read(self, rounds: int, like: PyTree) -> PyTree:
-        wanted = _leaves(like)
-        found = self._manager.restore(
-            rounds,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(wanted), digest=ocp.args.JsonRestore()
-            ),
-        )
-        leaves = {path: np.asarray(leaf) for path, leaf in found["state"].items()}
-        if found["digest"]["sha256"] != _digest(leaves):
-            raise ValueError("its digest does not match")
-        return jax.tree.unflatten(jax.tree.structure(like), [leaves[path] for path in wanted])
+    def clear(self) -> None:
+        """Delete all checkpoints."""
+        for path in self._saved():
+            path.unlink()
 
-    def __enter__(self) -> "Checkpoints":
-        return self
+    def _saved(self) -> list[Path]:
+        """Return all checkpoints, newest first."""
+        return sorted(self._directory.glob("[0-9]*-*.npz"), key=_rounds, reverse=True)
 
-    def __exit__(self, *exception: object) -> None:
-        self._manager.close()
+
+def _rounds(path: Path) -> int:
+    return int(path.stem.partition("-")[0])
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _parse(content: bytes, like: PyTree) -> PyTree:
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        # extension types such as bfloat16 come back as bytes of the same size
+        leaves = [
+            file[path].view(leaf.dtype).reshape(leaf.shape) for path, leaf in _leaves(like).items()
+        ]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def _leaves(state: PyTree) -> dict[str, Any]:
@@ -100,11 +116,3 @@ def _leaves(state: PyTree) -> dict[str, Any]:
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(x) for path, x in flat
     }
-
-
-def _digest(leaves: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for path, leaf in leaves.items():
-        digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()

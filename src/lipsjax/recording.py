@@ -11,24 +11,32 @@
                   checkpoints/  of lipsjax.checkpoints
                   metrics.csv, summary.json   written last: the run is finished
 
-Small files are written to a temporary name and renamed; metrics are appended, and cut back to
-the checkpoint when a run goes on. Imports no JAX.
+Files are written aside and renamed; metrics are appended, and cut back to the checkpoint when a
+run goes on. Imports no JAX.
 """
 
 import csv
 import fcntl
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
+
+PLAN = ("platform", "devices", "chunk", "conv", "rounds_per_call", "versions")
+"""What a plan holds at least."""
+STUDY = ("name", "description", "command", "versions", "platform", "reference")
+"""Fields of a study that are taken over as they are."""
+TRIAL = ("arm", "cell", "seed", "run")
+"""Fields of a trial that is planned."""
 
 
 class RecordingError(ValueError):
@@ -82,18 +90,30 @@ def run_hash(config: dict[str, Any], data_fingerprint: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that is there whole or not at all: written aside, then renamed.
+
+    Raises:
+      OSError: naming the file, if it cannot be written; the one before is then left alone.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
+        with _naming(path):
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that it is there whole or not at all."""
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -124,6 +144,7 @@ def create(run_dir: Path, *, config: dict, data_fingerprint: str, plan: dict, se
 
     Raises:
       OSError: if it cannot be written.
+      RecordingError: if another process has just made it.
     """
     temporary = run_dir.with_name(f".{run_dir.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -137,12 +158,21 @@ def create(run_dir: Path, *, config: dict, data_fingerprint: str, plan: dict, se
         temporary.rename(run_dir)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
+        if run_dir.exists():
+            raise _busy(run_dir) from None
         raise
 
 
 def read_plan(run_dir: Path) -> dict[str, Any]:
-    """Read the plan that a run was begun with."""
-    return _read_json(run_dir / "plan.json")
+    """Read the plan that a run was begun with.
+
+    Raises:
+      RecordingError: if it cannot be read, or lacks what a run needs to go on.
+    """
+    path = run_dir / "plan.json"
+    plan = _read_json(path)
+    with _reading(path):
+        return plan | {name: plan[name] for name in PLAN}
 
 
 @contextmanager
@@ -156,40 +186,57 @@ def lock(run_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RecordingError(f"{run_dir} is being written by another process") from None
+            raise _busy(run_dir) from None
+        for left in run_dir.parent.glob(f".{run_dir.name}.*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)  # of a process killed in :func:`create`
         yield
 
 
 def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Append rows as JSON lines and see them to the disk; NaN becomes null."""
-    with path.open("a") as file:
+    with _naming(path), path.open("a") as file:
         file.writelines(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows)
         file.flush()
         os.fsync(file.fileno())
 
 
-def truncate(run_dir: Path, rounds: int) -> None:
-    """Cut metrics and timings back to the first rounds, those that a checkpoint covers."""
-    for name, begins in (("metrics.jsonl", "round"), ("timings.jsonl", "first_round")):
-        path = run_dir / name
-        if not path.exists():
-            continue
-        kept = 0
-        for line in path.read_bytes().splitlines(keepends=True):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                break  # the write that was cut off
-            if not line.endswith(b"\n") or row[begins] >= rounds:
-                break
-            kept += len(line)
-        os.truncate(path, kept)
+def truncate(run_dir: Path, rounds: int) -> int:
+    """Cut metrics and timings back to the first rounds, those that a checkpoint covers.
+
+    Args:
+      run_dir: of the run.
+      rounds: how many rounds the checkpoint covers.
+
+    Returns:
+      How many rounds have metrics; fewer than asked for if the file was damaged.
+    """
+    _cut(run_dir / "timings.jsonl", lambda row, _: row["first_round"] < rounds)
+    return _cut(run_dir / "metrics.jsonl", lambda row, i: row["round"] == i < rounds)
+
+
+def _cut(path: Path, is_wanted: Callable[[dict[str, Any], int], bool]) -> int:
+    """Cut a file of JSON lines at the first that is not wanted, or not whole; count the rest."""
+    if not path.exists():
+        return 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = list(itertools.takewhile(lambda each: _is_whole(*each, is_wanted), enumerate(lines)))
+    os.truncate(path, sum(len(line) for _, line in kept))
+    return len(kept)
+
+
+def _is_whole(index: int, line: bytes, is_wanted: Callable[[dict[str, Any], int], bool]) -> bool:
+    try:
+        return line.endswith(b"\n") and is_wanted(json.loads(line), index)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def finish(run_dir: Path, summary: dict[str, Any]) -> None:
     """Write the table of all rounds, then mark the run as finished."""
-    layer_names = [layer["name"] for layer in _read_json(run_dir / "setup.json")["layers"]]
-    rows = [_flatten(row, layer_names) for row in _read_lines(run_dir / "metrics.jsonl")]
+    with _reading(run_dir / "setup.json"):
+        names = [layer["name"] for layer in _read_json(run_dir / "setup.json")["layers"]]
+    with _reading(run_dir / "metrics.jsonl"):
+        rows = [_flatten(row, names) for row in _read_lines(run_dir / "metrics.jsonl")]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -209,24 +256,34 @@ def read(run_dir: Path) -> Recording:
     Raises:
       RecordingError: if it is no run directory, or a file in it cannot be read.
     """
-    setup = _read_json(run_dir / "setup.json")
-    rows = _read_lines(run_dir / "metrics.jsonl")
-    timings = _read_lines(run_dir / "timings.jsonl")
-    names = sorted({name for row in rows for name in row if name != "layers"})
-    measures = sorted({name for row in rows for name in row.get("layers", {})})
-    unknown = [None] * len(setup["layers"])
-    return Recording(
-        config=_read_json(run_dir / "config.json")["config"],
-        plan=_read_json(run_dir / "plan.json"),
-        setup=setup,
-        scalars={name: _array([row.get(name) for row in rows]) for name in names},
-        layers={
-            name: _array([row.get("layers", {}).get(name, unknown) for row in rows])
-            for name in measures
-        },
-        seconds=sum(row["seconds"] for row in timings),
-        compile_seconds=sum(row["compile_seconds"] for row in timings),
-    )
+    plan, setup = read_plan(run_dir), _read_json(run_dir / "setup.json")
+    with _reading(run_dir / "config.json"):
+        config = _read_json(run_dir / "config.json")["config"]
+        rounds = config["rounds"]
+    with _reading(run_dir / "timings.jsonl"):
+        timings = _read_lines(run_dir / "timings.jsonl")
+        seconds = [float(sum(row[n] for row in timings)) for n in ("seconds", "compile_seconds")]
+    with _reading(run_dir / "setup.json"):
+        unknown = [None] * len(setup["layers"])
+    with _reading(run_dir / "metrics.jsonl"):
+        rows = _read_lines(run_dir / "metrics.jsonl")
+        indices = [row["round"] for row in rows]
+        if indices != list(range(rounds if is_finished(run_dir) else len(rows))):
+            raise ValueError(f"it holds {len(rows)} rounds, and not all of {rounds} in order")
+        names = sorted({name for row in rows for name in row if name != "layers"})
+        measures = sorted({name for row in rows for name in row.get("layers", {})})
+        return Recording(
+            config=config,
+            plan=plan,
+            setup=setup,
+            scalars={name: _array([row.get(name) for row in rows]) for name in names},
+            layers={
+                name: _array([row.get("layers", {}).get(name, unknown) for row in rows])
+                for name in measures
+            },
+            seconds=seconds[0],
+            compile_seconds=seconds[1],
+        )
 
 
 def read_study(out_dir: Path) -> StudyRecording:
@@ -235,24 +292,57 @@ def read_study(out_dir: Path) -> StudyRecording:
     Raises:
       RecordingError: if there is no study, or a file of it cannot be read.
     """
-    if not (out_dir / "study.json").is_file():
+    path = out_dir / "study.json"
+    if not path.is_file():
         raise RecordingError(f"{out_dir} holds no study: there is no study.json")
-    study = _read_json(out_dir / "study.json")
+    study = _read_json(path)
+    with _reading(path):
+        planned = [{name: trial[name] for name in TRIAL} for trial in study["trials"]]
+        fields = {name: study[name] for name in STUDY}
+        arms, cells = tuple(study["arms"]), tuple(study["cells"])
+        unknown = {trial["arm"] for trial in planned}.difference(arms)
+        if unknown or not all(0 <= trial["cell"] < len(cells) for trial in planned):
+            raise ValueError("a trial is of an arm or a cell that the study does not have")
+        if not all("label" in cell for cell in cells):
+            raise ValueError("a cell has no label")
     done, missing = [], []
-    for trial in study["trials"]:
+    for trial in planned:
         run_dir = out_dir / "runs" / trial["run"]
         if is_finished(run_dir):
             done.append(Trial(**trial, recording=read(run_dir)))
         else:
             missing.append(trial)
-    fields = ("name", "description", "command", "versions", "platform", "reference")
     return StudyRecording(
-        **{name: study[name] for name in fields},
-        arms=tuple(study["arms"]),
-        cells=tuple(study["cells"]),
-        trials=tuple(done),
-        missing=tuple(missing),
+        **fields, arms=arms, cells=cells, trials=tuple(done), missing=tuple(missing)
     )
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what damaged content leads to into one line that names the file."""
+    try:
+        yield
+    except RecordingError:
+        raise
+    except KeyError as error:
+        raise RecordingError(f"{path} is damaged: it lacks {error}") from None
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise RecordingError(f"{path} is damaged: {error}") from None
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file in errors of the system, such as a full disk, that do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def _busy(run_dir: Path) -> RecordingError:
+    return RecordingError(f"{run_dir} is being written by another process")
 
 
 def _canonical(value: Any) -> str:

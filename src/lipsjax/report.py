@@ -67,11 +67,13 @@ def write_report(out_dir: Path) -> Path:
     return path
 
 
-def summary_table(study: StudyRecording) -> Table:
-    """The comparison as a table for the terminal, within 100 columns.
+def summary_table(study: StudyRecording, *, width: int = 100) -> Table:
+    """The comparison as a table for the terminal.
 
     Args:
       study: the recorded study.
+      width: columns of the terminal; in fewer than 100, intervals go below their means, which
+        fits 80.
 
     Returns:
       One line per cell and arm, and a second one with its differences from the reference.
@@ -104,7 +106,8 @@ def summary_table(study: StudyRecording) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for row, following in zip(rows, [*rows[1:], rows[0]], strict=True):
         arm = f"{numbers[row.cell]}: {row.arm}" if several else row.arm
-        table.add_row(Text(arm), *_numbers(row), end_section=row.cell != following.cell)
+        cells = _numbers(row, narrow=width < 100)
+        table.add_row(Text(arm), *cells, end_section=row.cell != following.cell)
     return table
 
 
@@ -202,8 +205,8 @@ def _grouped(found: Iterable[Finding]) -> dict[str, list[Finding]]:
     return groups
 
 
-def _numbers(row: Row) -> list[Text]:
-    """What the terminal's table shows of a row, its differences on a second line."""
+def _numbers(row: Row, *, narrow: bool) -> list[Text]:
+    """What the terminal's table shows of a row, its differences below."""
 
     def both(key: str, scale: float, digits: int) -> str:
         mean = shown(row.means[key], scale=scale, digits=digits)
@@ -222,7 +225,7 @@ def _numbers(row: Row) -> list[Text]:
         f"{up} up\n{down} dn",
         "" if math.isnan(seconds) else f"{seconds:.1f}",
     )
-    return [Text(text) for text in texts]
+    return [Text(text.replace(" [", "\n[") if narrow else text) for text in texts]
 
 
 def _environment() -> jinja2.Environment:

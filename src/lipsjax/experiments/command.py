@@ -2,21 +2,20 @@
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import itertools
 import os
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
 from lipsjax.experiments.config import Execution
-from lipsjax.experiments.study import describe_kind
+from lipsjax.experiments.study import describe_kind, nearest
 
 T = TypeVar("T")
 
@@ -43,7 +42,7 @@ def parse(kind: Callable[..., T], argv: Sequence[str], *, program: str, default:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            options, unknown = tyro.cli(
+            options, unknown = typing.cast(Any, tyro.cli)(
                 kind,
                 prog=program,
                 args=list(argv),
@@ -63,12 +62,6 @@ def parse(kind: Callable[..., T], argv: Sequence[str], *, program: str, default:
             f"unknown {what} {unknown[0]!r}{nearest(name, kinds)}; {program} --help has all"
         )
     return options
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint at the names that one may have meant; nothing if none is near."""
-    near = difflib.get_close_matches(name, list(known), n=2)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _option_kinds(kind: Any, prefix: str = "--") -> dict[str, Any]:
@@ -94,17 +87,25 @@ def _is_annotated(kind: Any) -> bool:
 def _bad_value(box: str, argv: Sequence[str], kinds: dict[str, Any]) -> str:
     """Return in one line what tyro says in a box."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip("│| ") for line in plain.splitlines()[1:]]
-    said = " ".join(itertools.takewhile(lambda line: line.strip("─-"), lines))
+    lines = [line.strip("│| ") for line in plain.splitlines()[1:]]  # the first is the title
+    # without a terminal of Unicode, a rule follows the title too
+    below = itertools.dropwhile(lambda line: not line.strip("─-"), lines)
+    said = " ".join(itertools.takewhile(lambda line: line.strip("─-"), below))
     found = re.match(r"Error parsing (--[\w.-]+): ", said)
+    argv = [part for text in argv for part in _split(text)]
     if found is None or found[1] not in argv or found[1] not in kinds:
         return said
     words = describe_kind(kinds[found[1]])
     if words == "a table":
         return f"{found[1]}: {said[found.end() :]}"
-    after = argv[list(argv).index(found[1]) + 1 :]
-    given = " ".join(itertools.takewhile(lambda text: not text.startswith("--"), after))
+    last = len(argv) - argv[::-1].index(found[1])  # of several, the last counts
+    given = " ".join(itertools.takewhile(lambda text: not text.startswith("--"), argv[last:]))
     return f"{found[1]} must be {words}, not {given!r}"
+
+
+def _split(text: str) -> list[str]:
+    """Return an option and its value, of ``--option=value``; anything else as it is."""
+    return text.split("=", 1) if text.startswith("--") else [text]
 
 
 def guarded(main: Callable[[list[str]], None]) -> None:
@@ -113,8 +114,9 @@ def guarded(main: Callable[[list[str]], None]) -> None:
         main(sys.argv[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("stopped; the same command goes on where it was", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
+        print("stopped; the same command goes on where it was", file=sys.stderr, flush=True)
+        # without the interpreter's end, which crashes while XLA's threads still compute
+        os._exit(INTERRUPTED)
     except BrokenPipeError:
         # a reader such as head has closed the pipe; the flush at exit must not fail once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -144,10 +146,8 @@ def check_devices(devices: int | None, clients: int) -> None:
     Raises:
       ValueError: if it is not in 1..clients.
     """
-    if devices is not None and not 1 <= devices <= clients:
-        raise ValueError(
-            f"devices must be in 1..{clients}, the clients of a round, not {devices}"
-        )
+    if devices is not None and not 1 <= devices <= max(clients, 1):
+        raise ValueError(f"devices must be in 1..{clients}, the clients of a round, not {devices}")
 
 
 def start_jax(execution: Execution) -> None:
@@ -160,10 +160,9 @@ def start_jax(execution: Execution) -> None:
 
     if execution.devices is not None or "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", execution.devices or os.cpu_count() or 1)
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lipsjax" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     try:
         jax.devices()
     except RuntimeError as error:

@@ -217,7 +217,9 @@ def _simulation(
     """Build a simulation, or find one that differs in nothing but seed and examples."""
     science = to_dict(dataclasses.replace(config, seed=0))
     shapes = [(x.shape, str(x.dtype)) for x in jax.tree.leaves(data)]
-    key = json.dumps([science, plan, shapes, data.num_examples.tolist(), num_classes])
+    key = json.dumps(
+        [science, plan, shapes, data.num_examples.tolist(), num_classes], sort_keys=True
+    )
     if key not in _built:
         if len(_built) == 8:  # compiled programs are large
             _built.clear()
@@ -310,13 +312,14 @@ def _bits(sim: Simulation, variables: PyTree) -> tuple[Bits, ...]:
     """Count the bits of every round."""
     strategy, schedule = sim.setup.strategy, sim.schedule
     downlink = strategy.downlink
-    common = {"clients": sim.setup.cohort, "values": strategy.exchanged(variables)}
+    clients, values = sim.setup.cohort, strategy.exchanged(variables)
     if downlink is None:
-        return (round_bits(**common),) * len(schedule.densities)
+        return (round_bits(clients=clients, values=values),) * len(schedule.densities)
     maskable = sum(w.size for w in tree.kernels(variables.params, downlink.layers))
     return tuple(
         round_bits(
-            **common,
+            clients=clients,
+            values=values,
             maskable=maskable,
             kept=int(kept.sum()) if density < 1 else None,
             gradient=downlink.gradient,

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from lipsjax.experiments import command
 
@@ -28,16 +30,19 @@ def draw(out: Path, console: Console) -> None:
     page = write_report(out)
     study = recording.read_study(out)
     write_table(study, out / "table.csv")
-    console.print(summary_table(study))
+    console.print(summary_table(study, width=console.width))
+    sentences = Table.grid(padding=(0, 1))
     for sentence in verdict(compare(study)):
-        console.print(f"• {sentence}", highlight=False)
-    console.print(f"\nreport: {page}", highlight=False, soft_wrap=True)
+        sentences.add_row("•", Text(sentence))
+    console.print("", sentences, f"\nreport: {page}", highlight=False, markup=False, sep="\n")
 
 
 def main(argv: list[str]) -> None:
     """Run the command."""
     options = command.parse(Report, argv, program="lipsjax report", default=Report())
-    draw(options.directory, Console())
+    from lipsjax.experiments.watch import make_console
+
+    draw(options.directory, make_console())
 
 
 if __name__ == "__main__":

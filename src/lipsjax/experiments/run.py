@@ -6,7 +6,8 @@ from typing import Annotated
 import tyro
 
 from lipsjax.experiments import command
-from lipsjax.experiments.config import Config, Execution, SparsityConfig
+from lipsjax.experiments.config import Config, Execution, SparsityConfig, cohort_size
+from lipsjax.recording import Recording
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,19 +23,41 @@ class Run:
 
 
 def main(argv: list[str]) -> None:
-    """Run the command."""
-    options = command.parse(Run, argv, program="lipsjax run", default=Run())
-    command.start_jax(options.execution)
-    from lipsjax.experiments.trial import run_trial
-    from lipsjax.experiments.watch import Watch
+    """Run the command.
 
+    Raises:
+      ValueError: for anything that cannot be run; then nothing has been written.
+    """
+    options = command.parse(Run, argv, program="lipsjax run", default=Run())
     config = options.config
     if options.lips:
         config = dataclasses.replace(config, sparsity=options.sparsity)
-    with Watch(trials=1) as watch:
+    elif options.sparsity != SparsityConfig():
+        raise ValueError("options of --sparsity are read with --lips True alone")
+    command.check_devices(options.execution.devices, cohort_size(config))
+    command.start_jax(options.execution)
+    from lipsjax import recording
+    from lipsjax.experiments.trial import run_dir_of, run_trial
+    from lipsjax.experiments.watch import Watch
+
+    found = recording.is_finished(run_dir_of(config, options.execution))
+    with Watch(trials=1, rounds=config.rounds) as watch:
         watch.begin(f"seed {config.seed}", config.rounds)
         run_dir = run_trial(config, options.execution, watch.report, watch.say)
-    watch.console.print(f"recorded in {run_dir}", soft_wrap=True, highlight=False)
+    watch.say("found finished, and not run again" if found else summary(recording.read(run_dir)))
+    watch.say(f"recorded in {run_dir}")
+
+
+def summary(run: Recording) -> str:
+    """Return what came out, in a line."""
+    accuracies = (
+        f"{name} {run.scalars[key][-1]:.1%}"
+        for name, key in (("personalised", "accuracy_dense"), ("global", "global_accuracy"))
+    )
+    return (
+        f"{len(run.scalars['round'])} rounds in {run.seconds:.1f} s, compiled in "
+        f"{run.compile_seconds:.1f} s; accuracy after the last: {', '.join(accuracies)}"
+    )
 
 
 if __name__ == "__main__":

@@ -12,10 +12,13 @@ in transient sparsity. The first arm is the one that others are compared with.
 """
 
 import dataclasses
+import difflib
 import itertools
+import math
 import tomllib
 import types
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -65,11 +68,14 @@ def load_study(path: Path) -> Study:
         text = path.read_bytes().decode()
         values = tomllib.loads(text)
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror.lower()}") from None
+        reason = (error.strerror or str(error)).lower()
+        raise ValueError(f"{path}: {reason}; a study is a TOML file") from None
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: not a text file") from None
+        raise ValueError(f"{path}: not a text file; a study is a TOML file") from None
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: not valid TOML: nested too deeply") from None
     try:
         return from_dict(Study, values)
     except ValueError as error:
@@ -77,10 +83,17 @@ def load_study(path: Path) -> Study:
 
 
 def cells(study: Study) -> list[dict[str, Any]]:
-    """Return the overrides of every cell of the grid; one without any if there is no grid."""
+    """Return the overrides of every cell of the grid; one without any if there is no grid.
+
+    Raises:
+      ValueError: for a grid that does not list values, or of sparsity where no arm has it.
+    """
+    sparse = any("sparsity" in differences for differences in study.arms.values())
     for name, values in study.grid.items():
         if not isinstance(values, list) or not values:
             raise ValueError(f"grid.{name} must be a list of values, not {values!r}")
+        if name.startswith("sparsity.") and not sparse:
+            raise ValueError(f"grid.{name} needs an arm with sparsity = {{}}, and none has it")
     products = itertools.product(*study.grid.values())
     return [dict(zip(study.grid, values, strict=True)) for values in products]
 
@@ -99,6 +112,11 @@ def expand(study: Study) -> list[Planned]:
         raise ValueError(f"seeds must be at least 1, not {study.seeds}")
     if not study.arms:
         raise ValueError("arms must name at least one arm")
+    if study.config.sparsity is not None:
+        raise ValueError(
+            "config.sparsity would make every arm sparse: write [sparsity], and sparsity = {} in "
+            "the arms that have it"
+        )
     trials = []
     for cell, overrides in enumerate(cells(study)):
         for arm, differences in study.arms.items():
@@ -141,12 +159,14 @@ def override(config: Any, name: str, value: Any, *, where: str = "") -> Any:
     head, _, rest = name.partition(".")
     kinds = typing.get_type_hints(type(config))
     if head not in kinds:
-        raise ValueError(f"unknown field {where}{name!s}; allowed are {', '.join(kinds)}")
-    if rest:
-        inner = getattr(config, head)
-        if not dataclasses.is_dataclass(inner):
-            raise ValueError(f"unknown field {where}{name}: {head} has no fields here")
+        raise _unknown_field(head, kinds, where)
+    inner = getattr(config, head)
+    if rest and dataclasses.is_dataclass(inner):
         new = override(inner, rest, value, where=f"{where}{head}.")
+    elif rest and isinstance(inner, dict):
+        new = inner | _convert(kinds[head], {rest: value}, f"{where}{head}")
+    elif rest:
+        raise ValueError(f"unknown field {where}{name}; {head} has no fields")
     else:
         new = _convert(kinds[head], value, f"{where}{head}")
     return dataclasses.replace(config, **{head: new})
@@ -165,8 +185,23 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "") -> Any:
     kinds = typing.get_type_hints(cls)
     for name in values:
         if name not in kinds:
-            raise ValueError(f"unknown field {where}{name}; allowed are {', '.join(kinds)}")
+            raise _unknown_field(name, kinds, where)
     return cls(**{n: _convert(kinds[n], v, f"{where}{n}") for n, v in values.items()})
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the names that one may have meant; nothing if none is near.
+
+    >>> nearest("alhpa", ["alpha", "seed"])
+    '; did you mean alpha?'
+    """
+    near = difflib.get_close_matches(name, list(known), n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _unknown_field(name: str, known: Iterable[str], where: str) -> ValueError:
+    hint = nearest(name, known)
+    return ValueError(f"unknown field {where}{name}{hint}; allowed are {', '.join(known)}")
 
 
 def _convert(kind: Any, value: Any, name: str) -> Any:
@@ -181,9 +216,11 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
     if origin is Literal:
         if value in arguments and not isinstance(value, bool):
             return value
-        raise ValueError(f"{name} must be one of {', '.join(map(str, arguments))}, not {value!r}")
+        raise ValueError(f"{name} must be {describe_kind(kind)}, not {value!r}")
     if origin in (typing.Union, types.UnionType):
         for alternative in arguments:
+            if dataclasses.is_dataclass(alternative) and isinstance(value, dict):
+                return _convert(alternative, value, name)  # its own error says more
             try:
                 return _convert(alternative, value, name)
             except ValueError:
@@ -191,7 +228,8 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
     elif kind is types.NoneType and value in (None, "none"):
         return None
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        if math.isfinite(value):
+            return float(value)
     elif (kind is int and isinstance(value, int) and not isinstance(value, bool)) or (
         kind in (str, bool) and isinstance(value, kind)
     ):
@@ -202,20 +240,27 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
         return [_convert(arguments[0], v, name) for v in value]
     elif origin is dict and isinstance(value, dict):
         return {k: _convert(arguments[1], v, f"{name}.{k}") for k, v in value.items()}
-    raise ValueError(f"{name} must be {_describe(kind)}, not {value!r}")
+    raise ValueError(f"{name} must be {describe_kind(kind)}, not {value!r}")
 
 
-def _describe(kind: Any) -> str:
+def describe_kind(kind: Any) -> str:
+    """Return in words what a field of this type takes.
+
+    >>> describe_kind(int | None)
+    'an integer or none'
+    """
     words = {
         int: "an integer",
-        float: "a number",
+        float: "a finite number",
         str: "a text",
         bool: "true or false",
         types.NoneType: "none",
     }
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(a) for a in arguments)
+        return " or ".join(describe_kind(a) for a in arguments)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
     if origin is tuple or origin is list:
-        return f"a list ({_describe(arguments[0])} each)"
+        return f"a list ({describe_kind(arguments[0])} each)"
     return words.get(kind, "a table")

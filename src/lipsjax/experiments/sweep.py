@@ -1,7 +1,6 @@
 """Compare arms over seeds and a grid: ``python -m lipsjax.experiments.sweep [STUDY.toml]``."""
 
 import dataclasses
-import json
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,8 +8,8 @@ from typing import Annotated, Any
 import tyro
 
 from lipsjax.experiments import command
-from lipsjax.experiments.config import Config, Execution, SparsityConfig
-from lipsjax.experiments.study import Planned, Study, cells, expand, load_study
+from lipsjax.experiments.config import Config, Execution, SparsityConfig, cohort_size
+from lipsjax.experiments.study import Planned, Study, cells, expand, load_study, nearest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,11 @@ class Sweep:
 
 
 def read_arguments(argv: list[str]) -> Study:
-    """Return the study that a command line asks for."""
+    """Return the study that a command line asks for.
+
+    Raises:
+      ValueError: for what cannot be read, or does not exist.
+    """
     study, options = Study(), list(argv)
     if options and not options[0].startswith("-"):
         study = load_study(Path(options.pop(0)))
@@ -45,7 +48,8 @@ def read_arguments(argv: list[str]) -> Study:
     chosen = command.parse(Sweep, options, program="lipsjax sweep", default=defaults)
     for arm in chosen.arms:
         if arm not in study.arms:
-            raise ValueError(f"unknown arm {arm!r}; the study has {', '.join(study.arms)}")
+            hint = nearest(arm, study.arms)
+            raise ValueError(f"unknown arm {arm!r}{hint}; the study has {', '.join(study.arms)}")
     grid = dict(_grid_entry(text) for text in chosen.grid) if chosen.grid else study.grid
     return dataclasses.replace(
         study,
@@ -64,35 +68,47 @@ def _grid_entry(text: str) -> tuple[str, Any]:
 
 
 def main(argv: list[str]) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+      ValueError: for a study that cannot be run, and then nothing has been written; or if trials
+        diverged, after the others have been run.
+    """
     study = read_arguments(argv)
     trials = expand(study)
+    for trial in trials:
+        command.check_devices(study.execution.devices, cohort_size(trial.config))
     command.start_jax(study.execution)
+    from lipsjax import recording
     from lipsjax.experiments.prepare import prepare
-    from lipsjax.experiments.trial import DivergedError, run_trial
+    from lipsjax.experiments.report import draw
+    from lipsjax.experiments.trial import DivergedError, run_dir_of, run_trial
     from lipsjax.experiments.watch import Watch
 
-    for config in {json.dumps(dataclasses.asdict(t.config)): t.config for t in trials}.values():
-        prepare(config, study.execution)  # refuses what cannot be run before anything is written
+    # cells that do not differ for an arm, as a grid of sparsity for dense, share its runs
+    runs = {run_dir_of(trial.config, study.execution): trial for trial in reversed(trials)}
+    for trial in runs.values():
+        prepare(trial.config, study.execution)  # what cannot be run is refused before all else
     out = Path(study.execution.out)
     out.mkdir(parents=True, exist_ok=True)
     write_study(out, study, trials, command.command_line("sweep", argv))
-    failures = []
-    with Watch(trials=len(trials)) as watch:
-        watch.plan(sum(t.config.rounds for t in trials))
-        for trial in trials:
-            watch.begin(f"{trial.arm}, seed {trial.seed}", trial.config.rounds)
+    todo = {run: t for run, t in reversed(runs.items()) if not recording.is_finished(run)}
+    diverged = []
+    with Watch(trials=len(todo), rounds=sum(t.config.rounds for t in todo.values())) as watch:
+        if len(todo) < len(runs):
+            watch.say(f"{len(runs) - len(todo)} of {len(runs)} runs found finished")
+        for trial in todo.values():
+            name = f"{trial.arm}, seed {trial.seed}"
+            watch.begin(name, trial.config.rounds)
             try:
                 run_trial(trial.config, study.execution, watch.report, watch.say)
             except DivergedError as error:
-                failures.append(f"{trial.arm}, seed {trial.seed}, cell {trial.cell}: {error}")
-                watch.say(f"stopped: {failures[-1]}")
-    from lipsjax.experiments.report import draw
-
-    if len(failures) < len(trials):
+                diverged.append(f"{name}: {error}")
+                watch.say(f"stopped {diverged[-1]}")
+    if len(diverged) < len(runs):
         draw(out, watch.console)
-    if failures:
-        raise ValueError(f"{len(failures)} of {len(trials)} trials diverged; first {failures[0]}")
+    if diverged:
+        raise ValueError(f"{len(diverged)} of {len(runs)} runs diverged; the first, {diverged[0]}")
 
 
 def write_study(out: Path, study: Study, trials: list[Planned], line: str) -> None:

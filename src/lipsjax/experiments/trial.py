@@ -1,5 +1,6 @@
 """One run from config to recording: go on where it was stopped, stop where it makes no sense."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +11,9 @@ import numpy as np
 
 from lipsjax import recording
 from lipsjax.checkpoints import Checkpoints
-from lipsjax.experiments.config import Config, Execution, to_dict
-from lipsjax.experiments.prepare import Prepared, load, prepare, resolve, versions
-from lipsjax.rounds import Metrics
+from lipsjax.experiments.config import Config, Execution, cohort_size, to_dict
+from lipsjax.experiments.prepare import Prepared, load, prepare, resolve
+from lipsjax.rounds import Metrics, State
 from lipsjax.simulation import Simulation
 from lipsjax.types import Array
 
@@ -22,7 +23,7 @@ class Progress(NamedTuple):
 
     done: int  # rounds
     rounds: int
-    newest: dict[str, Any]  # metrics of the last round done
+    newest: dict[str, Any]  # metrics of the last round measured
     seconds: float  # of the call, without compiling
     fresh: int  # rounds of the call
 
@@ -59,12 +60,11 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
     """
     run_dir = run_dir_of(config, execution)
     fingerprint = load(config.dataset, execution.data_dir)[1]
-    if run_dir.exists():
-        recording.check(run_dir, config=to_dict(config), data_fingerprint=fingerprint)
-        if recording.is_finished(run_dir):
-            return run_dir
-    prepared = prepare(config, execution, _recorded_plan(run_dir, execution, say))
+    if _is_finished(run_dir, config, fingerprint):
+        return run_dir
+    prepared = None
     if not run_dir.exists():
+        prepared = prepare(config, execution)
         recording.create(
             run_dir,
             config=to_dict(config),
@@ -73,23 +73,47 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
             setup=prepared.setup,
         )
     with recording.lock(run_dir):
+        if prepared is None:
+            plan = _recorded_plan(run_dir, execution, cohort_size(config), say)
+            prepared = prepare(config, execution, plan)
         _train(prepared, run_dir, report, say)
     return run_dir
 
 
-def _recorded_plan(run_dir: Path, execution: Execution, say: Say) -> dict[str, Any] | None:
-    """Return the plan that a stopped run goes on with; None for a new run."""
+def check_trial(config: Config, execution: Execution) -> None:
+    """Refuse a run that :func:`run_trial` would refuse, and write nothing.
+
+    Raises:
+      ValueError: for a config that cannot be run, or a directory that holds another run.
+    """
+    fingerprint = load(config.dataset, execution.data_dir)[1]
+    if not _is_finished(run_dir_of(config, execution), config, fingerprint):
+        prepare(config, execution)
+
+
+def _is_finished(run_dir: Path, config: Config, fingerprint: str) -> bool:
+    """Tell whether a run is finished, or refuse a directory that holds another."""
     if not run_dir.exists():
-        return None
+        return False
+    recording.check(run_dir, config=to_dict(config), data_fingerprint=fingerprint)
+    return recording.is_finished(run_dir)
+
+
+def _recorded_plan(run_dir: Path, execution: Execution, clients: int, say: Say) -> dict[str, Any]:
+    """Return the plan that a stopped run goes on with."""
     plan = recording.read_plan(run_dir)
-    if plan["platform"] != jax.default_backend() or plan["devices"] > len(jax.devices()):
+    here = resolve(execution, clients)
+    if plan["platform"] != here["platform"] or plan["devices"] > len(jax.devices()):
         say(
             f"{run_dir.name} was begun on {plan['devices']} x {plan['platform']}, which is not "
             "here: it goes on with a new plan, and not to the same bits"
         )
-        plan = resolve(execution)
-        recording.write_json(run_dir / "plan.json", plan)
-    elif plan["versions"] != versions():
+        recording.write_json(run_dir / "plan.json", here)
+        return here
+    for name in ("devices", "chunk", "conv", "rounds_per_call"):
+        if plan[name] != here[name]:
+            say(f"{run_dir.name} goes on with {name} {plan[name]}, as begun, not {here[name]}")
+    if plan["versions"] != here["versions"]:
         say(f"{run_dir.name} was begun with other package versions: its bits may differ")
     return plan
 
@@ -97,33 +121,56 @@ def _recorded_plan(run_dir: Path, execution: Execution, say: Say) -> dict[str, A
 def _train(prepared: Prepared, run_dir: Path, report: Report, say: Say) -> None:
     sim, rounds = prepared.simulation, prepared.config.rounds
     key = jax.random.key(prepared.config.seed)
-    state, done = sim.init(key), 0
-    with Checkpoints(run_dir) as checkpoints:
-        found = checkpoints.restore(sim.to_host(state), say)
-        if found is not None:
-            done, host = found
-            state = sim.from_host(host)
-            say(f"{run_dir.name} goes on after round {done} of {rounds}")
-        recording.truncate(run_dir, done)
-        data = sim.place(prepared.data)
-        while done < rounds:
-            count = min(prepared.plan["rounds_per_call"], rounds - done)
-            compile_seconds = sim.compile(state, key, data, count)
-            begin = time.perf_counter()
-            state, metrics = sim.run(state, key, data, count)
-            metrics = jax.device_get(metrics)
-            seconds = time.perf_counter() - begin
-            _check_finite(sim, key, metrics, done)
-            rows = list(_rows(prepared, metrics, done))
-            timing = {"first_round": done, "rounds": count, "seconds": seconds}
-            recording.append(run_dir / "metrics.jsonl", rows)
-            recording.append(
-                run_dir / "timings.jsonl", [timing | {"compile_seconds": compile_seconds}]
-            )
-            done += count
-            checkpoints.save(done, sim.to_host(state))
-            report(Progress(done, rounds, rows[-1], seconds, count))
+    checkpoints = Checkpoints(run_dir)
+    state, done = _resume(sim, key, run_dir, checkpoints, say)
+    if done:
+        say(f"{run_dir.name} goes on after round {done} of {rounds}")
+    data = sim.place(prepared.data)
+    while done < rounds:
+        count = min(prepared.plan["rounds_per_call"], rounds - done)
+        compile_seconds = sim.compile(state, key, data, count)
+        begin = time.perf_counter()
+        state, metrics = sim.run(state, key, data, count)
+        metrics = jax.device_get(metrics)
+        seconds = time.perf_counter() - begin
+        _check_finite(sim, key, metrics, done)
+        rows = list(_rows(prepared, metrics, done))
+        timing = {"first_round": done, "rounds": count, "seconds": seconds}
+        recording.append(run_dir / "metrics.jsonl", rows)
+        recording.append(run_dir / "timings.jsonl", [timing | {"compile_seconds": compile_seconds}])
+        done += count
+        checkpoints.save(done, sim.to_host(state))
+        report(Progress(done, rounds, _newest_measured(rows), seconds, count))
     recording.finish(run_dir, {"rounds": done})
+
+
+def _resume(
+    sim: Simulation, key: Array, run_dir: Path, checkpoints: Checkpoints, say: Say
+) -> tuple[State, int]:
+    """Return the state to go on from and its rounds, and cut the metrics back to these."""
+    state = sim.init(key)
+    found = checkpoints.restore(sim.to_host(state), say)
+    done = 0 if found is None else found[0]
+    measured = recording.truncate(run_dir, done)
+    if found is None:
+        if (run_dir / "metrics.jsonl").exists():
+            say(f"{run_dir.name} has no whole checkpoint and starts again")
+        return state, 0
+    if measured < done:
+        say(
+            f"{run_dir.name} has metrics of only {measured} of {done} rounds, as its metrics.jsonl "
+            "is damaged, and starts again"
+        )
+        checkpoints.clear()
+        recording.truncate(run_dir, 0)
+        return state, 0
+    return sim.from_host(found[1]), done
+
+
+def _newest_measured(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the last row with an accuracy; the last of all if there is none."""
+    measured = [row for row in rows if not math.isnan(row["accuracy_dense"])]
+    return measured[-1] if measured else rows[-1]
 
 
 def _check_finite(sim: Simulation, key: Array, metrics: Metrics, first: int) -> None:

@@ -1,34 +1,51 @@
 """What a person sees while runs go on."""
 
+import math
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from lipsjax.experiments.trial import Progress as TrialProgress
 
+PLAIN_WIDTH = 100
+"""Columns of a text that goes to a file or a pipe."""
+
+
+def make_console() -> Console:
+    """Return a console as wide as the terminal, or 100 columns where there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+
 
 class Watch:
-    """A line for the study and one for the trial; plain lines where there is no terminal.
+    """A bar for the trial and one for all of them; plain lines where there is no terminal.
 
     Args:
       trials: how many there are.
+      rounds: of all of them together.
     """
 
-    def __init__(self, trials: int):
-        self.console = Console()
-        self._trials, self._done, self._began = trials, 0, time.monotonic()
+    def __init__(self, *, trials: int, rounds: int):
+        self.console = make_console()
+        self._trials, self._rounds = trials, rounds
+        self._begun = 0  # trials
+        self._before = 0  # rounds of the trials before this one
+        self._of_trial = 0
+        self._fresh = 0  # rounds trained here
+        self._start = time.monotonic()
         self._progress = Progress(
-            TextColumn("{task.description:<24}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=14),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]:<34}"),
-            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[figures]}"),
             console=self.console,
             transient=True,
         )
-        self._study = self._progress.add_task("rounds of all trials", figures="", total=None)
         self._trial = self._progress.add_task("", figures="")
+        self._all = self._progress.add_task(
+            "all rounds", total=rounds, figures="", visible=trials > 1
+        )
 
     def __enter__(self) -> "Watch":
         if self.console.is_terminal:
@@ -36,38 +53,56 @@ class Watch:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def plan(self, rounds: int) -> None:
-        """Say how many rounds there are in all."""
-        self._progress.update(self._study, total=rounds)
+        if self.console.is_terminal:
+            self._progress.stop()
 
     def begin(self, name: str, rounds: int) -> None:
         """Begin a trial."""
-        self._done += 1
-        self._name = f"{self._done}/{self._trials} {name}"
+        self._begun += 1
+        self._before, self._of_trial = self._before + self._of_trial, rounds
+        self._name = f"{self._begun}/{self._trials} {name}"
         self._progress.reset(self._trial, total=rounds, description=self._name, figures="compiling")
-
-    def skip(self, rounds: int) -> None:
-        """Count the rounds of a trial that was found finished."""
-        self._progress.advance(self._study, rounds)
-        self._progress.update(self._trial, completed=rounds, figures="found finished")
+        self._progress.update(self._all, completed=self._before)
 
     def report(self, progress: TrialProgress) -> None:
         """Show how far the trial is."""
-        speed = progress.fresh / progress.seconds
-        accuracy = progress.newest.get("accuracy_dense", float("nan"))
-        figures = f"accuracy {accuracy:6.1%}  {speed:5.1f} rounds/s"
-        self._progress.update(self._trial, completed=progress.done, figures=figures)
-        self._progress.advance(self._study, progress.fresh)
+        self._fresh += progress.fresh
+        done = self._before + progress.done
+        figures, left = describe(progress), f"{self._left(done)} left"
+        self._progress.update(self._all, completed=done, figures=left)
+        self._progress.update(
+            self._trial,
+            completed=progress.done,
+            figures=figures if self._trials > 1 else f"{figures}  {left}",
+        )
         if not self.console.is_terminal:
-            elapsed = time.monotonic() - self._began
-            self.console.print(
-                f"{elapsed:6.0f} s  {self._name}  round {progress.done}/{progress.rounds}  {figures}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            elapsed = format_time(time.monotonic() - self._start)
+            rounds = f"{progress.done}/{progress.rounds}"
+            self.say(f"{elapsed:>7}  {self._name}  {rounds}  {figures}  {left}")
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
-        self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _left(self, done: int) -> str:
+        """Estimate the time left from all rounds trained here, with what compiling took."""
+        seconds = time.monotonic() - self._start
+        return format_time(seconds / self._fresh * (self._rounds - done))
+
+
+def describe(progress: TrialProgress) -> str:
+    """Return the accuracy and the speed of the newest rounds, always as wide."""
+    accuracy = progress.newest["accuracy_dense"]
+    shown = "     –" if math.isnan(accuracy) else f"{accuracy:6.1%}"
+    return f"accuracy {shown} {progress.fresh / progress.seconds:6.1f} rounds/s"
+
+
+def format_time(seconds: float) -> str:
+    """Return a duration as minutes and seconds, with hours if there are any.
+
+    >>> format_time(75), format_time(3675)
+    ('1:15', '1:01:15')
+    """
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
