@@ -262,5 +262,5 @@ def describe_kind(kind: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if origin is tuple or origin is list:
-        return f"a list ({describe_kind(arguments[0])} each)"
+        return "a list" if arguments[0] is Any else f"a list ({describe_kind(arguments[0])} each)"
     return words.get(kind, "a table")

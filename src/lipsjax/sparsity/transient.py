@@ -1,8 +1,8 @@
 """Transient sparsity (LIPS) as a wrapper around any strategy.
 
 Every few rounds the average goes out with part of its middle layers masked; clients then train
-densely, so that masked weights grow back at once (arXiv 2506.00932). Where the mask is chosen:
-:func:`transient_sparsity`'s ``score`` and ``mask``; where it is applied: its ``receive``.
+densely, so that masked weights grow back at once (arXiv 2506.00932). A mask is chosen by the
+``downlink``'s ``score`` and ``mask`` and applied by ``receive``: :mod:`lipsjax.sparsity.masking`.
 """
 
 from typing import Any
@@ -14,10 +14,11 @@ import optax
 
 from lipsjax import tree
 from lipsjax.sparsity import density as densities
+from lipsjax.sparsity import masking
 from lipsjax.sparsity.criteria import CRITERIA, NEEDS_GRADIENT
-from lipsjax.sparsity.topk import pack, topk_mask, unpack
+from lipsjax.sparsity.topk import unpack
 from lipsjax.strategies.base import Downlink, Strategy
-from lipsjax.types import Array, Kernels, Layer, Received, Variables
+from lipsjax.types import Layer, Received, Variables
 
 
 def transient_sparsity(
@@ -105,41 +106,14 @@ def transient_sparsity(
         table = densities.density_table(schedule, every=every, rounds=rounds)
         return table, densities.kept_counts(table, shapes(variables.params), scope=scope)
 
-    def score(params, gradients: Kernels, key: Array) -> Kernels:
-        kernels = tree.kernels(params, masked)
-        given = gradients if source else (None,) * len(masked)
-        return tuple(
-            CRITERIA[criterion](w, g, jax.random.fold_in(key, i))
-            for i, (w, g) in enumerate(zip(kernels, given, strict=True))
-        )
-
-    def mask(scores: Kernels, counts: Array) -> Kernels:
-        if scope != "global":
-            return tuple(pack(topk_mask(s.ravel(), k)) for s, k in zip(scores, counts, strict=True))
-        together = topk_mask(jnp.concatenate([s.ravel() for s in scores]), counts[0])
-        ends = np.cumsum([s.size for s in scores])[:-1]
-        return tuple(pack(m) for m in jnp.split(together, ends))
-
     def init_server(initial: Variables):
         kernels = tree.kernels(initial.params, masked)
-        source = {"zero": (), "init": kernels, "noise": jax.tree.map(jnp.std, kernels)}[refill]
-        return source, strategy.init_server(initial)
+        return masking.refill_source(refill, kernels), strategy.init_server(initial)
 
     def init_client(initial: Variables):
         zeros = jax.tree.map(jnp.zeros_like, tree.kernels(initial.params, masked))
         gradients = (zeros, jnp.zeros((), bool)) if stores else ()
         return gradients, strategy.init_client(initial)
-
-    def fill(source, key: Array, kernels: Kernels) -> Kernels:
-        if refill == "zero":
-            return jax.tree.map(jnp.zeros_like, kernels)
-        if refill == "init":
-            return source
-        keys = jax.random.split(key, len(kernels))
-        return tuple(
-            std * jax.random.normal(k, w.shape, jnp.float32).astype(w.dtype)
-            for std, k, w in zip(source, keys, kernels, strict=True)
-        )
 
     def receive(server, client, average, delivery):
         source, server = server
@@ -149,11 +123,8 @@ def transient_sparsity(
 
         def thin(variables: Variables) -> Variables:
             kernels = tree.kernels(variables.params, masked)
-            filled = fill(source, delivery.key, kernels)
-            values = tuple(
-                jnp.where(unpack(b, w.shape), w, f)
-                for b, w, f in zip(delivery.bits, kernels, filled, strict=True)
-            )
+            filled = masking.refill_values(refill, source, kernels, delivery.key)
+            values = masking.apply_masks(delivery.bits, kernels, filled)
             return variables._replace(params=tree.with_kernels(variables.params, masked, values))
 
         return jax.lax.cond(delivery.sparse, thin, lambda v: v, variables)
@@ -193,8 +164,13 @@ def transient_sparsity(
             shared=sharing == "shared",
             hold=hold,
             kept=kept,
-            score=score,
-            mask=mask,
+            score=lambda params, gradients, key: masking.score_kernels(
+                CRITERIA[criterion],
+                tree.kernels(params, masked),
+                gradients if source else None,
+                key,
+            ),
+            mask=masking.choose,
             stored=lambda client: client[0],
             last=lambda gradients: tuple(gradients[asked.index(layer)] for layer in needed),
         ),
