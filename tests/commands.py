@@ -48,7 +48,7 @@ def run(out: Path, *argv: str) -> Ended:
 
 def run_dir(out: Path) -> Path:
     """Returns the one run directory."""
-    (found,) = out.glob("runs/*")
+    (found,) = out.glob("runs/[!.]*")
     return found
 
 

@@ -69,10 +69,17 @@ def kill_after(process: subprocess.Popen, out: Path, what: str, seconds: float) 
     _kill(process)
 
 
+def kill_at(process: subprocess.Popen, out: Path, rounds: int) -> None:
+    """Kills a process as soon as there is a checkpoint of so many rounds."""
+    wait_for(process, out, "checkpoints")
+    _wait(process, lambda: found(out).saved >= rounds)
+    _kill(process)
+
+
 def kill_in_checkpoint(process: subprocess.Popen, out: Path, *, skip: int) -> None:
     """Kills a process while it writes a checkpoint, after it was seen to write some."""
     wait_for(process, out, "checkpoints")
-    (folder,) = out.glob("runs/*/checkpoints")
+    (folder,) = out.glob("runs/[!.]*/checkpoints")
     for _ in range(skip):
         _wait(process, lambda: not _is_saving(folder))
         _wait(process, lambda: _is_saving(folder))
@@ -81,12 +88,12 @@ def kill_in_checkpoint(process: subprocess.Popen, out: Path, *, skip: int) -> No
 
 def wait_for(process: subprocess.Popen, out: Path, what: str) -> None:
     """Waits until something is there in the run directory."""
-    _wait(process, lambda: any(out.glob(f"runs/*/{what}")))
+    _wait(process, lambda: any(out.glob(f"runs/[!.]*/{what}")))
 
 
 def found(out: Path) -> Found:
     """Reads what a killed process left."""
-    (run,) = out.glob("runs/*") if (out / "runs").is_dir() else (out,)
+    (run,) = out.glob("runs/[!.]*") if (out / "runs").is_dir() else (out,)
     metrics = run / "metrics.jsonl"
     saved = [int(path.stem.partition("-")[0]) for path in run.glob("checkpoints/*.npz")]
     return Found(
@@ -106,7 +113,7 @@ def resumed(text: str) -> str:
 
 def content(out: Path) -> dict[str, bytes]:
     """Returns the files of a run that are equal in bits for equal configs and plans."""
-    (run,) = out.glob("runs/*")
+    (run,) = out.glob("runs/[!.]*")
     plan = json.loads((run / "plan.json").read_text())
     files = ["config.json", "setup.json", "metrics.jsonl", "metrics.csv", "summary.json"]
     files += [str(path.relative_to(run)) for path in run.glob("checkpoints/*")]

@@ -88,6 +88,16 @@ class Loop:
         self.gradient, self.predict = compiled(model)
 
     # ---- data, model ----
+    # what a strategy may change
+    def shape(self, gradient, params, start):
+        return gradient
+
+    def weight(self, client):
+        return len(self.examples(client)[1])
+
+    def update(self, average, mean):
+        return mean
+
     def examples(self, client):
         rows = self.data.train_index[client][self.data.train_mask[client]]
         return self.data.train.images[rows], self.data.train.labels[rows]
@@ -145,7 +155,7 @@ class Loop:
             for first in range(0, n, self.batch_size):
                 rows = order[first : first + self.batch_size]
                 gradient, (norm, loss) = self.gradient(params, norm, images[rows], labels[rows])
-                gradient = to_numpy(gradient)
+                gradient = self.shape(to_numpy(gradient), params, start.params)
                 if self.optimizer:
                     updates, opt_state = self.optimizer.update(gradient, opt_state, params)
                     params = to_numpy(optax.apply_updates(params, updates))
@@ -288,7 +298,7 @@ class Loop:
                 gradient = last[client]
             scores[client] = self.client_scores(client, gradient)
         if self.sparsity["sharing"] == "shared":
-            weight = {c: len(self.examples(c)[1]) for c in receivers}
+            weight = {c: self.weight(c) for c in receivers}
             total = sum(weight.values())
             mean = {
                 p: sum(weight[c] * scores[c][p] for c in receivers) / total
@@ -317,12 +327,13 @@ class Loop:
             result, gradient, loss, count = self.train(client, starts[client], mask)
             results[client], last[client] = result, gradient
             loss_sum, seen = loss_sum + loss, seen + count
-        weight = {c: len(self.examples(c)[1]) for c in members}
+        weight = {c: self.weight(c) for c in members}
         total = sum(weight.values())
-        self.average = jax.tree.map(
+        mean = jax.tree.map(
             lambda *xs: sum(weight[c] * x for c, x in zip(members, xs, strict=True)) / total,
             *[results[c] for c in members],
         )
+        self.average = self.update(self.average, mean)
         for client in members:
             self.memory[client] = self.own_leaves(results[client])
             self.stored[client] = last[client]

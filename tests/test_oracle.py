@@ -4,6 +4,7 @@ import functools
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -16,18 +17,28 @@ from loop_reference import Loop, flat
 from worlds import assert_close, simulate, tiny_model, world
 
 SCHEDULES = {"constant": constant, "linear": linear, "cosine": cosine, "cubic": cubic}
+# a score is a criterion with the gradient that it reads, so that every pair is one that matters
 AXES = {
-    "criterion": ["saliency", "magnitude", "lowest", "random", "gradient"],
+    "score": [
+        ("saliency", "last_local"),
+        ("saliency", "fresh"),
+        ("saliency", "stored"),
+        ("gradient", "last_local"),
+        ("gradient", "fresh"),
+        ("magnitude", "last_local"),
+        ("lowest", "last_local"),
+        ("random", "last_local"),
+    ],
     "sharing": ["client", "shared"],
     "scope": ["layer", "global", "erk"],
     "refill": ["zero", "init", "noise"],
     "hold": [0, 3],
-    "gradient": ["last_local", "fresh", "stored"],
-    "schedule": ["constant", "linear", "cosine", "cubic"],
+    "schedule": ["linear", "constant", "cosine", "cubic"],
     "kinds": [("conv",), ("conv", "dense")],
     "personal": ["global", "local", "local_with_biases"],
     "cohort": [None, 3],
 }
+PUBLISHED = {name: values[0] for name, values in AXES.items()}
 PERSONAL = {
     "global": None,
     "local": models.is_norm,
@@ -41,42 +52,43 @@ def reference_model(norm="batch"):
 
 
 def allowed(case):
-    return not (
-        case["gradient"] == "last_local"
-        and case["cohort"] is not None
-        and case["criterion"] in ("saliency", "gradient")
-    )
+    """``last_local`` gradients need all clients."""
+    needs = case["score"] in (("saliency", "last_local"), ("gradient", "last_local"))
+    return not (needs and case["cohort"] is not None)
 
 
-def gain(choice, todo):
-    """Pairs still to do that a case would cover."""
-    return sum(choice[a] == x and choice[b] == y for (a, x), (b, y) in todo)
+def pairs(case):
+    """All pairs of (axis, value) of a case."""
+    return set(itertools.combinations([(name, str(value)) for name, value in case.items()], 2))
 
 
 def pairwise():
-    """Cases in which every allowed pair of values of two axes occurs, greedily chosen."""
+    """Cases in which every allowed pair of values of two axes occurs; the published one first."""
     rng = np.random.default_rng(0)
-    names = list(AXES)
-    todo = {
-        ((a, x), (b, y))
-        for a, b in itertools.combinations(range(len(names)), 2)
-        for x in range(len(AXES[names[a]]))
-        for y in range(len(AXES[names[b]]))
-    }
-    # last_local with a cohort is refused only where the score needs a gradient
-    cases = []
-    while todo:
-        tries = [[int(rng.integers(len(v))) for v in AXES.values()] for _ in range(400)]
-        tries = [
-            t for t in tries if allowed({n: AXES[n][i] for n, i in zip(names, t, strict=True)})
-        ]
 
-        best = max(tries, key=lambda t: gain(t, todo))
-        if not gain(best, todo):
-            continue
-        todo = {p for p in todo if not all(best[a] == x for a, x in p)}
-        cases.append({n: AXES[n][i] for n, i in zip(names, best, strict=True)})
-    return cases
+    def draw():
+        return {name: values[rng.integers(len(values))] for name, values in AXES.items()}
+
+    cases, todo = [PUBLISHED], all_pairs() - pairs(PUBLISHED)
+    for _ in range(200):
+        if not todo:
+            return cases
+        best = max(
+            filter(allowed, (draw() for _ in range(400))), key=lambda c: len(pairs(c) & todo)
+        )
+        todo -= pairs(best)
+        cases.append(best)
+    raise AssertionError(f"no allowed case has the pairs {todo}")
+
+
+def all_pairs():
+    """Pairs of values that some allowed case has."""
+    everything = set()
+    for (a, xs), (b, ys) in itertools.combinations(AXES.items(), 2):
+        for x, y in itertools.product(xs, ys):
+            if allowed({"score": None, "cohort": None} | {a: x, b: y}):
+                everything.add(((a, str(x)), (b, str(y))))
+    return everything
 
 
 CASES = pairwise()
@@ -91,17 +103,19 @@ def build_strategy(model, case):
         layers=model.layers,
         density=SCHEDULES[case["schedule"]](0.3),
         every=2,
-        **{k: case[k] for k in ("criterion", "sharing", "scope", "refill", "hold", "gradient")},
-        kinds=case["kinds"],
+        **dict(zip(("criterion", "gradient"), case["score"], strict=True)),
+        **{k: case[k] for k in ("sharing", "scope", "refill", "hold", "kinds")},
     )
 
 
-def check(model, strategy, data, loop, *, rounds, **options):
+def check(model, strategy, data, loop, *, rounds, compare_loss=True, **options):
     """Run both and compare state, masks and metrics."""
     state, metrics, _ = simulate(model, strategy, data, rounds=rounds, **options)
     expected = [loop.round() for _ in range(rounds)]
     assert_close(flat(state["average"]), flat(loop.average))
     for t, row in enumerate(expected):
+        if not compare_loss:
+            del row["loss_train"]
         for name, values in row.pop("layers").items():
             np.testing.assert_allclose(
                 metrics.layers[name][t], values, rtol=1e-8, atol=1e-9, err_msg=f"{name} {t}"
@@ -110,7 +124,7 @@ def check(model, strategy, data, loop, *, rounds, **options):
             np.testing.assert_allclose(
                 metrics.scalars[name][t], value, rtol=1e-9, atol=1e-9, err_msg=f"{name} {t}"
             )
-        assert set(row) == set(metrics.scalars)
+        assert set(row) | {"loss_train"} == set(metrics.scalars)
     assert bool(state["sparse"]) == bool(loop.masks)
     if loop.masks:
         receivers = loop.cohort(loop.t)
@@ -163,7 +177,8 @@ def test_another_optimizer():
 @pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(str(v) for v in c.values()))
 def test_transient_sparsity(case):
     data = world([9, 2, 6, 5])
-    sparsity = {**case, "density": 0.3, "every": 2}
+    criterion, gradient = case["score"]
+    sparsity = {**case, "criterion": criterion, "gradient": gradient, "density": 0.3, "every": 2}
     model = tiny_model()
     loop = Loop(
         reference_model(),
@@ -195,6 +210,79 @@ def test_transient_sparsity(case):
             assert_close(kept, own)
 
 
-def test_every_value_and_pair_occurs():
-    for name, values in AXES.items():
-        assert {str(c[name]) for c in CASES} == {str(v) for v in values}
+def test_every_pair_of_values_occurs():
+    assert set().union(*map(pairs, CASES)) >= all_pairs()
+    assert {(name, str(v)) for name, vs in AXES.items() for v in vs} == {
+        value for pair in all_pairs() for value in pair
+    }
+
+
+def proximal_momentum(mu, beta):
+    """A strategy that shapes the loss, the weights and the server's update."""
+
+    def loss(loss_fn, received):
+        start = received.variables.params
+
+        def proximal(params, norm, *batch):
+            value, norm = loss_fn(params, norm, *batch)
+            gap = jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), params, start))
+            return value + mu / 2 * sum(gap), norm
+
+        return proximal
+
+    def update(velocity, average, mean):
+        step = jax.tree.map(lambda v, w, m: beta * v + m - w, velocity, average.params, mean.params)
+        return mean._replace(params=jax.tree.map(jnp.add, average.params, step)), step
+
+    return fedavg()._replace(
+        init_server=lambda initial: jax.tree.map(jnp.zeros_like, initial.params),
+        loss=loss,
+        weight=lambda num_examples: jnp.ones_like(num_examples),
+        update=update,
+    )
+
+
+class ProximalMomentumLoop(Loop):
+    """The same by hand: the gradient of the proximal term, uniform weights, server momentum."""
+
+    def __init__(self, *arguments, mu, beta, **options):
+        super().__init__(*arguments, **options)
+        self.mu, self.beta = mu, beta
+        self.velocity = jax.tree.map(np.zeros_like, self.average.params)
+
+    def shape(self, gradient, params, start):
+        return jax.tree.map(lambda g, w, s: g + self.mu * (w - s), gradient, params, start)
+
+    def weight(self, client):
+        return 1
+
+    def update(self, average, mean):
+        move = zip(*map(jax.tree.leaves, (self.velocity, average.params, mean.params)), strict=True)
+        new = [self.beta * v + (m - w) for v, w, m in move]
+        self.velocity = jax.tree.unflatten(jax.tree.structure(self.velocity), new)
+        return mean._replace(params=jax.tree.map(np.add, average.params, self.velocity))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_strategy_that_uses_its_functions(wrapped):
+    data, model = world([9, 2, 6, 5]), tiny_model()
+    case = {**PUBLISHED, "density": 0.3, "every": 2, "criterion": "saliency", "gradient": "fresh"}
+    strategy = proximal_momentum(0.3, 0.5)
+    if wrapped:
+        strategy = transient_sparsity(
+            strategy, layers=model.layers, density=0.3, every=2, gradient="fresh"
+        )
+    loop = ProximalMomentumLoop(
+        reference_model(),
+        data,
+        jax.random.key(1),
+        mu=0.3,
+        beta=0.5,
+        rounds=4,
+        epochs=2,
+        batch_size=4,
+        learning_rate=0.1,
+        cohort=3,
+        sparsity=case if wrapped else None,
+    )
+    check(model, strategy, data, loop, rounds=3, total=4, cohort_size=3, compare_loss=False)

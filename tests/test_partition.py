@@ -179,7 +179,7 @@ class FixedMixes(np.random.Generator):
         super().__init__(np.random.PCG64(0))
         self.mixes = np.array(mixes, float)
 
-    def dirichlet(self, alpha, size=None):  # noqa: ARG002
+    def dirichlet(self, alpha, size=None):
         return self.mixes
 
 

@@ -150,10 +150,37 @@ def _with_holm(rows: list[Row]) -> list[Row]:
 
 def _values(study: StudyRecording, cell: int, arm: str) -> dict[int, dict[str, float]]:
     """Seed -> measure -> number."""
+    free = free_rounds(study, cell)
     return {
-        trial.seed: {name: measure(trial.recording) for name, measure in MEASURES.items()}
+        trial.seed: {
+            name: measure(_only(trial.recording, free)) for name, measure in MEASURES.items()
+        }
         for trial in trials_of(study, cell, arm)
     }
+
+
+def free_rounds(study: StudyRecording, cell: int) -> np.ndarray:
+    """Whether every arm of a cell began a round from an unmasked model, [T] bool.
+
+    A round that begins from a masked model moves its masked layers by construction, whatever its
+    clients learn; inertia is compared over the other rounds, the same ones in every arm.
+    """
+    runs = [run for arm in recordings_of(study, cell).values() for run in arm]
+    free = np.ones(max((len(r.scalars["density"]) for r in runs), default=0), bool)
+    for run in runs:
+        sparse = run.scalars["density"] < 1
+        free[1 : len(sparse)] &= ~sparse[:-1]
+    return free
+
+
+def _only(recording: Recording, free: np.ndarray) -> Recording:
+    """A recording whose inertia is NaN in the rounds that do not count."""
+    index, step = recording.scalars["inertia_index"], recording.layers["step"]
+    counts = free[: len(index)]
+    return recording._replace(
+        scalars={**recording.scalars, "inertia_index": np.where(counts, index, np.nan)},
+        layers={**recording.layers, "step": np.where(counts[:, None], step, np.nan)},
+    )
 
 
 def _step(recording: Recording, *, middle: bool) -> np.ndarray:

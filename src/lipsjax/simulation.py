@@ -88,7 +88,8 @@ def build(
       strategy: what clients and server exchange, with or without transient sparsity.
       training: the clients' optimizer, epochs and batch size.
       rounds: T, which the density schedule runs over.
-      data: shapes and sizes are read; other data of the same shapes may be passed to ``run``.
+      data: shapes and numbers of examples are read; other data of the same may be passed to
+        ``run``.
       cohort_size: C clients per round; None: all K.
       evaluate_every: rounds between measured rounds, counted from the first; the last is always
         measured; 0: nothing is measured.
@@ -121,10 +122,9 @@ def build(
       (2, 5)
     """
     mesh = client_mesh() if mesh is None else mesh
-    num_clients = data.num_clients
-    size = num_clients if cohort_size is None else cohort_size
+    size = data.num_clients if cohort_size is None else cohort_size
     _check_range("rounds", rounds, 1, None)
-    _check_range("cohort", size, 1, num_clients)
+    _check_range("cohort", size, 1, data.num_clients)
     _check_range("chunk", chunk, 1, None)
     _check_range("epochs", training.epochs, 1, None)
     _check_range("batch_size", training.batch_size, 1, None)
@@ -136,7 +136,7 @@ def build(
         model=model,
         strategy=strategy,
         training=training,
-        num_clients=num_clients,
+        num_clients=data.num_clients,
         cohort=size,
         devices=mesh.size,
         chunk=min(chunk, -(-size // mesh.size)),
@@ -145,56 +145,21 @@ def build(
         clients_on_global=clients_on_global,
     )
     initial = jax.eval_shape(model.init, jax.random.key(0))
+    jax.eval_shape(strategy.init_client, initial)  # refuses what the model has not
     schedule = _schedule(setup, initial, rounds, evaluate_every)
     _check_downlink(setup, data)
     replicated = NamedSharding(mesh, PartitionSpec())
-    over_clients = NamedSharding(mesh, PartitionSpec(AXIS))
-    shardings = _by_field(replicated, over_clients)
-    specs = _by_field(PartitionSpec(), PartitionSpec(AXIS))
-
-    @jax.jit
-    def start(key: Array) -> State:
-        average = model.init(derive(key, 0, SERVER, Purpose.INIT))
-        memory = strategy.init_client(average)
-        clients = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_clients, *x.shape)), memory)
-        bits = ()
-        if strategy.downlink is not None:
-            masked = tree.kernels(average.params, strategy.downlink.layers)
-            slots = setup.devices * setup.slots
-            bits = tuple(jnp.zeros((slots, math.ceil(w.size / 8)), jnp.uint8) for w in masked)
-        reference = jax.tree.map(jnp.zeros_like, tree.kernels(average.params, model.layers))
-        zero = jnp.zeros((), jnp.int32)
-        server = strategy.init_server(average)
-        return State(zero, average, server, clients, bits, zero.astype(bool), reference)
-
-    @functools.partial(jax.jit, static_argnames="count", donate_argnames="state")
-    def run(state: State, key: Array, data: ClientData, tables: Tables, count: int):
-        def rounds_of_one_device(state, key, data, tables):
-            def body(state, _):
-                return run_round(setup, key, data, tables, state)
-
-            return jax.lax.scan(body, state, length=count)
-
-        # without check_vma: code for one client stays free of device axes, and gradients with
-        # respect to replicated parameters stay local; tests count collectives and compare meshes
-        return jax.shard_map(
-            rounds_of_one_device,
-            mesh=mesh,
-            in_specs=(specs, PartitionSpec(), PartitionSpec(), PartitionSpec()),
-            out_specs=(
-                specs,
-                Metrics(*_METRIC_SPECS),
-            ),
-            check_vma=False,
-        )(state, key, data, tables)
+    shardings = _by_field(replicated, NamedSharding(mesh, PartitionSpec(AXIS)))
+    tables = jax.device_put(schedule.tables, replicated)
+    start = jax.jit(functools.partial(_initial_state, setup))
+    many_rounds = _many_rounds(setup, mesh)
+    compiled: dict[int, Callable] = {}
 
     def put(state: State) -> State:
         return State(*(jax.device_put(x, s) for x, s in zip(state, shardings, strict=True)))
 
-    compiled: dict[int, Callable] = {}
-
     def lower(state: State, key: Array, data: ClientData, count: int) -> jax.stages.Lowered:
-        return run.lower(state, key, data, tables, count)
+        return many_rounds.lower(state, key, data, tables, count)
 
     def compile_run(state: State, key: Array, data: ClientData, count: int) -> float:
         if count in compiled:
@@ -203,12 +168,10 @@ def build(
         compiled[count] = lower(state, key, data, count).compile()
         return time.perf_counter() - begin
 
-    def run_compiled(state: State, key: Array, data: ClientData, count: int):
+    def run(state: State, key: Array, data: ClientData, count: int):
         _check_range("rounds of a call", count, 1, rounds - int(state.round))
         compile_run(state, key, data, count)
         return compiled[count](state, key, data, tables)
-
-    tables = jax.device_put(schedule.tables, replicated)
 
     def to_host(state: State) -> PyTree:
         # padding of the slots depends on the devices, so it does not go into a checkpoint
@@ -222,7 +185,7 @@ def build(
 
     return Simulation(
         init=lambda key: put(start(key)),
-        run=run_compiled,
+        run=run,
         lower=lower,
         compile=compile_run,
         place=lambda data: jax.device_put(data, replicated),
@@ -232,6 +195,52 @@ def build(
         schedule=schedule,
         setup=setup,
     )
+
+
+def _initial_state(setup: Setup, key: Array) -> State:
+    """Return the state before the first round: initial weights, states, no masks on their way."""
+    strategy = setup.strategy
+    average = setup.model.init(derive(key, 0, SERVER, Purpose.INIT))
+    memory = strategy.init_client(average)
+    slots, bits = setup.devices * setup.slots, ()
+    if strategy.downlink is not None:
+        masked = tree.kernels(average.params, strategy.downlink.layers)
+        bits = tuple(jnp.zeros((slots, math.ceil(w.size / 8)), jnp.uint8) for w in masked)
+    return State(
+        round=jnp.zeros((), jnp.int32),
+        average=average,
+        server=strategy.init_server(average),
+        clients=jax.tree.map(lambda x: jnp.broadcast_to(x, (setup.num_clients, *x.shape)), memory),
+        bits=bits,
+        sparse=jnp.zeros((), bool),
+        reference=jax.tree.map(jnp.zeros_like, tree.kernels(average.params, setup.model.layers)),
+    )
+
+
+def _many_rounds(setup: Setup, mesh: Mesh):
+    """Return ``(state, key, data, tables, count) -> (state, metrics)``, jitted over the mesh."""
+    state_specs = _by_field(PartitionSpec(), PartitionSpec(AXIS))
+    metric_specs: Any = Metrics(*_METRIC_SPECS)
+
+    @functools.partial(jax.jit, static_argnames="count", donate_argnames="state")
+    def many_rounds(state: State, key: Array, data: ClientData, tables: Tables, count: int):
+        def of_one_device(state, key, data, tables):
+            def body(state, _):
+                return run_round(setup, key, data, tables, state)
+
+            return jax.lax.scan(body, state, length=count)
+
+        # without check_vma: code for one client stays free of device axes, and gradients with
+        # respect to replicated parameters stay local; tests count collectives and compare meshes
+        return jax.shard_map(
+            of_one_device,
+            mesh=mesh,
+            in_specs=(state_specs, PartitionSpec(), PartitionSpec(), PartitionSpec()),
+            out_specs=(state_specs, metric_specs),
+            check_vma=False,
+        )(state, key, data, tables)
+
+    return many_rounds
 
 
 _METRIC_SPECS: tuple[Any, ...] = (PartitionSpec(), PartitionSpec(), PartitionSpec(None, AXIS))

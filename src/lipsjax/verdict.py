@@ -55,7 +55,8 @@ _ACCURACY = {
     ),
     "Global accuracy": _Measure("global", "helps", "hurts", "accuracy", 100, 2, " points"),
 }
-_WINDOWS = {"whole run": "", "last 10% of rounds": "_end"}
+# rounds that begin from a masked model are left out of inertia: lipsjax.comparison.free_rounds
+_WINDOWS = {"whole run, unmasked rounds": "", "last 10%, unmasked rounds": "_end"}
 _SECONDS = _Measure("seconds", "longer run", "shorter run", "time per run", 1, 1, " s")
 _MOVES_LESS = "middle layers move less than stem and classifier"
 _MOVES_MORE = "middle layers move more than stem and classifier"

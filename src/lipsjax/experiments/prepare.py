@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +34,9 @@ from lipsjax.strategies import Strategy, fedavg, keep_local
 from lipsjax.types import Model, PyTree
 
 PACKAGES = ("lipsjax", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+STRATEGIES: dict[str, Callable[[], Strategy]] = {"fedavg": fedavg}
 
 
 class Prepared(NamedTuple):
@@ -255,7 +258,7 @@ def _build(
 
 def build_strategy(config: Config, model: Model) -> Strategy:
     """Build the strategy that a config describes, wrapped if it has a ``sparsity``."""
-    strategy = fedavg()
+    strategy = STRATEGIES[config.strategy.name]()
     if config.strategy.norm != "global":
         with_biases = config.strategy.norm == "local_with_biases"
         strategy = keep_local(

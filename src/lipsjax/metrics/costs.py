@@ -9,6 +9,9 @@ Two ways of counting, because it matters who knows the masks (``docs/design.md``
   mask, so scores that need a client's gradient go up first. ``fresh`` gradients are taken at the
   average, which must then have been sent: nothing is saved either.
 
+Both count every receiver of a sparse round alike; with ``stored`` gradients a client that never
+trained has none to send and receives the average, so *server masks* is then a bound.
+
 Uplink is always dense: zeroed weights have grown back before anything is sent.
 """
 

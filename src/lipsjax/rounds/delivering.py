@@ -112,7 +112,7 @@ def _fresh_gradient(setup: Setup, data: ClientData, client, variables, server, m
         data.train_index[client],
         data.train_mask[client],
         batch_size=setup.training.batch_size,
-        loss_fn=model_loss(setup.model),
+        loss_fn=setup.strategy.loss(model_loss(setup.model), received),
     )
     assert setup.strategy.downlink is not None
     return tree.kernels(gradient, setup.strategy.downlink.layers)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from lipsjax import tree
 from lipsjax.clients import ClientData
@@ -80,16 +81,19 @@ def train_cohort(
             gradient_layers=strategy.gradient_layers,
         )
         message, memory = strategy.send(received, result)
+        # the last step may diverge after the last loss; the host looks for it in the loss
+        ends_finite = jnp.isfinite(optax.tree.norm(result.variables.params))
+        loss = jnp.where(ends_finite, result.loss, jnp.nan)
         count = jnp.sum(data.train_mask[client], dtype=jnp.int32)
         weight = jnp.asarray(strategy.weight(count), result.loss.dtype)
         totals = Totals(
             message=tree.scale(weight, message),
             weight=weight,
-            loss=result.loss,
+            loss=loss,
             examples=result.examples.astype(result.loss.dtype),
             measured=where_measured(setup, measured, measure, client, start, result, weight),
         )
-        return totals, Trained(memory, result.last_gradient, result.loss)
+        return totals, Trained(memory, result.last_gradient, loss)
 
     def share(chunk):
         ids, present, bits = chunk

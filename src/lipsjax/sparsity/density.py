@@ -74,7 +74,7 @@ def density_table(schedule: Schedule, *, every: int, rounds: int) -> np.ndarray:
       [T] float64; 1 is dense.
 
     Raises:
-      ValueError: if every < 1.
+      ValueError: if every < 1, or the schedule leaves (0, 1].
 
     Example:
       >>> density_table(linear(0.5), every=2, rounds=4).tolist()
@@ -82,7 +82,9 @@ def density_table(schedule: Schedule, *, every: int, rounds: int) -> np.ndarray:
     """
     if every < 1:
         raise ValueError(f"every must be at least 1, not {every}")
-    return np.array([schedule(i / rounds) if i % every == 0 else 1.0 for i in range(rounds)])
+    return np.array(
+        [check_density(schedule(i / rounds)) if i % every == 0 else 1.0 for i in range(rounds)]
+    )
 
 
 def erk(density: float, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:

@@ -56,9 +56,10 @@ def transient_sparsity(
       hold: the first ``hold`` local steps end with masked weights set back and their momentum
         zero; 0: nothing holds the mask.
       gradient: "last_local" (of the last mini-batch of the round; needs [C, masked weights]
-        values until the average exists, and full participation), "stored" (the same, kept by
-        every client between its rounds: [K, masked weights] values; one that never trained
-        receives w) or "fresh" (of the received average over all the client's examples).
+        values until the average exists, and full participation), "fresh" (of the received
+        average, over all the client's examples) or "stored" (as last_local, kept by every client
+        between its rounds: [K, masked weights] values; one that never trained receives w, or,
+        where masks are shared, the common mask, to which it adds zeros).
       kinds: kinds of middle layers that are masked.
 
     Returns:

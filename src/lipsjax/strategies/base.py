@@ -116,16 +116,19 @@ def keep_local(strategy: Strategy, is_personal: Callable[[str], bool]) -> Strate
       A strategy whose client state holds the personal leaves, [K, ...] each.
 
     Raises:
-      ValueError: at ``init_client``, if no leaf is personal.
+      ValueError: if the strategy has transient sparsity already, which goes around; and, when a
+        simulation is built, if no leaf is personal.
 
     References:
       With normalisation as the personal part, FedBN: Li et al., arXiv 2102.07623.
     """
+    if strategy.downlink is not None:
+        raise ValueError("keep_local goes inside transient_sparsity, not around it")
 
     def init_client(initial):
         leaves = tree.pick(initial, is_personal)
         if not leaves:
-            raise ValueError("norm='local' keeps nothing: the model has no normalisation")
+            raise ValueError("keep_local keeps nothing: no leaf of the model is personal")
         return leaves, strategy.init_client(initial)
 
     def inner(received):

@@ -1,0 +1,130 @@
+"""Seconds a round, and what a transient-sparse round costs beside a dense one.
+
+python benchmarks/rounds.py --json rounds.json
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+import tyro
+from measure import Case, Figure, interleave, ratio, report, start_jax
+from workloads import WORKLOADS, Workload, make_data, make_simulation
+
+from lipsjax.simulation import Simulation
+from lipsjax.sparsity import transient_sparsity
+
+SPARSE, DENSE, ROUNDS = 1, 3, 4
+"""A round after and before a sparse broadcast, one with neither, and T."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is timed."""
+
+    workloads: tuple[Literal["w1", "w2", "w3"], ...] = ("w1", "w2", "w3")
+    """Which workloads; the two ratios belong to w2."""
+    pairs: Annotated[int, tyro.conf.arg(metavar="N")] = 15
+    """Interleaved repeats behind each ratio."""
+    repeats: int = 5
+    """Timed rounds behind each time of w1 and w3."""
+    chunk: int = 1
+    """Clients trained at once on each device, as one vmap."""
+    devices: int | None = None
+    """CPU devices; one per core by default."""
+    json: Path | None = None
+    """Write the figures here."""
+
+
+def half_sparse(strategy, model):
+    """Wrap a strategy in LIPS: broadcasts of the first half of the rounds are sparse, then none."""
+    return transient_sparsity(
+        strategy,
+        layers=model.layers,
+        density=lambda progress: 0.5 if progress < 0.5 else 1.0,
+        every=1,
+    )
+
+
+def prepared(simulation: Simulation, data, key):
+    """Compile one round; return seconds, the data on devices, and the state before round 0."""
+    placed, state = simulation.place(data), simulation.init(key)
+    seconds = simulation.compile(state, key, placed, 1)
+    return seconds, placed, state
+
+
+def one_round(simulation: Simulation, key, placed, host) -> Case:
+    """Time one round from a state on the host, the same every time: ``run`` donates its state."""
+    return Case(
+        run=lambda state: simulation.run(state, key, placed, 1),
+        prepare=lambda: simulation.from_host(host),
+    )
+
+
+def time_dense(workload: Workload, options: Options) -> list[Figure]:
+    """Compile a dense round and time it."""
+    key, data = jax.random.key(0), make_data(workload)
+    simulation = make_simulation(workload, data, chunk=options.chunk)
+    seconds, placed, state = prepared(simulation, data, key)
+    case = one_round(simulation, key, placed, simulation.to_host(state))
+    times = interleave({"round": case}, options.repeats)["round"]
+    return [
+        Figure(f"{workload.name}_compile", "s", [seconds]),
+        Figure(f"{workload.name}_round", "s", times),
+        Figure(f"{workload.name}_rate", "GFLOP/s", [workload.round_flops / t / 1e9 for t in times]),
+    ]
+
+
+def time_lips(workload: Workload, options: Options) -> list[Figure]:
+    """Time a sparse and a dense round of one compiled LIPS program, and one of FedAvg, in turn.
+
+    The sparse round starts from masked models and ends with the choice of the next masks. All
+    three have the same average; the dense ones have the same batches too.
+    """
+    key, data = jax.random.key(0), make_data(workload)
+    lips = make_simulation(workload, data, wrap=half_sparse, rounds=ROUNDS, chunk=options.chunk)
+    fedavg = make_simulation(workload, data, rounds=ROUNDS, chunk=options.chunk)
+    lips_seconds, placed, state = prepared(lips, data, key)
+    seconds, _, plain = prepared(fedavg, data, key)
+    state, _ = lips.run(state, key, placed, 1)
+    assert int(state.round) == SPARSE, "round 0 is done"
+    assert bool(state.sparse), "masks are on their way"
+    sparse = lips.to_host(state)
+    there, dense_broadcast = jnp.asarray(DENSE, jnp.int32), jnp.zeros((), bool)
+    plain = plain._replace(average=state.average, round=there)
+    cases = {
+        "fedavg": one_round(fedavg, key, placed, fedavg.to_host(plain)),
+        "dense": one_round(
+            lips, key, placed, {**sparse, "round": there, "sparse": dense_broadcast}
+        ),
+        "sparse": one_round(lips, key, placed, sparse),
+    }
+    times = interleave(cases, options.pairs)
+    rate = [workload.round_flops / t / 1e9 for t in times["fedavg"]]
+    return [
+        Figure(f"{workload.name}_compile", "s", [seconds]),
+        Figure(f"{workload.name}_compile_lips", "s", [lips_seconds]),
+        Figure(f"{workload.name}_round", "s", times["fedavg"]),
+        Figure(f"{workload.name}_rate", "GFLOP/s", rate),
+        Figure(f"{workload.name}_round_lips_dense", "s", times["dense"]),
+        Figure(f"{workload.name}_round_lips_sparse", "s", times["sparse"]),
+        ratio(f"{workload.name}_sparse_over_dense", times["sparse"], times["dense"]),
+        ratio(f"{workload.name}_lips_dense_over_fedavg", times["dense"], times["fedavg"]),
+    ]
+
+
+def main(options: Options) -> None:
+    """Time what was asked for and report it."""
+    devices = start_jax(options.devices)
+    figures = []
+    for name in options.workloads:
+        measure = time_lips if name == "w2" else time_dense
+        figures += measure(WORKLOADS[name], options)
+    title = f"rounds: {devices} CPU devices, chunk {options.chunk}"
+    report(title, figures, options.json)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
