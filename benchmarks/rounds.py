@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import tyro
 from measure import Case, Figure, interleave, ratio, report, start_jax
 from workloads import WORKLOADS, Workload, make_data, make_simulation
@@ -92,13 +92,12 @@ def time_lips(workload: Workload, options: Options) -> list[Figure]:
     assert int(state.round) == SPARSE, "round 0 is done"
     assert bool(state.sparse), "masks are on their way"
     sparse = lips.to_host(state)
-    there, dense_broadcast = jnp.asarray(DENSE, jnp.int32), jnp.zeros((), bool)
-    plain = plain._replace(average=state.average, round=there)
+    there = {"round": np.asarray(DENSE, np.int32)}
+    dense = {**sparse, **there, "sparse": np.zeros((), bool)}
+    plain = {**fedavg.to_host(plain), **there, "average": sparse["average"]}
     cases = {
-        "fedavg": one_round(fedavg, key, placed, fedavg.to_host(plain)),
-        "dense": one_round(
-            lips, key, placed, {**sparse, "round": there, "sparse": dense_broadcast}
-        ),
+        "fedavg": one_round(fedavg, key, placed, plain),
+        "dense": one_round(lips, key, placed, dense),
         "sparse": one_round(lips, key, placed, sparse),
     }
     times = interleave(cases, options.pairs)
