@@ -487,7 +487,7 @@ def test_process_of_its_own_refuses_before_it_imports_jax(tmp_path):
 
 def test_loss_that_is_not_finite(tmp_path):
     ended = commands.run(tmp_path, "--local.learning-rate", "1e30")
-    refusal(ended, "not finite in round 1", "clients 0, 1, 2", "learning_rate")
+    refusal(ended, "not finite in round 0", "clients 0, 1, 2", "learning_rate")
     assert not (commands.run_dir(tmp_path) / "metrics.jsonl").exists()
 
 
@@ -495,7 +495,7 @@ def test_sweep_with_an_arm_that_diverges(tmp_path):
     path, out = tmp_path / "study.toml", tmp_path / "out"
     path.write_text("seeds = 1\n[arms.dense]\n[arms.wild.local]\nlearning_rate = 1e30\n")
     ended = commands.call("sweep", str(path), *commands.TINY, "--out", str(out))
-    refusal(ended, "1 of 2 runs diverged", "wild, seed 0", "round 1, clients 0, 1, 2")
+    refusal(ended, "1 of 2 runs diverged", "wild, seed 0", "round 0, clients 0, 1, 2")
     assert (out / "report.html").exists()
     assert "Not finished: 1 of wild." in ended.out
 
