@@ -61,7 +61,7 @@ def prepare(config: Config, execution: Execution, plan: dict[str, Any] | None = 
 
     Returns:
       A :class:`Prepared` run. Runs that differ in the seed alone share one simulation, and so
-      its compiled program.
+      its compiled program, unless clients overlap: then the pool's size differs by seed.
 
     Raises:
       ValueError: for anything in the config that cannot be run.
