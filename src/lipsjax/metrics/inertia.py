@@ -146,5 +146,4 @@ def inertia_index(steps: Array, layers: tuple[Layer, ...]) -> Array:
       () no unit.
     """
     middle = jnp.array([layer.role == "middle" for layer in layers])
-    mean = lambda where: jnp.sum(jnp.where(where, steps, 0)) / jnp.sum(where).astype(steps.dtype)  # noqa: E731
-    return 1 - mean(middle) / mean(~middle)
+    return 1 - jnp.mean(steps, where=middle) / jnp.mean(steps, where=~middle)
