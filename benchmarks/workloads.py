@@ -18,6 +18,7 @@ from lipsjax.clients import ClientData
 from lipsjax.datasets import Dataset, Examples
 from lipsjax.local import LocalTraining
 from lipsjax.models.convolution import CONVOLUTIONS
+from lipsjax.models.layers import Dense
 from lipsjax.models.pooling import max_pool
 from lipsjax.partition import Partition
 from lipsjax.simulation import Simulation
@@ -71,8 +72,8 @@ class WideCNN(nn.Module):
         for name, features in (("conv1", 32), ("conv2", 64)):
             x = nn.relu(_conv3x3(self, features, "VALID", name)(x))
         x = max_pool(x, (2, 2), (2, 2)).reshape(len(x), -1)
-        x = nn.relu(nn.Dense(128, param_dtype=self.param_dtype, name="dense1")(x))
-        return nn.Dense(CLASSES, param_dtype=self.param_dtype, name="dense2")(x)
+        x = nn.relu(Dense(128, param_dtype=self.param_dtype, name="dense1")(x))
+        return Dense(CLASSES, param_dtype=self.param_dtype, name="dense2")(x)
 
     def layers(self) -> tuple[Layer, ...]:
         """Declare the layers in order."""
@@ -98,7 +99,7 @@ class SmallCNN(nn.Module):
             x = nn.relu(_conv3x3(self, features, "SAME", name)(x))
             if name == "conv2":
                 x = max_pool(x, (2, 2), (2, 2))
-        return nn.Dense(CLASSES, param_dtype=self.param_dtype, name="dense")(x.mean((1, 2)))
+        return Dense(CLASSES, param_dtype=self.param_dtype, name="dense")(x.mean((1, 2)))
 
     def layers(self) -> tuple[Layer, ...]:
         """Declare the layers in order."""

@@ -159,6 +159,17 @@ def test_batch_norm_is_flax_without_the_padding():
     )
 
 
+def test_dense_is_flax_and_its_gradient():
+    x = np.random.default_rng(0).normal(size=(4, 6))
+
+    def loss(variables, x, layer):
+        return jnp.sum(jnp.tanh(layer(3, param_dtype=jnp.float64).apply(variables, x)))
+
+    variables = nn.Dense(3, param_dtype=jnp.float64).init(jax.random.key(0), x)
+    ours, flax = (jax.grad(loss, (0, 1))(variables, x, layer) for layer in (layers.Dense, nn.Dense))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), ours, flax)
+
+
 def test_integer_images_are_scaled():
     model = models.build("cnn", num_classes=3, image_shape=(8, 8, 1), width=2)
     variables = model.init(jax.random.key(0))

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lipsjax.models.layers import Norm, he_normal_fan_out
+from lipsjax.models.layers import Dense, Norm, he_normal_fan_out
 from lipsjax.models.pooling import max_pool
 from lipsjax.types import Array, Layer
 
@@ -47,7 +47,7 @@ class CNN(nn.Module):
             if name in ("stem", "conv2"):
                 x = max_pool(x, (2, 2), (2, 2))
         x = x.mean(axis=(1, 2))
-        return nn.Dense(self.num_classes, param_dtype=self.param_dtype, name="classifier")(x)
+        return Dense(self.num_classes, param_dtype=self.param_dtype, name="classifier")(x)
 
     def layers(self) -> tuple[Layer, ...]:
         """Declare the layers in order."""

@@ -91,27 +91,37 @@ def _unpatch(d, shape, window, strides, pads):
 
 
 def _direct(x_shape, k_shape, strides, pads):
-    """Stride 1: two forward convolutions, and the kernel's gradient as one product.
+    """Stride 1: a forward convolution, and the kernel's gradient as one product.
 
-    The product is of W-shifts of x with H-shifts of dy: kw + kh copies instead of kh * kw.
+    The product is of W-shifts of x with H-shifts of dy: kw + kh copies instead of kh * kw. Where
+    nothing is padded, the H-shifts give the input's gradient too, as a second product.
     """
     _, h, _, c = x_shape
     kh, kw, _, o = k_shape
+    valid = pads == ((0, 0), (0, 0))
 
     def forward(x, kernel):
-        return _conv(x, kernel, strides, pads), x
+        if not valid:
+            return _conv(x, kernel, strides, pads), x
+        # one row too many: XLA has a slower kernel for convolutions without padding
+        return _conv(x, kernel, strides, ((0, 1), (0, 0)))[:, : h - kh + 1], x
+
+    def h_shifts(dy):
+        edge = (kh - 1 - pads[0][0], kh - 1 - pads[0][1])
+        return _fence(_taps(_fence(jnp.pad(dy, ((0, 0), edge, (0, 0), (0, 0)))), 1, kh, 1, h))
 
     def grad_x(kernel, dy):
-        flipped = _fence(kernel[::-1, ::-1].transpose(0, 1, 3, 2))
-        edges = [(k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip((kh, kw), pads, strict=True)]
-        return _conv(dy, flipped, (1, 1), edges)
+        if not valid:
+            flipped = _fence(kernel[::-1, ::-1].transpose(0, 1, 3, 2))
+            edges = [(k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip((kh, kw), pads, strict=True)]
+            return _conv(dy, flipped, (1, 1), edges)
+        matrix = _fence(kernel[::-1].transpose(0, 3, 1, 2).reshape(kh * o, kw * c))
+        return _unpatch(_fence(h_shifts(dy) @ matrix), x_shape, (1, kw), (1, 1), pads)
 
     def grad_kernel(x, dy):
         ow = dy.shape[2]
         xs = _fence(_taps(_fence(jnp.pad(x, ((0, 0), (0, 0), pads[1], (0, 0)))), 2, kw, 1, ow))
-        edge = (kh - 1 - pads[0][0], kh - 1 - pads[0][1])
-        dys = _fence(_taps(_fence(jnp.pad(dy, ((0, 0), edge, (0, 0), (0, 0)))), 1, kh, 1, h))
-        return _outer(xs, dys).reshape(kw, c, kh, o)[:, :, ::-1].transpose(2, 0, 1, 3)
+        return _outer(xs, h_shifts(dy)).reshape(kw, c, kh, o)[:, :, ::-1].transpose(2, 0, 1, 3)
 
     return forward, grad_x, grad_kernel
 

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lipsjax.models.layers import Norm, he_normal_fan_out
+from lipsjax.models.layers import Dense, Norm, he_normal_fan_out
 from lipsjax.models.pooling import max_pool
 from lipsjax.types import Array, Layer
 
@@ -63,7 +63,7 @@ class ResNet(nn.Module):
                 x = norm(f"norm_{block}_shortcut", x)
             x = nn.relu(x + y)
         x = x.mean(axis=(1, 2))
-        return nn.Dense(self.num_classes, param_dtype=self.param_dtype, name="classifier")(x)
+        return Dense(self.num_classes, param_dtype=self.param_dtype, name="classifier")(x)
 
     def layers(self) -> tuple[Layer, ...]:
         """Declare the layers in order."""
