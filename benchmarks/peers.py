@@ -93,14 +93,14 @@ def make_peers(workload: Workload, options: Options, dtype: Any) -> Peers:
     key, data = jax.random.key(0), make_data(workload)
     simulation = make_simulation(workload, data, chunk=options.chunk, dtype=dtype)
     placed = simulation.place(data)
-    host = simulation.to_host(simulation.init(key))
+    host = simulation.to_host(simulation.init(key), key)
     batches = round_batches(workload, data, key, simulation.cohort(key, 0))
     loop = torch_loop.make_round(workload, torch_loop.to_torch(host["average"]), batches)
     cases = {
         "torch": Case(lambda _: loop()),
         "lipsjax": Case(
             lambda state: simulation.run(state, key, placed, 1)[0],
-            lambda: simulation.from_host(host),
+            lambda: simulation.from_host(host, key),
         ),
     }
     ours = torch_loop.to_torch(once(cases["lipsjax"])[1].average)

@@ -59,7 +59,7 @@ def one_round(simulation: Simulation, key, placed, host) -> Case:
     """Time one round from a state on the host, the same every time: ``run`` donates its state."""
     return Case(
         run=lambda state: simulation.run(state, key, placed, 1),
-        prepare=lambda: simulation.from_host(host),
+        prepare=lambda: simulation.from_host(host, key),
     )
 
 
@@ -68,7 +68,7 @@ def time_dense(workload: Workload, options: Options) -> list[Figure]:
     key, data = jax.random.key(0), make_data(workload)
     simulation = make_simulation(workload, data, chunk=options.chunk)
     seconds, placed, state = prepared(simulation, data, key)
-    case = one_round(simulation, key, placed, simulation.to_host(state))
+    case = one_round(simulation, key, placed, simulation.to_host(state, key))
     times = interleave({"round": case}, options.repeats)["round"]
     return [
         Figure(f"{workload.name}_compile", "s", [seconds]),
@@ -91,10 +91,10 @@ def time_lips(workload: Workload, options: Options) -> list[Figure]:
     state, _ = lips.run(state, key, placed, 1)
     assert int(state.round) == SPARSE, "round 0 is done"
     assert bool(state.sparse), "masks are on their way"
-    sparse = lips.to_host(state)
+    sparse = lips.to_host(state, key)
     there = {"round": np.asarray(DENSE, np.int32)}
     dense = {**sparse, **there, "sparse": np.zeros((), bool)}
-    plain = {**fedavg.to_host(plain), **there, "average": sparse["average"]}
+    plain = {**fedavg.to_host(plain, key), **there, "average": sparse["average"]}
     cases = {
         "fedavg": one_round(fedavg, key, placed, plain),
         "dense": one_round(lips, key, placed, dense),

@@ -80,7 +80,7 @@ def test_one_client_with_all_data_is_plain_sgd():
     data, model = world([12]), tiny_model(norm="group")
     training = LocalTraining(optax.sgd(0.1), 1, 12)
     state, _, sim = simulate(model, fedavg(), data, rounds=2, training=training, chunk=1)
-    params = sim.to_host(sim.init(jax.random.key(1)))["average"].params
+    params = sim.to_host(sim.init(jax.random.key(1)), jax.random.key(1))["average"].params
     images, labels = data.train.images[data.train_index[0]], data.train.labels[data.train_index[0]]
 
     def loss(params):
@@ -97,7 +97,7 @@ def test_zero_learning_rate_changes_nothing():
     training = LocalTraining(optax.sgd(0.0, momentum=0.9), 2, 4)
     model = tiny_model(norm="group")
     state, metrics, sim = simulate(model, fedavg(), world(SIZES), rounds=2, training=training)
-    start = sim.to_host(sim.init(jax.random.key(1)))
+    start = sim.to_host(sim.init(jax.random.key(1)), jax.random.key(1))
     assert_close(state["average"].params, start["average"].params, 1e-12)
     assert np.abs(metrics.layers["step"]).max() < 1e-12
 
@@ -130,11 +130,11 @@ def test_one_float32_round():
     ]
     key = jax.random.key(0)
     state, _ = sims[0].run(sims[0].init(key), key, sims[0].place(data), 1)
-    host = sims[0].to_host(state)
+    host = sims[0].to_host(state, key)
     results = []
     for sim in sims:
-        after, _ = sim.run(sim.from_host(host), key, sim.place(data), 1)
-        results.append(sim.to_host(after)["average"])
+        after, _ = sim.run(sim.from_host(host, key), key, sim.place(data), 1)
+        results.append(sim.to_host(after, key)["average"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)
 
 
@@ -150,9 +150,9 @@ def test_rounds_in_one_call_or_in_several():
     key = jax.random.key(1)
     place, parts, now = sim.place(data), [], sim.init(key)
     for _ in range(4):
-        now, part = sim.run(sim.from_host(sim.to_host(now)), key, place, 1)
+        now, part = sim.run(sim.from_host(sim.to_host(now, key), key), key, place, 1)
         parts.append(jax.tree.map(np.asarray, part))
-    assert_close(sim.to_host(now), state)
+    assert_close(sim.to_host(now, key), state)
     assert_close(jax.tree.map(lambda *xs: np.concatenate(xs), *parts), metrics)
 
 

@@ -58,7 +58,7 @@ def tiny_model(**options):
     return models.from_flax(TinyNet(**options), SHAPE)
 
 
-def world(sizes, *, test=6, seed=0, alpha=0.5, global_examples=12):
+def world(sizes, *, test=6, seed=0, alpha=0.5, global_examples=12, **share):
     """Clients with these numbers of examples of a synthetic set of 4 classes."""
     rng = np.random.default_rng(seed)
     sizes = np.asarray(sizes)
@@ -66,7 +66,7 @@ def world(sizes, *, test=6, seed=0, alpha=0.5, global_examples=12):
     parts = partition.dirichlet(
         dataset, alpha=alpha, train_sizes=sizes, test_sizes=np.full(len(sizes), test), rng=rng
     )
-    return clients.stack(dataset, parts, global_examples=global_examples, rng=rng)
+    return clients.stack(dataset, parts, global_examples=global_examples, rng=rng, **share)
 
 
 def simulate(model, strategy, data, *, rounds, devices=1, seed=1, total=None, **options):
@@ -83,7 +83,7 @@ def simulate(model, strategy, data, *, rounds, devices=1, seed=1, total=None, **
     )
     key = jax.random.key(seed)
     state, metrics = sim.run(sim.init(key), key, sim.place(data), rounds)
-    return sim.to_host(state), jax.tree.map(np.asarray, metrics), sim
+    return sim.to_host(state, key), jax.tree.map(np.asarray, metrics), sim
 
 
 def assert_close(a, b, tolerance=1e-9):

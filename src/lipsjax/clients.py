@@ -21,8 +21,8 @@ from lipsjax.partition import Partition
 class ClientData(NamedTuple):
     """What all clients hold: np.ndarray on the host, jax.Array once on devices."""
 
-    train: Examples  # [M, ...], the training examples that some client holds
-    train_index: Any  # [K, n] int32, positions in train; padding repeats position 0
+    train: Examples  # [M, ...], the training examples that some client of this process holds
+    train_index: Any  # [K, n] int32, positions in train; 0 for padding, and for others' clients
     train_mask: Any  # [K, n] bool, True for real examples; these come first
     test: Examples  # [T, ...], the whole test split
     test_index: Any  # [K, m] int32, positions in test; padding repeats position 0
@@ -46,8 +46,14 @@ def stack(
     *,
     global_examples: int | None,
     rng: np.random.Generator,
+    processes: int = 1,
+    process: int = 0,
 ) -> ClientData:
     """Stacks the clients of a partition.
+
+    Of several processes each holds the training examples of its own clients alone, a block of
+    ceil(K / processes); the pools are padded to the largest, so that shapes agree. Masks and test
+    sets are the same everywhere.
 
     Args:
       dataset: the data set that was shared out.
@@ -55,6 +61,8 @@ def stack(
       global_examples: the global test set is a draw of this many test examples without
         replacement, or all of them where there are fewer; None for all.
       rng: draws the global test set; it is advanced only if a draw is needed.
+      processes: among which the clients are shared out.
+      process: which of them this is.
 
     Returns:
       Arrays with a leading client axis, the pool of training examples in the data
@@ -87,8 +95,17 @@ def stack(
             f"the partition has {len(partition.train)} clients to train and "
             f"{len(partition.test)} to test; both must agree"
         )
-    used = np.unique(np.concatenate(partition.train))
-    train_index, train_mask = _pad([np.searchsorted(used, held) for held in partition.train])
+    clients = len(partition.train)
+    blocks = [own_clients(clients, processes, each) for each in range(processes)]
+    pools = [np.unique(np.concatenate([partition.train[k] for k in ids])) for ids in blocks if ids]
+    used = pools[process] if process < len(pools) else pools[0][:1]
+    train_index, train_mask = _pad(
+        [
+            np.searchsorted(used, held) if k in blocks[process] else np.zeros(len(held), np.int64)
+            for k, held in enumerate(partition.train)
+        ]
+    )
+    used = np.pad(used, (0, max(map(len, pools)) - len(used)), mode="edge")
     test_index, test_mask = _pad(partition.test)
     if global_examples is None or global_examples >= num_test:
         global_index = np.arange(num_test)
@@ -103,6 +120,16 @@ def stack(
         test_mask=test_mask,
         global_index=global_index.astype(np.int32),
     )
+
+
+def own_clients(clients: int, processes: int, process: int) -> range:
+    """Return the ids of the clients whose examples a process holds.
+
+    >>> [list(own_clients(5, 2, process)) for process in (0, 1)]
+    [[0, 1, 2], [3, 4]]
+    """
+    block = -(-clients // processes)
+    return range(min(process * block, clients), min((process + 1) * block, clients))
 
 
 def _check_positions(split: str, clients: Sequence[np.ndarray], size: int) -> None:

@@ -14,13 +14,14 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lipsjax import tree
 from lipsjax.clients import ClientData
 from lipsjax.keys import SERVER, Purpose, derive
 from lipsjax.local import LocalTraining
-from lipsjax.rounds import AXIS, Metrics, Setup, State, Tables, cohort, run_round
+from lipsjax.rounds import AXIS, Metrics, Setup, State, Tables, cohort, places, run_round
 from lipsjax.strategies.base import Strategy
 from lipsjax.types import Array, Model, PyTree
 
@@ -44,28 +45,38 @@ class Simulation(NamedTuple):
     compile: Callable[[State, Array, ClientData, int], float]
     """Compile ``run`` for arguments like these; return the seconds it took, 0 if it was done."""
     place: Callable[[ClientData], ClientData]
-    """Put the clients' examples on the devices."""
+    """Copy the examples of this process's clients to each of its devices: [devices, ...] each."""
     cohort: Callable[[Array, int], np.ndarray]
     """(key, round) -> ids of the clients that take part, [C]."""
-    to_host: Callable[[State], PyTree]
-    """State -> what a checkpoint holds; the same for any number of devices and any chunk."""
-    from_host: Callable[[PyTree], State]
+    to_host: Callable[[State, Array], PyTree]
+    """(state, key) -> what a checkpoint holds; the same for any devices, processes and chunk."""
+    from_host: Callable[[PyTree, Array], State]
     """Undo ``to_host`` on this simulation's devices."""
     schedule: Schedule
     setup: Setup
 
 
 def client_mesh(devices: int | None = None) -> Mesh:
-    """Return a mesh of one axis, ``clients``, over the first devices, or all.
+    """Return a mesh of one axis, ``clients``, over devices, as many of each process.
+
+    Args:
+      devices: how many in all; None: every one.
 
     Raises:
-      ValueError: if there are fewer devices.
+      ValueError: if there are fewer devices, or no equal share for every process.
     """
-    present = jax.devices()
+    present, processes = jax.devices(), jax.process_count()
     count = len(present) if devices is None else devices
     if not 1 <= count <= len(present):
         raise ValueError(f"devices must be in 1..{len(present)} here, not {devices}")
-    return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=present[:count])
+    if count % processes:
+        raise ValueError(
+            f"devices must be a multiple of {processes}, the number of processes, not {count}"
+        )
+    of_each = [[d for d in present if d.process_index == p] for p in range(processes)]
+    chosen = [d for each in of_each for d in each[: count // processes]]
+    # in this order: devices of one process lie together, as rounds.places has them
+    return Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def build(
@@ -132,6 +143,7 @@ def build(
     chex.assert_rank(data.train.images, 4)
     chex.assert_equal_shape([data.train_index, data.train_mask])
     chex.assert_equal_shape([data.test_index, data.test_mask])
+    processes = len({device.process_index for device in mesh.devices.flat})
     setup = Setup(
         model=model,
         strategy=strategy,
@@ -139,7 +151,8 @@ def build(
         num_clients=data.num_clients,
         cohort=size,
         devices=mesh.size,
-        chunk=min(chunk, -(-size // mesh.size)),
+        processes=processes,
+        chunk=min(chunk, -(-min(size, -(-data.num_clients // processes)) * processes // mesh.size)),
         ragged=_is_ragged(data, training.batch_size),
         measures=evaluate_every > 0,
         clients_on_global=clients_on_global,
@@ -148,18 +161,30 @@ def build(
     jax.eval_shape(strategy.init_client, initial)  # refuses what the model has not
     schedule = _schedule(setup, initial, rounds, evaluate_every)
     _check_downlink(setup, data)
-    replicated = NamedSharding(mesh, PartitionSpec())
-    shardings = _by_field(replicated, NamedSharding(mesh, PartitionSpec(AXIS)))
-    tables = jax.device_put(schedule.tables, replicated)
-    start = jax.jit(functools.partial(_initial_state, setup))
+    shared, replicated = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((AXIS,), ()))
+    shardings = _by_field(replicated, shared)
+    tables = schedule.tables
+    start = jax.jit(functools.partial(_initial_state, setup), out_shardings=shardings)
     many_rounds = _many_rounds(setup, mesh)
     compiled: dict[int, Callable] = {}
 
-    def put(state: State) -> State:
-        return State(*(jax.device_put(x, s) for x, s in zip(state, shardings, strict=True)))
+    def place(data: ClientData) -> ClientData:
+        def copy_to_each(x):
+            return jax.make_array_from_callback(
+                (mesh.size, *x.shape), shared, lambda _: x[np.newaxis]
+            )
+
+        return jax.tree.map(copy_to_each, jax.tree.map(np.asarray, data))
+
+    def known(key: Array) -> Array:
+        """Return a key that the devices of all processes know."""
+        if processes == 1:
+            return key
+        words = _put(replicated, np.asarray(jax.random.key_data(key)))
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
 
     def lower(state: State, key: Array, data: ClientData, count: int) -> jax.stages.Lowered:
-        return many_rounds.lower(state, key, data, tables, count)
+        return many_rounds.lower(state, known(key), data, tables, count)
 
     def compile_run(state: State, key: Array, data: ClientData, count: int) -> float:
         if count in compiled:
@@ -171,24 +196,37 @@ def build(
     def run(state: State, key: Array, data: ClientData, count: int):
         _check_range("rounds of a call", count, 1, rounds - int(state.round))
         compile_run(state, key, data, count)
-        return compiled[count](state, key, data, tables)
+        return compiled[count](state, known(key), data, tables)
 
-    def to_host(state: State) -> PyTree:
-        # padding of the slots depends on the devices, so it does not go into a checkpoint
-        bits = jax.tree.map(lambda b: b[:size], state.bits)
+    def places_of(key: Array, t: int) -> np.ndarray:
+        return np.asarray(places(setup, cohort(setup, key, jnp.int32(t))))
+
+    def to_host(state: State, key: Array) -> PyTree:
+        # slots depend on devices, chunk and processes; a checkpoint has masks in the cohort's order
+        bits = jax.tree.map(_everywhere, state.bits)
+        if bits:
+            place = places_of(key, int(state.round))
+            bits = jax.tree.map(lambda b: b[place], bits)
         return jax.tree.map(np.asarray, state._replace(bits=bits)._asdict())
 
-    def from_host(host: PyTree) -> State:
-        missing = setup.devices * setup.slots - size
-        bits = jax.tree.map(lambda b: np.pad(b, ((0, missing), (0, 0))), host["bits"])
-        return put(State(**{**host, "bits": bits}))
+    def from_host(host: PyTree, key: Array) -> State:
+        bits = host["bits"]
+        if bits:
+            place = places_of(key, int(host["round"]))
+            bits = jax.tree.map(lambda b: _spread(b, place, setup.devices * setup.slots), bits)
+        return State(
+            *(
+                jax.tree.map(functools.partial(_put, sharding), value)
+                for value, sharding in zip(State(**{**host, "bits": bits}), shardings, strict=True)
+            )
+        )
 
     return Simulation(
-        init=lambda key: put(start(key)),
+        init=lambda key: start(known(key)),
         run=run,
         lower=lower,
         compile=compile_run,
-        place=lambda data: jax.device_put(data, replicated),
+        place=place,
         cohort=lambda key, t: np.asarray(cohort(setup, key, jnp.int32(t))),
         to_host=to_host,
         from_host=from_host,
@@ -220,13 +258,14 @@ def _initial_state(setup: Setup, key: Array) -> State:
 def _many_rounds(setup: Setup, mesh: Mesh):
     """Return ``(state, key, data, tables, count) -> (state, metrics)``, jitted over the mesh."""
     state_specs = _by_field(PartitionSpec(), PartitionSpec(AXIS))
-    metric_specs: Any = Metrics(*_METRIC_SPECS)
 
     @functools.partial(jax.jit, static_argnames="count", donate_argnames="state")
     def many_rounds(state: State, key: Array, data: ClientData, tables: Tables, count: int):
         def of_one_device(state, key, data, tables):
+            held = jax.tree.map(lambda x: x[0], data)
+
             def body(state, _):
-                return run_round(setup, key, data, tables, state)
+                return run_round(setup, key, held, tables, state)
 
             return jax.lax.scan(body, state, length=count)
 
@@ -235,15 +274,31 @@ def _many_rounds(setup: Setup, mesh: Mesh):
         return jax.shard_map(
             of_one_device,
             mesh=mesh,
-            in_specs=(state_specs, PartitionSpec(), PartitionSpec(), PartitionSpec()),
-            out_specs=(state_specs, metric_specs),
+            in_specs=(state_specs, PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()),
+            out_specs=(state_specs, PartitionSpec()),
             check_vma=False,
         )(state, key, data, tables)
 
     return many_rounds
 
 
-_METRIC_SPECS: tuple[Any, ...] = (PartitionSpec(), PartitionSpec(), PartitionSpec(None, AXIS))
+def _everywhere(x: Array) -> np.ndarray:
+    """Return an array that is spread over devices, whole, on every process."""
+    if x.is_fully_addressable:
+        return np.asarray(x)
+    return multihost_utils.process_allgather(x, tiled=True)
+
+
+def _spread(rows: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:
+    """Put rows [C, ...] at their places of [size, ...]; the rest is zero."""
+    spread = np.zeros((size, *rows.shape[1:]), rows.dtype)
+    spread[place] = rows
+    return spread
+
+
+def _put(sharding: Any, x: np.ndarray) -> Array:
+    """Put an array that every process holds on the devices of all."""
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
 def _by_field(common: Any, bits: Any) -> State:

@@ -139,7 +139,7 @@ def _train(prepared: Prepared, run_dir: Path, report: Report, say: Say) -> None:
         recording.append(run_dir / "metrics.jsonl", rows)
         recording.append(run_dir / "timings.jsonl", [timing | {"compile_seconds": compile_seconds}])
         done += count
-        checkpoints.save(done, sim.to_host(state))
+        checkpoints.save(done, sim.to_host(state, key))
         report(Progress(done, rounds, _newest_measured(rows), seconds, count))
     recording.finish(run_dir, {"rounds": done})
 
@@ -149,7 +149,7 @@ def _resume(
 ) -> tuple[State, int]:
     """Return the state to go on from and its rounds, and cut the metrics back to these."""
     state = sim.init(key)
-    found = checkpoints.restore(sim.to_host(state), say)
+    found = checkpoints.restore(sim.to_host(state, key), say)
     done = 0 if found is None else found[0]
     measured = recording.truncate(run_dir, done)
     if found is None:
@@ -164,7 +164,7 @@ def _resume(
         checkpoints.clear()
         recording.truncate(run_dir, 0)
         return state, 0
-    return sim.from_host(found[1]), done
+    return sim.from_host(found[1], key), done
 
 
 def _newest_measured(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _check_finite(sim: Simulation, key: Array, metrics: Metrics, first: int) -> 
         bad = np.flatnonzero(~np.isfinite(losses))
         if len(bad):
             members = sim.cohort(key, first + i)
-            shown = ", ".join(str(members[slot]) for slot in bad[:10])
+            shown = ", ".join(str(members[i]) for i in bad[:10])
             more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
             raise DivergedError(
                 f"the loss is not finite in round {first + i}, clients {shown}{more}; a smaller "

@@ -14,12 +14,23 @@ from lipsjax.clients import ClientData
 from lipsjax.metrics import inertia
 from lipsjax.metrics.inertia import Movement
 from lipsjax.rounds.delivering import deliver
-from lipsjax.rounds.plan import AXIS, Metrics, Setup, State, Tables, Updated, cohort, my_slots
+from lipsjax.rounds.plan import (
+    AXIS,
+    Metrics,
+    Setup,
+    State,
+    Tables,
+    Updated,
+    cohort,
+    in_order,
+    my_slots,
+    places,
+)
 from lipsjax.rounds.scoring import mean, named, score_dense, score_global_share
 from lipsjax.rounds.training import remember, train_cohort
 from lipsjax.types import Array
 
-__all__ = ["AXIS", "Metrics", "Setup", "State", "Tables", "cohort", "run_round"]
+__all__ = ["AXIS", "Metrics", "Setup", "State", "Tables", "cohort", "places", "run_round"]
 
 
 def run_round(
@@ -69,7 +80,7 @@ def run_round(
             lambda x: jnp.where(measured, x, jnp.nan), (scalars, by_layer)
         )
     scalars["loss_train"] = totals.loss / totals.examples
-    return new, Metrics(scalars, by_layer, jnp.where(slots.present, trained.loss, 0))
+    return new, Metrics(scalars, by_layer, in_order(setup, slots, trained.loss))
 
 
 def _inertia(setup: Setup, moved: Movement, old: State, new: State) -> dict[str, Array]:

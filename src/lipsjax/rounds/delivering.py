@@ -66,8 +66,7 @@ def deliver(
         return Personal.of(score_own(setup, data, client, variables))
 
     def mean_scores():
-        def share(chunk):
-            ids, present, last = chunk
+        def share(ids, present, last):
             memory = jax.tree.map(lambda x: x[ids], clients)
             count = jnp.sum(data.train_mask[ids], axis=1, dtype=jnp.int32)
             weight = jnp.where(present, setup.strategy.weight(count), 0)
@@ -76,15 +75,14 @@ def deliver(
             weight = weight.astype(dtype)
             return (tree.weighted_sum(weight, each), jnp.sum(weight)), ()
 
-        sums, _ = scan_chunks(setup, share, (slots.ids, slots.present, last_gradient))
+        sums, _ = scan_chunks(setup, share, slots, last_gradient)
         total, weight = jax.lax.psum(sums, AXIS)
         return tree.scale(1 / weight, total)
 
     def sparse_branch():
         common = downlink.mask(mean_scores(), tables.kept[t]) if downlink.shared else None
 
-        def share(chunk):
-            ids, present, last = chunk
+        def share(ids, present, last):
             memory = jax.tree.map(lambda x: x[ids], clients)
             if common is None:
                 bits = jax.vmap(masks)(ids, memory, last)
@@ -95,7 +93,7 @@ def deliver(
             )
             return tree.weighted_sum(present, each), bits
 
-        sums, bits = scan_chunks(setup, share, (slots.ids, slots.present, last_gradient))
+        sums, bits = scan_chunks(setup, share, slots, last_gradient)
         return bits, jax.lax.psum(sums, AXIS)
 
     sparse = tables.sparse[t]

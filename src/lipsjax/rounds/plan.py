@@ -23,6 +23,7 @@ class Setup(NamedTuple):
     num_clients: int  # K
     cohort: int  # C
     devices: int
+    processes: int  # each has as many devices, next to each other in the mesh
     chunk: int
     ragged: bool  # whether some client has steps of padding alone
     measures: bool  # whether any round is measured
@@ -30,9 +31,19 @@ class Setup(NamedTuple):
 
     @property
     def slots(self) -> int:
-        """Places for clients on each device, padded to whole chunks."""
-        per_device = -(-self.cohort // self.devices)
+        """Places for clients on each device, padded to whole chunks.
+
+        Of several processes each trains its own clients, so that one may have to train as many of
+        a cohort as it has.
+        """
+        most = min(self.cohort, self.block)
+        per_device = -(-most // (self.devices // self.processes))
         return -(-per_device // self.chunk) * self.chunk
+
+    @property
+    def block(self) -> int:
+        """Clients whose examples one process holds."""
+        return -(-self.num_clients // self.processes)
 
 
 class Tables(NamedTuple):
@@ -60,7 +71,7 @@ class Metrics(NamedTuple):
 
     scalars: dict[str, Array]  # () each
     layers: dict[str, Array]  # [L] each
-    client_loss: Array  # [slots] training loss summed over steps; the host looks for NaN here
+    client_loss: Array  # [C] training loss summed over steps; the host looks for NaN here
 
 
 class Updated(NamedTuple):
@@ -76,6 +87,7 @@ class Slots(NamedTuple):
 
     ids: Array  # [slots] int32
     present: Array  # [slots] bool, False on padding
+    position: Array  # [slots] int32, in the cohort; C on padding
 
 
 def cohort(setup: Setup, key: Array, round_index: Array) -> Array:
@@ -87,32 +99,64 @@ def cohort(setup: Setup, key: Array, round_index: Array) -> Array:
     return jax.random.permutation(draw, everyone)[: setup.cohort]
 
 
+def places(setup: Setup, ids: Array) -> Array:
+    """Return where each client of a cohort trains: ``device * slots + slot``, [C] int32.
+
+    A client goes to the process that holds its examples, and there to the devices in turn.
+
+    Args:
+      setup: static.
+      ids: [C] the cohort.
+    """
+    owner = ids // setup.block
+    of_owner = owner[:, None] == jnp.arange(setup.processes)
+    rank = jnp.sum((jnp.cumsum(of_owner, axis=0, dtype=jnp.int32) - 1) * of_owner, axis=1)
+    local = setup.devices // setup.processes
+    return (owner * local + rank % local) * setup.slots + rank // local
+
+
 def my_slots(setup: Setup, key: Array, round_index: Array) -> Slots:
     """Return this device's share of a round's cohort."""
     ids = cohort(setup, key, round_index)
-    ids = jnp.pad(ids, (0, setup.devices * setup.slots - setup.cohort))
-    start = jax.lax.axis_index(AXIS) * setup.slots
-    mine = jax.lax.dynamic_slice_in_dim(ids, start, setup.slots)
-    position = start + jnp.arange(setup.slots, dtype=jnp.int32)
-    return Slots(mine, position < setup.cohort)
+    place = places(setup, ids)
+    padding = jnp.full(setup.devices * setup.slots, setup.cohort, jnp.int32)
+    position = padding.at[place].set(jnp.arange(setup.cohort, dtype=jnp.int32))
+    mine = jax.lax.dynamic_slice_in_dim(
+        position, jax.lax.axis_index(AXIS) * setup.slots, setup.slots
+    )
+    present = mine < setup.cohort
+    return Slots(jnp.where(present, ids[mine], 0), present, mine)
 
 
-def scan_chunks(setup: Setup, share: Callable, inputs: PyTree) -> tuple[PyTree, PyTree]:
-    """Call ``share(chunk) -> (sums, outputs)`` chunk by chunk; leaves of inputs are [slots, ...].
+def in_order(setup: Setup, slots: Slots, values: Array) -> Array:
+    """Collect a value of every client from all devices, in the cohort's order: [slots] -> [C]."""
+    mine = jnp.zeros(setup.cohort, values.dtype).at[slots.position].set(values, mode="drop")
+    return jax.lax.psum(mine, AXIS)
 
-    Returns the added-up sums, and the outputs, [slots, ...].
+
+def scan_chunks(
+    setup: Setup, share: Callable, slots: Slots, *inputs: PyTree
+) -> tuple[PyTree, PyTree]:
+    """Call ``share(ids, present, *inputs) -> (sums, outputs)`` on every chunk of the slots.
+
+    Leaves of inputs are [slots, ...]. Returns the added-up sums, and the outputs, [slots, ...].
     """
 
     def split(x):
         return x.reshape(-1, setup.chunk, *x.shape[1:])
 
+    chunks = jax.tree.map(split, (slots.ids, slots.present, *inputs))
+    shapes = jax.eval_shape(share, *jax.tree.map(lambda x: x[0], chunks))
+    nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
     def body(total, chunk):
-        sums, outputs = share(chunk)
+        if setup.processes == 1:  # slots are as many as clients
+            sums, outputs = share(*chunk)
+        else:
+            sums, outputs = jax.lax.cond(jnp.any(chunk[1]), lambda: share(*chunk), lambda: nothing)
         return jax.tree.map(jnp.add, total, sums), outputs
 
-    chunks = jax.tree.map(split, inputs)
-    sums, _ = jax.eval_shape(share, jax.tree.map(lambda x: x[0], chunks))
-    total = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), sums)
+    total, _ = nothing
     total, outputs = jax.lax.scan(body, total, chunks)
     return total, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
 

@@ -60,13 +60,12 @@ def score_dense(
         variables = setup.strategy.receive(server, memory, average, None)
         return Personal.of(score_own(setup, data, client, variables))
 
-    def share(chunk):
-        ids, present = chunk
+    def share(ids, present):
         memory = jax.tree.map(lambda x: x[ids], clients)
         return tree.weighted_sum(present, jax.vmap(one)(ids, memory)), ()
 
     def everyone():
-        return jax.lax.psum(scan_chunks(setup, share, (slots.ids, slots.present))[0], AXIS)
+        return jax.lax.psum(scan_chunks(setup, share, slots)[0], AXIS)
 
     return where_measured(setup, measured, everyone)
 

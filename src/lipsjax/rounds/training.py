@@ -95,13 +95,12 @@ def train_cohort(
         )
         return totals, Trained(memory, result.last_gradient, loss)
 
-    def share(chunk):
-        ids, present, bits = chunk
+    def share(ids, present, bits):
         memory = jax.tree.map(lambda x: x[ids], state.clients)
         totals, trained = jax.vmap(one)(ids, memory, bits)
         return tree.weighted_sum(present, totals), trained
 
-    return scan_chunks(setup, share, (slots.ids, slots.present, state.bits))
+    return scan_chunks(setup, share, slots, state.bits)
 
 
 def remember(setup: Setup, clients: PyTree, slots: Slots, memory: PyTree) -> PyTree:
