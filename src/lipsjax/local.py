@@ -9,6 +9,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lipsjax import tree
@@ -126,9 +127,15 @@ def train(
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
     dtype = jax.tree.leaves(variables.params)[0].dtype
 
+    if ragged:
+        has_one = jnp.any(real, axis=1)
+        is_last = jnp.arange(len(real)) == len(real) - 1 - jnp.argmax(has_one[::-1])
+    else:  # known before vmap, so that the branch below stays one
+        is_last = np.arange(len(real)) == len(real) - 1
+
     def step(carry, batch):
-        (params, norm, opt_state), (last, last_norm, loss_sum, seen, steps) = carry
-        positions, batch_mask = batch
+        (params, norm, opt_state), (last, loss_sum, seen, steps) = carry
+        positions, batch_mask, ends = batch
         rows = index[positions]
         (loss, new_norm), gradient = gradient_fn(
             params, norm, pool.images[rows], pool.labels[rows], batch_mask
@@ -136,31 +143,29 @@ def train(
         updates, new_opt_state = training.optimizer.update(gradient, opt_state, params)
         new = (optax.apply_updates(params, updates), new_norm, new_opt_state)
         count = jnp.sum(batch_mask, dtype=jnp.int32)
-        trace = (
-            tree.kernels(gradient, gradient_layers),
-            tree.norms(tree.kernels(gradient, layers)),
-        )
+        last = jax.lax.cond(ends, lambda: trace(gradient), lambda: last)
         if ragged:
             took = count > 0
             new = tree.select(took, new, (params, norm, opt_state))
-            trace = tree.select(took, trace, (last, last_norm))
             loss = jnp.where(took, loss, 0)
         totals = (loss_sum + loss * count.astype(dtype), seen + count, steps + (count > 0))
-        return (new, (*trace, *totals)), None
+        return (new, (last, *totals)), None
+
+    def trace(gradient):
+        return tree.kernels(gradient, gradient_layers), tree.norms(tree.kernels(gradient, layers))
 
     zero = jnp.zeros((), jnp.int32)
     start = (
         (*variables, training.optimizer.init(variables.params)),
         (
-            jax.tree.map(jnp.zeros_like, tree.kernels(variables.params, gradient_layers)),
-            jnp.zeros(len(layers), dtype),
+            jax.tree.map(jnp.zeros_like, trace(variables.params)),
             jnp.zeros((), dtype),
             zero,
             zero,
         ),
     )
-    ((params, norm, _), rest), _ = jax.lax.scan(step, start, (order, real))
-    last, last_norm, loss, seen, steps = rest
+    ((params, norm, _), rest), _ = jax.lax.scan(step, start, (order, real, is_last))
+    (last, last_norm), loss, seen, steps = rest
     return LocalResult(Variables(params, norm), last, last_norm, loss, seen, steps)  # pyright: ignore
 
 

@@ -1,7 +1,8 @@
 """Exact top-k masks without a sort, and their packing into bits.
 
 Scores are not negative, so their bit patterns are ordered as they are; bisection over the bits
-finds the k-th largest in as many passes as a score has bits. k may be traced.
+finds a threshold that k of them reach, in about log2 n passes, and at most as many as a score has
+bits. k may be traced.
 """
 
 import chex
@@ -11,16 +12,27 @@ import jax.numpy as jnp
 from lipsjax.types import Array
 
 
-def _bisect(predicate, low: Array, high: Array, steps: int) -> Array:
-    """Return the largest integer in [low, high) for which a falling predicate holds."""
+def _bisect(compare, low: Array, high: Array) -> Array:
+    """Return the largest integer in [low, high) at which ``compare`` is not negative.
 
-    def halve(_, bounds):
+    Args:
+      compare: integer -> a falling number; where it is 0 the search ends.
+      low: () integer at which it is not negative.
+      high: () integer.
+    """
+
+    def is_open(bounds):
+        low, high = bounds
+        return high - low > 1
+
+    def halve(bounds):
         low, high = bounds
         middle = low + (high - low) // 2
-        holds = predicate(middle)
-        return jnp.where(holds, middle, low), jnp.where(holds, high, middle)
+        above = compare(middle)
+        below = jnp.where(above == 0, middle + 1, middle)
+        return jnp.where(above >= 0, middle, low), jnp.where(above > 0, high, below)
 
-    return jax.lax.fori_loop(0, steps, halve, (low, high))[0]
+    return jax.lax.while_loop(is_open, halve, (low, high))[0]
 
 
 def topk_mask(scores: Array, k: Array) -> Array:
@@ -49,18 +61,18 @@ def topk_mask(scores: Array, k: Array) -> Array:
     def count(flags):
         return jnp.sum(flags, dtype=jnp.int32)
 
-    # the k-th largest value: the largest threshold that at least k scores reach
+    # the k-th largest score, or a threshold below it that no other score reaches
     bounds = jnp.zeros((), word), jnp.asarray(jnp.iinfo(word).max, word)
-    threshold = _bisect(lambda t: count(bits >= t) >= k, *bounds, width)
+    threshold = _bisect(lambda t: count(bits >= t) - k, *bounds)
     above, equal = bits > threshold, bits == threshold
-    missing = k - count(above)
-    # ties by index: the longest prefix that holds no more equal scores than are missing
+    missing, ties = k - count(above), count(equal)
+    # ties by index: a prefix that holds as many equal scores as are missing
     position = jnp.arange(n, dtype=jnp.int32)
+    end = jnp.asarray(n, jnp.int32)
     prefix = _bisect(
-        lambda p: count(equal & (position < p)) <= missing,
-        jnp.zeros((), jnp.int32),
-        jnp.asarray(n + 1, jnp.int32),
-        (n + 1).bit_length(),
+        lambda p: missing - count(equal & (position < p)),
+        jnp.where(ties == missing, end, 0),
+        end + 1,
     )
     return (above | (equal & (position < prefix))) & (k > 0)
 
