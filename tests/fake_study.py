@@ -146,7 +146,8 @@ def _write_run(path, *, config, counts, curves, seconds, finished):
         "num_classes": counts.shape[1],
     }
     timing = {"first_round": 0, "rounds": len(curves), "seconds": seconds, "compile_seconds": 9.5}
-    plan = {"devices": 1, "chunk": 20, "conv": "patches", "rounds_per_call": 5, "platform": "cpu"}
+    plan = {"processes": 1, "devices": 1, "chunk": 20, "conv": "patches"}
+    plan |= {"rounds_per_call": 5, "platform": "cpu"}
     files = {
         "config.json": {"config": dataclasses.asdict(config), "data_fingerprint": "0f" * 8},
         "plan.json": plan | {"versions": {}},

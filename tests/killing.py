@@ -35,8 +35,10 @@ class Found(NamedTuple):
         return f"{where}, {self.measured} rounds measured, {self.saved} saved"
 
 
-def start(out: Path, arguments: tuple[str, ...], *, cache: Path) -> subprocess.Popen:
-    """Starts a run; compiled programs are kept in ``cache``, so that it resumes quickly."""
+def start(
+    out: Path, arguments: tuple[str, ...], *, cache: Path, command: str = "run"
+) -> subprocess.Popen:
+    """Starts a command; compiled programs are kept in ``cache``, so that it resumes quickly."""
     settings = {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
@@ -44,9 +46,9 @@ def start(out: Path, arguments: tuple[str, ...], *, cache: Path) -> subprocess.P
         "XLA_FLAGS": "--xla_backend_optimization_level=0",  # it compiles more than it computes
     }
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
-    command = [sys.executable, "-m", "lipsjax.experiments.run", *arguments, "--out", str(out)]
+    module = f"lipsjax.experiments.{command}"
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", module, *arguments, "--out", str(out)],
         env=inherited | settings,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

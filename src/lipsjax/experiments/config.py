@@ -188,6 +188,12 @@ class Execution:
     """How convolutions are computed; auto: loop on CPU, grouped elsewhere."""
     rounds_per_call: int = 10
     """Rounds per compiled call; metrics and a checkpoint are written after each."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, of several; auto: found by JAX (SLURM, Open MPI, Cloud TPU pods)."""
+    processes: int | None = None
+    """How many processes start this command, with a coordinator; each has its own clients' data."""
+    process: int | None = None
+    """Which of them this is, from 0; process 0 records and prints."""
 
 
 def cohort_size(config: Config) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from lipsjax import clients, datasets, models, partition, simulation, tree
+from lipsjax.experiments import processes
 from lipsjax.experiments.command import check_devices
 from lipsjax.experiments.config import (
     Config,
@@ -69,7 +70,8 @@ def prepare(config: Config, execution: Execution, plan: dict[str, Any] | None = 
     _check_numbers(config)
     dataset, fingerprint = load(config.dataset, execution.data_dir)
     parts, data = share_out(config, dataset)
-    plan = resolve(execution, cohort_size(config)) if plan is None else plan
+    if plan is None:
+        plan = processes.agree(lambda: resolve(execution, cohort_size(config)))
     sim = _simulation(config, plan, data, dataset.num_classes)
     variables = jax.eval_shape(sim.setup.model.init, jax.random.key(0))
     layers = sim.setup.model.layers
@@ -85,9 +87,25 @@ def prepare(config: Config, execution: Execution, plan: dict[str, Any] | None = 
 
 @functools.lru_cache(maxsize=4)
 def load(name: str, data_dir: str | None) -> tuple[datasets.Dataset, str]:
-    """Load a data set once per process; return it and its fingerprint."""
-    dataset = datasets.load(name, data_dir)
-    return dataset, datasets.fingerprint(dataset)
+    """Load a data set once per process; return it and its fingerprint.
+
+    Raises:
+      ValueError: if it cannot be loaded in some process, or is not the same in all.
+    """
+
+    def read():
+        dataset = datasets.load(name, data_dir)
+        return dataset, datasets.fingerprint(dataset)
+
+    dataset, fingerprint = processes.together(read)
+    of_main = processes.agree(lambda: fingerprint)
+
+    def check():
+        if fingerprint != of_main:
+            raise ValueError(f"{name} holds other examples here than in process 0")
+
+    processes.together(check)
+    return dataset, fingerprint
 
 
 def share_out(
@@ -120,7 +138,14 @@ def share_out(
             dataset, alpha=wanted.alpha, overlap=wanted.overlap, rng=for_clients, **sizes
         )
     limit = config.evaluation.global_examples
-    return parts, clients.stack(dataset, parts, global_examples=limit, rng=for_test)
+    return parts, clients.stack(
+        dataset,
+        parts,
+        global_examples=limit,
+        rng=for_test,
+        processes=jax.process_count(),
+        process=jax.process_index(),
+    )
 
 
 def _train_sizes(wanted: PartitionConfig) -> np.ndarray:
@@ -183,7 +208,7 @@ def resolve(execution: Execution, clients: int) -> dict[str, Any]:
     backend = jax.default_backend()
     on_cpu = backend == "cpu"
     check_devices(execution.devices, clients)
-    devices = execution.devices or min(len(jax.devices()), clients)
+    devices = execution.devices or _usable_devices(clients)
     conv = execution.conv
     if conv == "auto":
         conv = "loop" if on_cpu else "grouped"
@@ -198,12 +223,19 @@ def resolve(execution: Execution, clients: int) -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "host": platform.platform(),
         "python": platform.python_version(),
+        "processes": jax.process_count(),
         "devices": devices,
         "chunk": chunk,
         "conv": conv,
         "rounds_per_call": execution.rounds_per_call,
         "versions": versions(),
     }
+
+
+def _usable_devices(clients: int) -> int:
+    """Return how many devices have something to do, as many in each process."""
+    processes = jax.process_count()
+    return max(min(len(jax.devices()), clients) // processes, 1) * processes
 
 
 def versions() -> dict[str, str]:

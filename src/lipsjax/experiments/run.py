@@ -37,15 +37,19 @@ def main(argv: list[str]) -> None:
     command.check_devices(options.execution.devices, cohort_size(config))
     command.start_jax(options.execution)
     from lipsjax import recording
+    from lipsjax.experiments import processes
     from lipsjax.experiments.trial import run_dir_of, run_trial
     from lipsjax.experiments.watch import Watch
 
-    found = recording.is_finished(run_dir_of(config, options.execution))
+    run_dir = run_dir_of(config, options.execution)
+    found = processes.agree(lambda: recording.is_finished(run_dir))
     with Watch(trials=1, rounds=config.rounds) as watch:
         watch.begin(f"seed {config.seed}", config.rounds)
-        run_dir = run_trial(config, options.execution, watch.report, watch.say)
-    watch.say("found finished, and not run again" if found else summary(recording.read(run_dir)))
-    watch.say(f"recorded in {run_dir}")
+        run_trial(config, options.execution, watch.report, watch.say)
+    if processes.is_main():
+        done = recording.read(run_dir)
+        watch.say("found finished, and not run again" if found else summary(done))
+        watch.say(f"recorded in {run_dir}")
 
 
 def summary(run: Recording) -> str:

@@ -80,6 +80,7 @@ def main(argv: list[str]) -> None:
         command.check_devices(study.execution.devices, cohort_size(trial.config))
     command.start_jax(study.execution)
     from lipsjax import recording
+    from lipsjax.experiments import processes
     from lipsjax.experiments.prepare import prepare
     from lipsjax.experiments.report import draw
     from lipsjax.experiments.trial import DivergedError, run_dir_of, run_trial
@@ -90,13 +91,14 @@ def main(argv: list[str]) -> None:
     for trial in runs.values():
         prepare(trial.config, study.execution)  # what cannot be run is refused before all else
     out = Path(study.execution.out)
-    out.mkdir(parents=True, exist_ok=True)
-    write_study(out, study, trials, command.command_line("sweep", argv))
-    todo = {run: t for run, t in reversed(runs.items()) if not recording.is_finished(run)}
+    processes.agree(lambda: write_study(out, study, trials, command.command_line("sweep", argv)))
+    finished = processes.agree(lambda: [recording.is_finished(run) for run in runs])
+    found = [run for run, is_done in zip(runs, finished, strict=True) if is_done]
+    todo = {run: t for run, t in reversed(runs.items()) if run not in found}
     diverged = []
     with Watch(trials=len(todo), rounds=sum(t.config.rounds for t in todo.values())) as watch:
-        if len(todo) < len(runs):
-            watch.say(f"{len(runs) - len(todo)} of {len(runs)} runs found finished")
+        if found:
+            watch.say(f"{len(found)} of {len(runs)} runs found finished")
         for trial in todo.values():
             name = f"{trial.arm}, seed {trial.seed}"
             watch.begin(name, trial.config.rounds)
@@ -106,7 +108,7 @@ def main(argv: list[str]) -> None:
                 diverged.append(f"{name}: {error}")
                 watch.say(f"stopped {diverged[-1]}")
     if len(diverged) < len(runs):
-        draw(out, watch.console)
+        processes.agree(lambda: draw(out, watch.console))
     if diverged:
         raise ValueError(f"{len(diverged)} of {len(runs)} runs diverged; the first, {diverged[0]}")
 
@@ -124,6 +126,7 @@ def write_study(out: Path, study: Study, trials: list[Planned], line: str) -> No
         for overrides in cells(study)
     ]
     device = jax.devices()[0]
+    out.mkdir(parents=True, exist_ok=True)
     recording.write_json(
         out / "study.json",
         {

@@ -1,5 +1,7 @@
 """One run from config to recording: go on where it was stopped, stop where it makes no sense."""
 
+import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +13,12 @@ import numpy as np
 
 from lipsjax import recording
 from lipsjax.checkpoints import Checkpoints
+from lipsjax.experiments import processes
 from lipsjax.experiments.config import Config, Execution, cohort_size, to_dict
 from lipsjax.experiments.prepare import Prepared, load, prepare, resolve
-from lipsjax.rounds import Metrics, State
+from lipsjax.rounds import Metrics
 from lipsjax.simulation import Simulation
-from lipsjax.types import Array
+from lipsjax.types import Array, PyTree
 
 
 class Progress(NamedTuple):
@@ -60,35 +63,22 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
     """
     run_dir = run_dir_of(config, execution)
     fingerprint = load(config.dataset, execution.data_dir)[1]
-    if _is_finished(run_dir, config, fingerprint):
+    if processes.agree(lambda: _is_finished(run_dir, config, fingerprint)):
         return run_dir
     prepared = None
-    if not run_dir.exists():
+    if not processes.agree(run_dir.exists):
         prepared = prepare(config, execution)
-        recording.create(
-            run_dir,
-            config=to_dict(config),
-            data_fingerprint=fingerprint,
-            plan=prepared.plan,
-            setup=prepared.setup,
-        )
-    with recording.lock(run_dir):
+        about = {"plan": prepared.plan, "setup": prepared.setup, "data_fingerprint": fingerprint}
+        processes.agree(lambda: recording.create(run_dir, config=to_dict(config), **about))
+    with contextlib.ExitStack() as held:
+        processes.agree(lambda: held.enter_context(recording.lock(run_dir)))
         if prepared is None:
-            plan = _recorded_plan(run_dir, execution, cohort_size(config), say)
+            plan = processes.agree(
+                lambda: _recorded_plan(run_dir, execution, cohort_size(config), say)
+            )
             prepared = prepare(config, execution, plan)
         _train(prepared, run_dir, report, say)
     return run_dir
-
-
-def check_trial(config: Config, execution: Execution) -> None:
-    """Refuse a run that :func:`run_trial` would refuse, and write nothing.
-
-    Raises:
-      ValueError: for a config that cannot be run, or a directory that holds another run.
-    """
-    fingerprint = load(config.dataset, execution.data_dir)[1]
-    if not _is_finished(run_dir_of(config, execution), config, fingerprint):
-        prepare(config, execution)
 
 
 def _is_finished(run_dir: Path, config: Config, fingerprint: str) -> bool:
@@ -103,10 +93,14 @@ def _recorded_plan(run_dir: Path, execution: Execution, clients: int, say: Say) 
     """Return the plan that a stopped run goes on with."""
     plan = recording.read_plan(run_dir)
     here = resolve(execution, clients)
-    if plan["platform"] != here["platform"] or plan["devices"] > len(jax.devices()):
+    too_many = plan["devices"] > len(jax.devices())
+    if too_many or any(plan[name] != here[name] for name in ("platform", "processes")):
+        begun = f"{plan['devices']} x {plan['platform']}"
+        if plan["processes"] > 1:
+            begun += f" in {plan['processes']} processes"
         say(
-            f"{run_dir.name} was begun on {plan['devices']} x {plan['platform']}, which is not "
-            "here: it goes on with a new plan, and not to the same bits"
+            f"{run_dir.name} was begun on {begun}, which is not here: it goes on with a new plan, "
+            "and not to the same bits"
         )
         recording.write_json(run_dir / "plan.json", here)
         return here
@@ -121,9 +115,11 @@ def _recorded_plan(run_dir: Path, execution: Execution, clients: int, say: Say) 
 def _train(prepared: Prepared, run_dir: Path, report: Report, say: Say) -> None:
     sim, rounds = prepared.simulation, prepared.config.rounds
     key = jax.random.key(prepared.config.seed)
-    checkpoints = Checkpoints(run_dir)
-    state, done = _resume(sim, key, run_dir, checkpoints, say)
-    if done:
+    state = sim.init(key)
+    like = sim.to_host(state, key)
+    found, done = processes.agree(lambda: _find_start(run_dir, like, say))
+    if found is not None:
+        state = sim.from_host(found, key)
         say(f"{run_dir.name} goes on after round {done} of {rounds}")
     data = sim.place(prepared.data)
     while done < rounds:
@@ -136,26 +132,31 @@ def _train(prepared: Prepared, run_dir: Path, report: Report, say: Say) -> None:
         _check_finite(sim, key, metrics, done)
         rows = list(_rows(prepared, metrics, done))
         timing = {"first_round": done, "rounds": count, "seconds": seconds}
-        recording.append(run_dir / "metrics.jsonl", rows)
-        recording.append(run_dir / "timings.jsonl", [timing | {"compile_seconds": compile_seconds}])
+        timing |= {"compile_seconds": compile_seconds}
         done += count
-        checkpoints.save(done, sim.to_host(state, key))
+        host = sim.to_host(state, key)
+        processes.agree(functools.partial(_record, run_dir, rows, timing, done, host))
         report(Progress(done, rounds, _newest_measured(rows), seconds, count))
-    recording.finish(run_dir, {"rounds": done})
+    processes.agree(lambda: recording.finish(run_dir, {"rounds": done}))
 
 
-def _resume(
-    sim: Simulation, key: Array, run_dir: Path, checkpoints: Checkpoints, say: Say
-) -> tuple[State, int]:
+def _record(run_dir: Path, rows: list, timing: dict[str, Any], done: int, host: PyTree) -> None:
+    """Write the metrics of a call, then the checkpoint that covers them."""
+    recording.append(run_dir / "metrics.jsonl", rows)
+    recording.append(run_dir / "timings.jsonl", [timing])
+    Checkpoints(run_dir).save(done, host)
+
+
+def _find_start(run_dir: Path, like: PyTree, say: Say) -> tuple[PyTree, int]:
     """Return the state to go on from and its rounds, and cut the metrics back to these."""
-    state = sim.init(key)
-    found = checkpoints.restore(sim.to_host(state, key), say)
+    checkpoints = Checkpoints(run_dir)
+    found = checkpoints.restore(like, say)
     done = 0 if found is None else found[0]
     measured = recording.truncate(run_dir, done)
     if found is None:
         if (run_dir / "metrics.jsonl").exists():
             say(f"{run_dir.name} has no whole checkpoint and starts again")
-        return state, 0
+        return None, 0
     if measured < done:
         say(
             f"{run_dir.name} has metrics of only {measured} of {done} rounds, as its metrics.jsonl "
@@ -163,8 +164,8 @@ def _resume(
         )
         checkpoints.clear()
         recording.truncate(run_dir, 0)
-        return state, 0
-    return sim.from_host(found[1], key), done
+        return None, 0
+    return found[1], done
 
 
 def _newest_measured(rows: list[dict[str, Any]]) -> dict[str, Any]:

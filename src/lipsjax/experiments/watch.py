@@ -6,6 +6,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from lipsjax.experiments import processes
 from lipsjax.experiments.trial import Progress as TrialProgress
 
 PLAIN_WIDTH = 100
@@ -13,9 +14,9 @@ PLAIN_WIDTH = 100
 
 
 def make_console() -> Console:
-    """Return a console as wide as the terminal, or 100 columns where there is none."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+    """Return a console as wide as the terminal, or 100 columns; it prints in process 0 alone."""
+    width = None if Console().is_terminal else PLAIN_WIDTH
+    return Console(width=width, quiet=not processes.is_main())
 
 
 class Watch:
