@@ -19,8 +19,9 @@ HALF, ROUNDS = 3, 6
 def case(name, **share):
     """Return the arguments of a simulation: model, strategy, data, and the rest."""
     import worlds
+    from lipsjax import models
     from lipsjax.sparsity import transient_sparsity
-    from lipsjax.strategies import fedavg
+    from lipsjax.strategies import fedavg, keep_local
 
     model = worlds.tiny_model()
     strategy, options = {
@@ -31,6 +32,16 @@ def case(name, **share):
                 fedavg(), layers=model.layers, density=0.5, every=1, gradient="fresh"
             ),
             {"cohort_size": 3, "chunk": 2},
+        ),
+        "stored": (
+            transient_sparsity(
+                keep_local(fedavg(), models.is_norm),
+                layers=model.layers,
+                density=0.5,
+                every=1,
+                gradient="stored",
+            ),
+            {"cohort_size": 3},
         ),
     }[name]
     return model, strategy, worlds.world(SIZES, **share), options

@@ -24,6 +24,7 @@ VARIANTS = {
     "client masks": (lambda m: lips(m, hold=2, refill="noise"), None),
     "shared masks": (lambda m: lips(m, sharing="shared", scope="global"), None),
     "stored gradients": (lambda m: lips(m, gradient="stored"), 3),
+    "personal": (lambda m: keep_local(fedavg(), models.is_norm), None),
 }
 
 
@@ -176,7 +177,8 @@ def collectives(strategy, model, data, **options):
 
 def test_no_collective_but_the_sums():
     model, data = tiny_model(), world(SIZES)
-    for strategy in (fedavg(), transient_sparsity(fedavg(), layers=model.layers)):
+    strategies = (fedavg(), lips(model), lips(model, gradient="stored"))  # two have client state
+    for strategy in strategies:
         found = collectives(strategy, model, data)
         assert found["all-reduce"]
         for kind in ("all-gather", "all-to-all", "reduce-scatter", "collective-permute"):

@@ -42,7 +42,7 @@ def in_two_processes(name, file):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dense", "lips", "fresh"])
+@pytest.mark.parametrize("name", ["dense", "lips", "fresh", "stored"])
 def test_two_processes_are_one(name, tmp_path):
     half, metrics = in_two_processes(name, tmp_path / "half")
     model, strategy, data, options = case(name)

@@ -21,7 +21,7 @@ from lipsjax import tree
 from lipsjax.clients import ClientData
 from lipsjax.keys import SERVER, Purpose, derive
 from lipsjax.local import LocalTraining
-from lipsjax.rounds import AXIS, Metrics, Setup, State, Tables, cohort, places, run_round
+from lipsjax.rounds import AXIS, Metrics, Setup, State, Tables, cohort, homes, places, run_round
 from lipsjax.strategies.base import Strategy
 from lipsjax.types import Array, Model, PyTree
 
@@ -166,6 +166,7 @@ def build(
     tables = schedule.tables
     start = jax.jit(functools.partial(_initial_state, setup), out_shardings=shardings)
     many_rounds = _many_rounds(setup, mesh)
+    home = np.asarray(homes(setup, jnp.arange(setup.num_clients)))
     compiled: dict[int, Callable] = {}
 
     def place(data: ClientData) -> ClientData:
@@ -202,22 +203,26 @@ def build(
         return np.asarray(places(setup, cohort(setup, key, jnp.int32(t))))
 
     def to_host(state: State, key: Array) -> PyTree:
-        # slots depend on devices, chunk and processes; a checkpoint has masks in the cohort's order
-        bits = jax.tree.map(_everywhere, state.bits)
+        # slots and rows depend on devices, chunk and processes; a checkpoint has clients by id, and
+        # masks in the cohort's order
+        bits, clients = jax.tree.map(_everywhere, (state.bits, state.clients))
         if bits:
             place = places_of(key, int(state.round))
             bits = jax.tree.map(lambda b: b[place], bits)
-        return jax.tree.map(np.asarray, state._replace(bits=bits)._asdict())
+        clients = jax.tree.map(lambda x: x[home], clients)
+        return jax.tree.map(np.asarray, state._replace(bits=bits, clients=clients)._asdict())
 
     def from_host(host: PyTree, key: Array) -> State:
-        bits = host["bits"]
+        bits, clients = host["bits"], host["clients"]
         if bits:
             place = places_of(key, int(host["round"]))
             bits = jax.tree.map(lambda b: _spread(b, place, setup.devices * setup.slots), bits)
+        clients = jax.tree.map(lambda x: _spread(x, home, setup.devices * setup.rows), clients)
+        host = host | {"bits": bits, "clients": clients}
         return State(
             *(
                 jax.tree.map(functools.partial(_put, sharding), value)
-                for value, sharding in zip(State(**{**host, "bits": bits}), shardings, strict=True)
+                for value, sharding in zip(State(**host), shardings, strict=True)
             )
         )
 
@@ -240,7 +245,7 @@ def _initial_state(setup: Setup, key: Array) -> State:
     strategy = setup.strategy
     average = setup.model.init(derive(key, 0, SERVER, Purpose.INIT))
     memory = strategy.init_client(average)
-    slots, bits = setup.devices * setup.slots, ()
+    slots, rows, bits = setup.devices * setup.slots, setup.devices * setup.rows, ()
     if strategy.downlink is not None:
         masked = tree.kernels(average.params, strategy.downlink.layers)
         bits = tuple(jnp.zeros((slots, math.ceil(w.size / 8)), jnp.uint8) for w in masked)
@@ -248,7 +253,7 @@ def _initial_state(setup: Setup, key: Array) -> State:
         round=jnp.zeros((), jnp.int32),
         average=average,
         server=strategy.init_server(average),
-        clients=jax.tree.map(lambda x: jnp.broadcast_to(x, (setup.num_clients, *x.shape)), memory),
+        clients=jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape)), memory),
         bits=bits,
         sparse=jnp.zeros((), bool),
         reference=jax.tree.map(jnp.zeros_like, tree.kernels(average.params, setup.model.layers)),
@@ -301,9 +306,9 @@ def _put(sharding: Any, x: np.ndarray) -> Array:
     return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
-def _by_field(common: Any, bits: Any) -> State:
-    """Return a state whose every field is ``common``, but for the masks in flight."""
-    return State(**{**dict.fromkeys(State._fields, common), "bits": bits})
+def _by_field(common: Any, own: Any) -> State:
+    """Return a state whose every field is ``common``, but for what each device has of its own."""
+    return State(**{**dict.fromkeys(State._fields, common), "bits": own, "clients": own})
 
 
 def _schedule(setup: Setup, initial, rounds: int, evaluate_every: int) -> Schedule:

@@ -1,7 +1,8 @@
 """One communication round, as one device sees it: its share of the cohort, in chunks of a vmap.
 
 Everything here runs inside ``shard_map`` over the ``clients`` axis: sums over the cohort end in
-``psum``, and nothing else crosses devices but the states of clients, where a strategy keeps any.
+``psum``, and nothing else crosses devices but the states of a cohort's clients, where a strategy
+keeps any (:mod:`lipsjax.rounds.memory`).
 Clients pass through a scan over chunks that carries weighted sums, so memory does not grow with
 their number.
 """
@@ -14,6 +15,7 @@ from lipsjax.clients import ClientData
 from lipsjax.metrics import inertia
 from lipsjax.metrics.inertia import Movement
 from lipsjax.rounds.delivering import deliver
+from lipsjax.rounds.memory import remember
 from lipsjax.rounds.plan import (
     AXIS,
     Metrics,
@@ -22,15 +24,16 @@ from lipsjax.rounds.plan import (
     Tables,
     Updated,
     cohort,
+    homes,
     in_order,
     my_slots,
     places,
 )
 from lipsjax.rounds.scoring import mean, named, score_dense, score_global_share
-from lipsjax.rounds.training import remember, train_cohort
+from lipsjax.rounds.training import train_cohort
 from lipsjax.types import Array
 
-__all__ = ["AXIS", "Metrics", "Setup", "State", "Tables", "cohort", "places", "run_round"]
+__all__ = ["AXIS", "Metrics", "Setup", "State", "Tables", "cohort", "homes", "places", "run_round"]
 
 
 def run_round(
@@ -43,7 +46,7 @@ def run_round(
       key: the run's root key; not consumed.
       data: all clients' examples, the same on every device.
       tables: per-round decisions.
-      state: after the rounds before; ``bits`` is this device's share.
+      state: after the rounds before; ``bits`` and ``clients`` are this device's share.
 
     Returns:
       The state after the round, and its metrics.

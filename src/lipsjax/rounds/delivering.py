@@ -7,6 +7,7 @@ from lipsjax import tree
 from lipsjax.clients import ClientData
 from lipsjax.keys import Purpose, derive
 from lipsjax.local import model_loss, whole_gradient
+from lipsjax.rounds.memory import recall
 from lipsjax.rounds.plan import (
     AXIS,
     Setup,
@@ -65,9 +66,8 @@ def deliver(
         variables = setup.strategy.receive(server, memory, average, delivery)
         return Personal.of(score_own(setup, data, client, variables))
 
-    def mean_scores():
-        def share(ids, present, last):
-            memory = jax.tree.map(lambda x: x[ids], clients)
+    def mean_scores(memory):
+        def share(ids, present, memory, last):
             count = jnp.sum(data.train_mask[ids], axis=1, dtype=jnp.int32)
             weight = jnp.where(present, setup.strategy.weight(count), 0)
             each = jax.vmap(scores)(ids, memory, last)
@@ -75,15 +75,17 @@ def deliver(
             weight = weight.astype(dtype)
             return (tree.weighted_sum(weight, each), jnp.sum(weight)), ()
 
-        sums, _ = scan_chunks(setup, share, slots, last_gradient)
+        sums, _ = scan_chunks(setup, share, slots, memory, last_gradient)
         total, weight = jax.lax.psum(sums, AXIS)
         return tree.scale(1 / weight, total)
 
     def sparse_branch():
-        common = downlink.mask(mean_scores(), tables.kept[t]) if downlink.shared else None
+        remembered = recall(setup, clients, slots)
+        common = None
+        if downlink.shared:
+            common = downlink.mask(mean_scores(remembered), tables.kept[t])
 
-        def share(ids, present, last):
-            memory = jax.tree.map(lambda x: x[ids], clients)
+        def share(ids, present, memory, last):
             if common is None:
                 bits = jax.vmap(masks)(ids, memory, last)
             else:
@@ -93,7 +95,7 @@ def deliver(
             )
             return tree.weighted_sum(present, each), bits
 
-        sums, bits = scan_chunks(setup, share, slots, last_gradient)
+        sums, bits = scan_chunks(setup, share, slots, remembered, last_gradient)
         return bits, jax.lax.psum(sums, AXIS)
 
     sparse = tables.sparse[t]

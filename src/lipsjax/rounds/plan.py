@@ -41,6 +41,16 @@ class Setup(NamedTuple):
         return -(-per_device // self.chunk) * self.chunk
 
     @property
+    def rows(self) -> int:
+        """Clients whose state lies on one device."""
+        return -(-self.block // (self.devices // self.processes))
+
+    @property
+    def all_take_part(self) -> bool:
+        """Whether every client trains in every round."""
+        return self.cohort == self.num_clients
+
+    @property
     def block(self) -> int:
         """Clients whose examples one process holds."""
         return -(-self.num_clients // self.processes)
@@ -60,7 +70,7 @@ class State(NamedTuple):
     round: Array  # () int32, rounds done
     average: Variables  # the server's model
     server: PyTree  # of the strategy
-    clients: PyTree  # of the strategy, [K, ...]
+    clients: PyTree  # of the strategy, [rows, ...] at home on each device
     bits: Kernels  # masks on their way to the slots of the next round, uint8 [slots, bytes]
     sparse: Array  # () bool, whether these masks count
     reference: Kernels  # the server's after round DRIFT_REFERENCE
@@ -79,12 +89,13 @@ class Updated(NamedTuple):
 
     average: Variables
     server: PyTree
-    clients: PyTree  # [K, ...]
+    clients: PyTree  # [rows, ...]
 
 
 class Slots(NamedTuple):
     """One device's share of a cohort."""
 
+    everyone: Array  # [C] int32, the cohort
     ids: Array  # [slots] int32
     present: Array  # [slots] bool, False on padding
     position: Array  # [slots] int32, in the cohort; C on padding
@@ -93,21 +104,34 @@ class Slots(NamedTuple):
 def cohort(setup: Setup, key: Array, round_index: Array) -> Array:
     """Draw who takes part: [C] ids, uniform without replacement; all, in order, if C = K."""
     everyone = jnp.arange(setup.num_clients, dtype=jnp.int32)
-    if setup.cohort == setup.num_clients:
+    if setup.all_take_part:
         return everyone
     draw = derive(key, round_index, SERVER, Purpose.COHORT)
     return jax.random.permutation(draw, everyone)[: setup.cohort]
 
 
+def homes(setup: Setup, ids: Array) -> Array:
+    """Return where the states of clients lie: ``device * rows + row``, int32 like ids.
+
+    The clients of a process are dealt out to its devices in blocks.
+    """
+    local = setup.devices // setup.processes
+    return ids // setup.block * (local * setup.rows) + ids % setup.block
+
+
 def places(setup: Setup, ids: Array) -> Array:
     """Return where each client of a cohort trains: ``device * slots + slot``, [C] int32.
 
-    A client goes to the process that holds its examples, and there to the devices in turn.
+    At home, if all take part; of a cohort, a client goes to the process that holds its examples,
+    and there to the devices in turn.
 
     Args:
       setup: static.
       ids: [C] the cohort.
     """
+    if setup.all_take_part:
+        home = homes(setup, ids)
+        return home // setup.rows * setup.slots + home % setup.rows
     owner = ids // setup.block
     of_owner = owner[:, None] == jnp.arange(setup.processes)
     rank = jnp.sum((jnp.cumsum(of_owner, axis=0, dtype=jnp.int32) - 1) * of_owner, axis=1)
@@ -125,7 +149,7 @@ def my_slots(setup: Setup, key: Array, round_index: Array) -> Slots:
         position, jax.lax.axis_index(AXIS) * setup.slots, setup.slots
     )
     present = mine < setup.cohort
-    return Slots(jnp.where(present, ids[mine], 0), present, mine)
+    return Slots(ids, jnp.where(present, ids[mine], 0), present, mine)
 
 
 def in_order(setup: Setup, slots: Slots, values: Array) -> Array:

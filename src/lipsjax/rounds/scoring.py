@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from lipsjax import tree
 from lipsjax.clients import ClientData
 from lipsjax.metrics.evaluation import Score, evaluate
+from lipsjax.rounds.memory import recall
 from lipsjax.rounds.plan import AXIS, Setup, Slots, Updated, scan_chunks, where_measured
 from lipsjax.types import Array, Variables
 
@@ -60,12 +61,12 @@ def score_dense(
         variables = setup.strategy.receive(server, memory, average, None)
         return Personal.of(score_own(setup, data, client, variables))
 
-    def share(ids, present):
-        memory = jax.tree.map(lambda x: x[ids], clients)
+    def share(ids, present, memory):
         return tree.weighted_sum(present, jax.vmap(one)(ids, memory)), ()
 
     def everyone():
-        return jax.lax.psum(scan_chunks(setup, share, slots)[0], AXIS)
+        memory = recall(setup, clients, slots)
+        return jax.lax.psum(scan_chunks(setup, share, slots, memory)[0], AXIS)
 
     return where_measured(setup, measured, everyone)
 

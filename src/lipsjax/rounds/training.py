@@ -11,7 +11,8 @@ from lipsjax.clients import ClientData
 from lipsjax.keys import Purpose, derive
 from lipsjax.local import model_loss, train
 from lipsjax.metrics import inertia
-from lipsjax.rounds.plan import AXIS, Setup, Slots, State, delivery_to, scan_chunks, where_measured
+from lipsjax.rounds.memory import recall
+from lipsjax.rounds.plan import Setup, Slots, State, delivery_to, scan_chunks, where_measured
 from lipsjax.rounds.scoring import Personal, score_on, score_own
 from lipsjax.types import Array, Kernels, PyTree, Received
 
@@ -95,18 +96,8 @@ def train_cohort(
         )
         return totals, Trained(memory, result.last_gradient, loss)
 
-    def share(ids, present, bits):
-        memory = jax.tree.map(lambda x: x[ids], state.clients)
+    def share(ids, present, memory, bits):
         totals, trained = jax.vmap(one)(ids, memory, bits)
         return tree.weighted_sum(present, totals), trained
 
-    return scan_chunks(setup, share, slots, state.bits)
-
-
-def remember(setup: Setup, clients: PyTree, slots: Slots, memory: PyTree) -> PyTree:
-    """Put the cohort's new client states among those of all K, on every device alike."""
-    if not jax.tree.leaves(clients):
-        return clients
-    nowhere = jnp.where(slots.present, slots.ids, setup.num_clients)
-    ids, memory = jax.lax.all_gather((nowhere, memory), AXIS, tiled=True)
-    return jax.tree.map(lambda old, new: old.at[ids].set(new, mode="drop"), clients, memory)
+    return scan_chunks(setup, share, slots, recall(setup, state.clients, slots), state.bits)
