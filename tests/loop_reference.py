@@ -34,6 +34,15 @@ def unflat(like, values):
     )
 
 
+def weighted_mean(weight, values):
+    """Mean of trees by client, with weights by client."""
+    total = sum(weight.values())
+    return jax.tree.map(
+        lambda *xs: sum(w * x for w, x in zip(weight.values(), xs, strict=True)) / total,
+        *[values[c] for c in weight],
+    )
+
+
 @functools.cache
 def compiled(model):
     """The gradient of the mean cross entropy of a batch, and the logits of one."""
@@ -82,6 +91,7 @@ class Loop:
         self.initial = to_numpy(average)
         self.memory = [self.own_leaves(self.average) for _ in range(self.num_clients)]
         self.stored = [None] * self.num_clients
+        self.steps = {}  # client -> of its last round
         self.masks = {}  # client -> {path: bool array}, on its way
         self.reference = None
         self.t = 0
@@ -89,7 +99,12 @@ class Loop:
 
     # ---- data, model ----
     # what a strategy may change
-    def shape(self, gradient, params, start):
+    def shape(self, gradient, params, start, client):
+        """Return the gradient of what a client minimises."""
+        return gradient
+
+    def correct(self, gradient, client):
+        """Return what a client steps along instead."""
         return gradient
 
     def weight(self, client):
@@ -97,6 +112,10 @@ class Loop:
 
     def update(self, average, mean):
         return mean
+
+    def aggregate(self, members, starts, results):
+        weight = {c: self.weight(c) for c in members}
+        return self.update(self.average, weighted_mean(weight, results))
 
     def examples(self, client):
         rows = self.data.train_index[client][self.data.train_mask[client]]
@@ -155,18 +174,20 @@ class Loop:
             for first in range(0, n, self.batch_size):
                 rows = order[first : first + self.batch_size]
                 gradient, (norm, loss) = self.gradient(params, norm, images[rows], labels[rows])
-                gradient = self.shape(to_numpy(gradient), params, start.params)
+                gradient = self.shape(to_numpy(gradient), params, start.params, client)
+                step = self.correct(gradient, client)
                 if self.optimizer:
-                    updates, opt_state = self.optimizer.update(gradient, opt_state, params)
+                    updates, opt_state = self.optimizer.update(step, opt_state, params)
                     params = to_numpy(optax.apply_updates(params, updates))
                 else:
-                    velocity = jax.tree.map(lambda v, g: self.momentum * v + g, velocity, gradient)
+                    velocity = jax.tree.map(lambda v, g: self.momentum * v + g, velocity, step)
                     params = jax.tree.map(lambda w, v: w - self.learning_rate * v, params, velocity)
                 if mask is not None and steps < self.sparsity["hold"]:
                     params, velocity = self.hold(params, velocity, start.params, mask)
                 loss_sum += float(loss) * len(rows)
                 seen += len(rows)
                 steps += 1
+        self.steps[client] = steps
         return Variables(params, to_numpy(norm)), gradient, loss_sum, seen
 
     def hold(self, params, velocity, start, mask):
@@ -328,12 +349,7 @@ class Loop:
             results[client], last[client] = result, gradient
             loss_sum, seen = loss_sum + loss, seen + count
         weight = {c: self.weight(c) for c in members}
-        total = sum(weight.values())
-        mean = jax.tree.map(
-            lambda *xs: sum(weight[c] * x for c, x in zip(members, xs, strict=True)) / total,
-            *[results[c] for c in members],
-        )
-        self.average = self.update(self.average, mean)
+        self.average = self.aggregate(members, starts, results)
         for client in members:
             self.memory[client] = self.own_leaves(results[client])
             self.stored[client] = last[client]

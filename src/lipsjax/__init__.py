@@ -26,6 +26,7 @@ _MODULES = (
     "partition",
     "simulation",
     "sparsity",
+    "strategies",
 )
 
 __all__ = [*_HOME, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -19,6 +19,17 @@ Refill = Literal["zero", "init", "noise"]
 GradientSource = Literal["last_local", "fresh", "stored"]
 Norm = Literal["batch", "group", "none"]
 NormPolicy = Literal["global", "local", "local_with_biases"]
+StrategyName = Literal[
+    "fedavg",
+    "fedprox",
+    "scaffold",
+    "feddyn",
+    "fednova",
+    "fedavgm",
+    "fedadagrad",
+    "fedadam",
+    "fedyogi",
+]
 Conv = Literal["auto", "loop", "patches", "grouped"]
 
 
@@ -107,8 +118,10 @@ class LocalConfig:
 class StrategyConfig:
     """What clients and server exchange and keep."""
 
-    name: Literal["fedavg"] = "fedavg"
+    name: StrategyName = "fedavg"
     """Federated strategy."""
+    options: Options = dataclasses.field(default_factory=dict)
+    """Its own arguments, as mu=0.1 of fedprox; what is not given is as in its paper."""
     norm: NormPolicy = "global"
     """global: averaged; local: kept per client (FedBN); local_with_biases: all biases too."""
     cohort: int | None = None
@@ -166,7 +179,7 @@ class Config:
     partition: PartitionConfig = PartitionConfig()
     model: ModelConfig = ModelConfig()
     local: LocalConfig = dataclasses.field(default_factory=LocalConfig)
-    strategy: StrategyConfig = StrategyConfig()
+    strategy: StrategyConfig = dataclasses.field(default_factory=StrategyConfig)
     evaluation: EvaluationConfig = EvaluationConfig()
     sparsity: Annotated[SparsityConfig | None, tyro.conf.Suppress] = None
     """Transient sparsity; none is dense."""

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lipsjax import clients, datasets, models, partition, simulation, tree
+from lipsjax import clients, datasets, models, partition, simulation, strategies, tree
 from lipsjax.experiments import processes
 from lipsjax.experiments.command import check_devices
 from lipsjax.experiments.config import (
@@ -26,18 +26,16 @@ from lipsjax.experiments.config import (
     cohort_size,
     to_dict,
 )
+from lipsjax.experiments.study import nearest
 from lipsjax.local import LocalTraining
 from lipsjax.metrics.costs import Bits, round_bits
 from lipsjax.simulation import Simulation
 from lipsjax.sparsity.density import SCHEDULES, check_density
 from lipsjax.sparsity.transient import transient_sparsity
-from lipsjax.strategies import Strategy, fedavg, keep_local
+from lipsjax.strategies import Strategy, keep_local
 from lipsjax.types import Model, PyTree
 
 PACKAGES = ("lipsjax", "jax", "jaxlib", "flax", "optax", "numpy")
-
-
-STRATEGIES: dict[str, Callable[[], Strategy]] = {"fedavg": fedavg}
 
 
 class Prepared(NamedTuple):
@@ -290,7 +288,7 @@ def _build(
 
 def build_strategy(config: Config, model: Model) -> Strategy:
     """Build the strategy that a config describes, wrapped if it has a ``sparsity``."""
-    strategy = STRATEGIES[config.strategy.name]()
+    strategy = _named_strategy(config)
     if config.strategy.norm != "global":
         with_biases = config.strategy.norm == "local_with_biases"
         strategy = keep_local(
@@ -305,6 +303,33 @@ def build_strategy(config: Config, model: Model) -> Strategy:
     density = check_density(options.pop("density"))
     schedule = SCHEDULES[options.pop("schedule")](density)
     return transient_sparsity(strategy, layers=model.layers, density=schedule, **options)
+
+
+def _named_strategy(config: Config) -> Strategy:
+    """Call a strategy's function with its options, and what it must know of local training."""
+    name, local = config.strategy.name, config.local
+    factory: Callable[..., Strategy] = getattr(strategies, name)
+    parameters = inspect.signature(factory).parameters
+    known = {
+        "learning_rate": local.learning_rate,
+        "momentum": local.options.get("momentum", 0.0),
+        "participation": cohort_size(config) / config.partition.clients,
+    }
+    allowed = [parameter for parameter in parameters if parameter not in known]
+    for option in config.strategy.options:
+        if option not in allowed:
+            raise ValueError(
+                f"unknown option {option!r} of {name}{nearest(option, allowed)}; allowed are "
+                f"{', '.join(allowed) or 'none'}"
+            )
+    counts_steps = "learning_rate" in parameters or "momentum" in parameters
+    if counts_steps and (local.optimizer != "sgd" or local.options.get("nesterov")):
+        raise ValueError(
+            f"strategy {name} needs local.optimizer 'sgd' without nesterov, as it divides by how "
+            f"far its steps go, not {local.optimizer!r} with {local.options}"
+        )
+    given = {name: value for name, value in known.items() if name in parameters}
+    return factory(**config.strategy.options, **given)
 
 
 def build_optimizer(local: LocalConfig) -> optax.GradientTransformation:

@@ -10,6 +10,7 @@ and, where a strategy has a ``downlink``, decides afterwards what goes out besid
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import optax
 
@@ -117,7 +118,7 @@ def keep_local(strategy: Strategy, is_personal: Callable[[str], bool]) -> Strate
 
     Raises:
       ValueError: if the strategy has transient sparsity already, which goes around; and, when a
-        simulation is built, if no leaf is personal.
+        simulation is built, if no leaf is personal or the strategy keeps client state itself.
 
     References:
       With normalisation as the personal part, FedBN: Li et al., arXiv 2102.07623.
@@ -129,18 +130,22 @@ def keep_local(strategy: Strategy, is_personal: Callable[[str], bool]) -> Strate
         leaves = tree.pick(initial, is_personal)
         if not leaves:
             raise ValueError("keep_local keeps nothing: no leaf of the model is personal")
-        return leaves, strategy.init_client(initial)
+        if jax.tree.leaves(strategy.init_client(initial)):
+            raise ValueError(
+                "keep_local goes around strategies without client state: what others keep, such as "
+                "control variates, would count personal leaves as shared"
+            )
+        return leaves
 
     def inner(received):
-        return received._replace(client=received.client[1])
+        return received._replace(client=())
 
     def receive(server, client, average, delivery):
-        leaves, client = client
-        return tree.put(strategy.receive(server, client, average, delivery), leaves)
+        return tree.put(strategy.receive(server, (), average, delivery), client)
 
     def send(received, result):
-        message, client = strategy.send(inner(received), result)
-        return message, (tree.pick(result.variables, is_personal), client)
+        message, _ = strategy.send(inner(received), result)
+        return message, tree.pick(result.variables, is_personal)
 
     return strategy._replace(
         init_client=init_client,
