@@ -51,7 +51,7 @@ def half_sparse(strategy, model):
 def prepared(simulation: Simulation, data, key):
     """Compile one round; return seconds, the data on devices, and the state before round 0."""
     placed, state = simulation.place(data), simulation.init(key)
-    seconds = simulation.compile(state, key, placed, 1)
+    seconds = simulation.compile(1)
     return seconds, placed, state
 
 

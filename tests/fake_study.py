@@ -147,7 +147,7 @@ def _write_run(path, *, config, counts, curves, seconds, finished):
     }
     timing = {"first_round": 0, "rounds": len(curves), "seconds": seconds, "compile_seconds": 9.5}
     plan = {"processes": 1, "devices": 1, "chunk": 20, "conv": "patches"}
-    plan |= {"rounds_per_call": 5, "platform": "cpu"}
+    plan |= {"precision": "highest", "rounds_per_call": 5, "platform": "cpu"}
     files = {
         "config.json": {"config": dataclasses.asdict(config), "data_fingerprint": "0f" * 8},
         "plan.json": plan | {"versions": {}},

@@ -168,8 +168,7 @@ def collectives(strategy, model, data, **options):
         mesh=simulation.client_mesh(4),
         **options,
     )
-    key = jax.random.key(0)
-    text = sim.lower(sim.init(key), key, sim.place(data), 3).compile().as_text()
+    text = sim.program(3).as_text()
     computations = text.split("\n\n")
     kinds = ("all-gather", "all-to-all", "reduce-scatter", "collective-permute", "all-reduce")
     return {k: [c for c in computations if f" {k}(" in c or f" {k}-start(" in c] for k in kinds}

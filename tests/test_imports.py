@@ -16,6 +16,7 @@ ORDER = [
     {"clients"},
     {"types", "keys"},
     {"tree"},
+    {"program"},
     {"models", "metrics", "local"},
     {"strategies"},
     {"sparsity"},

@@ -31,7 +31,16 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-PLAN = ("platform", "processes", "devices", "chunk", "conv", "rounds_per_call", "versions")
+PLAN = (
+    "platform",
+    "processes",
+    "devices",
+    "chunk",
+    "conv",
+    "precision",
+    "rounds_per_call",
+    "versions",
+)
 """What a plan holds at least."""
 STUDY = ("name", "description", "command", "versions", "platform", "reference")
 """Fields of a study that are taken over as they are."""

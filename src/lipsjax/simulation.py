@@ -7,7 +7,7 @@ clients in chunks of a vmap inside each round (:mod:`lipsjax.rounds`).
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -40,10 +40,12 @@ class Simulation(NamedTuple):
     """Root key -> state before the first round."""
     run: Callable[[State, Array, ClientData, int], tuple[State, Metrics]]
     """(state, key, data, rounds) -> state and metrics, [rounds, ...] each. State is donated."""
-    lower: Callable[[State, Array, ClientData, int], jax.stages.Lowered]
-    """Lower ``run`` for arguments like these, without running it."""
-    compile: Callable[[State, Array, ClientData, int], float]
-    """Compile ``run`` for arguments like these; return the seconds it took, 0 if it was done."""
+    trace: Callable[[int], jax.stages.Traced]
+    """Trace ``run`` for a number of rounds; needs none of the devices."""
+    program: Callable[[int], jax.stages.Compiled]
+    """Compile ``run`` for a number of rounds, once; needs none of the devices."""
+    compile: Callable[[int], float]
+    """Compile ``run`` for a number of rounds; return the seconds it took, 0 if it was done."""
     place: Callable[[ClientData], ClientData]
     """Copy the examples of this process's clients to each of its devices: [devices, ...] each."""
     cohort: Callable[[Array, int], np.ndarray]
@@ -56,25 +58,27 @@ class Simulation(NamedTuple):
     setup: Setup
 
 
-def client_mesh(devices: int | None = None) -> Mesh:
+def client_mesh(devices: int | None = None, among: Sequence[Any] | None = None) -> Mesh:
     """Return a mesh of one axis, ``clients``, over devices, as many of each process.
 
     Args:
       devices: how many in all; None: every one.
+      among: which devices there are; None: those that JAX finds.
 
     Raises:
       ValueError: if there are fewer devices, or no equal share for every process.
     """
-    present, processes = jax.devices(), jax.process_count()
+    present = jax.devices() if among is None else among
+    owners = sorted({device.process_index for device in present})
     count = len(present) if devices is None else devices
     if not 1 <= count <= len(present):
         raise ValueError(f"devices must be in 1..{len(present)} here, not {devices}")
-    if count % processes:
+    if count % len(owners):
         raise ValueError(
-            f"devices must be a multiple of {processes}, the number of processes, not {count}"
+            f"devices must be a multiple of {len(owners)}, the number of processes, not {count}"
         )
-    of_each = [[d for d in present if d.process_index == p] for p in range(processes)]
-    chosen = [d for each in of_each for d in each[: count // processes]]
+    of_each = [[d for d in present if d.process_index == p] for p in owners]
+    chosen = [d for each in of_each for d in each[: count // len(owners)]]
     # in this order: devices of one process lie together, as rounds.places has them
     return Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
 
@@ -167,7 +171,7 @@ def build(
     start = jax.jit(functools.partial(_initial_state, setup), out_shardings=shardings)
     many_rounds = _many_rounds(setup, mesh)
     home = np.asarray(homes(setup, jnp.arange(setup.num_clients)))
-    compiled: dict[int, Callable] = {}
+    compiled: dict[int, jax.stages.Compiled] = {}
 
     def place(data: ClientData) -> ClientData:
         def copy_to_each(x):
@@ -179,25 +183,29 @@ def build(
 
     def known(key: Array) -> Array:
         """Return a key that the devices of all processes know."""
-        if processes == 1:
-            return key
         words = _put(replicated, np.asarray(jax.random.key_data(key)))
         return jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
 
-    def lower(state: State, key: Array, data: ClientData, count: int) -> jax.stages.Lowered:
-        return many_rounds.lower(state, known(key), data, tables, count)
+    shapes = _shapes(setup, data, mesh, State(*shardings))
 
-    def compile_run(state: State, key: Array, data: ClientData, count: int) -> float:
+    def trace(count: int) -> jax.stages.Traced:
+        return many_rounds.trace(*shapes, tables, count)
+
+    def program(count: int) -> jax.stages.Compiled:
+        if count not in compiled:
+            compiled[count] = trace(count).lower().compile()
+        return compiled[count]
+
+    def compile_run(count: int) -> float:
         if count in compiled:
             return 0.0
         begin = time.perf_counter()
-        compiled[count] = lower(state, key, data, count).compile()
+        program(count)
         return time.perf_counter() - begin
 
     def run(state: State, key: Array, data: ClientData, count: int):
         _check_range("rounds of a call", count, 1, rounds - int(state.round))
-        compile_run(state, key, data, count)
-        return compiled[count](state, known(key), data, tables)
+        return program(count)(state, known(key), data, tables)
 
     def places_of(key: Array, t: int) -> np.ndarray:
         return np.asarray(places(setup, cohort(setup, key, jnp.int32(t))))
@@ -229,7 +237,8 @@ def build(
     return Simulation(
         init=lambda key: start(known(key)),
         run=run,
-        lower=lower,
+        trace=trace,
+        program=program,
         compile=compile_run,
         place=place,
         cohort=lambda key, t: np.asarray(cohort(setup, key, jnp.int32(t))),
@@ -299,6 +308,25 @@ def _spread(rows: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:
     spread = np.zeros((size, *rows.shape[1:]), rows.dtype)
     spread[place] = rows
     return spread
+
+
+def _shapes(setup: Setup, data: ClientData, mesh: Mesh, shardings: State) -> tuple:
+    """Return state, key and placed data as shapes and shardings."""
+
+    def shape(sharding, x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    state = jax.eval_shape(functools.partial(_initial_state, setup), jax.random.key(0))
+    fields = zip(shardings, state, strict=True)
+    placed = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((mesh.size, *x.shape), x.dtype, sharding=shardings.bits),
+        jax.tree.map(np.asarray, data),
+    )
+    return (
+        State(*(jax.tree.map(functools.partial(shape, s), x) for s, x in fields)),
+        shape(shardings.average, jax.random.key(0)),
+        placed,
+    )
 
 
 def _put(sharding: Any, x: np.ndarray) -> Array:

@@ -1,4 +1,4 @@
-"""The console script: ``lipsjax sweep | run | report``, as ``python -m lipsjax.experiments.*``."""
+"""The console script: ``lipsjax sweep`` and the others, as ``python -m lipsjax.experiments.*``."""
 
 import importlib
 import sys
@@ -8,6 +8,7 @@ from lipsjax.experiments import command
 COMMANDS = {
     "sweep": "compare arms over seeds and a grid, and write the report",
     "run": "train one federated run and record it",
+    "plan": "say what a study would take, on devices that need not be here",
     "report": "draw a study's report again from its recordings",
 }
 

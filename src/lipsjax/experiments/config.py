@@ -30,6 +30,8 @@ StrategyName = Literal[
     "fedadam",
     "fedyogi",
 ]
+Dtype = Literal["float32", "bfloat16"]
+Precision = Literal["highest", "high", "default"]
 Conv = Literal["auto", "loop", "patches", "grouped"]
 
 
@@ -96,6 +98,8 @@ class ModelConfig:
     """Channels of the stem of the cnn."""
     norm: Norm = "batch"
     """Normalisation after every convolution."""
+    dtype: Dtype = "float32"
+    """Arithmetic of layers; parameters, statistics, losses and averages are always float32."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -195,10 +199,12 @@ class Execution:
     """TFDS data directory; digits and synthetic need none."""
     devices: int | None = None
     """Devices that clients are spread over; none: all that can be used (on a CPU, its cores)."""
-    chunk: int | None = None
-    """Clients trained at once on each device; none: chosen for the platform."""
+    chunk: int | Literal["auto"] = "auto"
+    """Clients trained at once on each device; auto: 1 on CPU, else up to 32 that fit in memory."""
     conv: Conv = "auto"
     """How convolutions are computed; auto: loop on CPU, grouped elsewhere."""
+    precision: Precision = "highest"
+    """Of float32 products on accelerators: highest is float32 itself, which a CPU always has."""
     rounds_per_call: int = 10
     """Rounds per compiled call; metrics and a checkpoint are written after each."""
     coordinator: str | None = None

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from lipsjax import clients, datasets, models, partition, simulation, strategies, tree
 from lipsjax.experiments import processes
@@ -26,6 +27,7 @@ from lipsjax.experiments.config import (
     cohort_size,
     to_dict,
 )
+from lipsjax.experiments.machine import FILLED, Machine, fitting_chunk, here, program_bytes
 from lipsjax.experiments.study import nearest
 from lipsjax.local import LocalTraining
 from lipsjax.metrics.costs import Bits, round_bits
@@ -35,6 +37,7 @@ from lipsjax.sparsity.transient import transient_sparsity
 from lipsjax.strategies import Strategy, keep_local
 from lipsjax.types import Model, PyTree
 
+LARGEST_CHUNK = 32
 PACKAGES = ("lipsjax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -50,13 +53,19 @@ class Prepared(NamedTuple):
     bits: tuple[Bits, ...]  # per round
 
 
-def prepare(config: Config, execution: Execution, plan: dict[str, Any] | None = None) -> Prepared:
-    """Load, partition, build; compile nothing.
+def prepare(
+    config: Config,
+    execution: Execution,
+    plan: dict[str, Any] | None = None,
+    machine: Machine | None = None,
+) -> Prepared:
+    """Load, partition, build; compile nothing, but where the chunk depends on memory.
 
     Args:
       config: the science.
       execution: how to run it, resolved into a plan.
       plan: a recorded plan to follow instead, when a run goes on.
+      machine: to plan for; None: the devices here.
 
     Returns:
       A :class:`Prepared` run. Runs that differ in the seed alone share one simulation, and so
@@ -67,10 +76,16 @@ def prepare(config: Config, execution: Execution, plan: dict[str, Any] | None = 
     """
     _check_numbers(config)
     dataset, fingerprint = load(config.dataset, execution.data_dir)
-    parts, data = share_out(config, dataset)
+    machine = here() if machine is None else machine
     if plan is None:
-        plan = processes.agree(lambda: resolve(execution, cohort_size(config)))
-    sim = _simulation(config, plan, data, dataset.num_classes)
+        plan = processes.agree(lambda: resolve(execution, cohort_size(config), machine))
+    parts, data = share_out(config, dataset, processes=machine.processes)
+    if machine.platform != "cpu":  # a CPU's products are float32 as they are
+        jax.config.update("jax_default_matmul_precision", plan["precision"])
+    build = functools.partial(_simulation, config, data, dataset.num_classes, machine)
+    if plan["chunk"] == "auto":
+        plan = plan | {"chunk": _largest_chunk(build, plan, machine)}
+    sim = build(plan)
     variables = jax.eval_shape(sim.setup.model.init, jax.random.key(0))
     layers = sim.setup.model.layers
     sizes = [w.size for w in tree.kernels(variables.params, layers)]
@@ -107,9 +122,11 @@ def load(name: str, data_dir: str | None) -> tuple[datasets.Dataset, str]:
 
 
 def share_out(
-    config: Config, dataset: datasets.Dataset
+    config: Config, dataset: datasets.Dataset, processes: int = 1
 ) -> tuple[partition.Partition, clients.ClientData]:
     """Partition a data set among the clients, as the config and its seed say.
+
+    Of several processes each gets the examples of its own clients.
 
     Raises:
       ValueError: for a partition that the data set cannot serve.
@@ -141,7 +158,7 @@ def share_out(
         parts,
         global_examples=limit,
         rng=for_test,
-        processes=jax.process_count(),
+        processes=processes,
         process=jax.process_index(),
     )
 
@@ -190,50 +207,78 @@ def _numbers(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, fl
             yield prefix + name, value
 
 
-def resolve(execution: Execution, clients: int) -> dict[str, Any]:
+def resolve(execution: Execution, clients: int, machine: Machine) -> dict[str, Any]:
     """Decide what the execution leaves open, and note what would change the bits.
 
     Args:
       execution: what was asked for.
       clients: that take part in a round; more devices than that would idle.
+      machine: whose devices there are.
 
     Returns:
-      The plan of a run.
+      The plan of a run; its chunk may still be "auto", where it depends on memory.
 
     Raises:
       ValueError: for an execution that is not possible here.
     """
-    backend = jax.default_backend()
-    on_cpu = backend == "cpu"
+    on_cpu = machine.platform == "cpu"
     check_devices(execution.devices, clients)
-    devices = execution.devices or _usable_devices(clients)
+    devices = execution.devices or _usable_devices(clients, machine)
     conv = execution.conv
     if conv == "auto":
         conv = "loop" if on_cpu else "grouped"
-    chunk = execution.chunk
-    if chunk is None:
-        # on CPU one client at a time keeps its patches in cache; elsewhere width pays
-        chunk = 1 if on_cpu else 32
+    # on CPU one client at a time keeps its patches in cache; elsewhere width pays
+    chunk = 1 if on_cpu and execution.chunk == "auto" else execution.chunk
     if execution.rounds_per_call < 1:
         raise ValueError(f"rounds_per_call must be at least 1, not {execution.rounds_per_call}")
     return {
-        "platform": backend,
-        "device": jax.devices()[0].device_kind,
+        "platform": machine.platform,
+        "device": machine.kind,
         "host": platform.platform(),
         "python": platform.python_version(),
-        "processes": jax.process_count(),
+        "processes": machine.processes,
         "devices": devices,
         "chunk": chunk,
         "conv": conv,
+        "precision": execution.precision,
         "rounds_per_call": execution.rounds_per_call,
         "versions": versions(),
     }
 
 
-def _usable_devices(clients: int) -> int:
+def describe_plan(plan: dict[str, Any], dtype: str) -> str:
+    """Return a plan in a line."""
+    where = f"{plan['devices']} x {plan['device']}"
+    if plan["processes"] > 1:
+        where += f" in {plan['processes']} processes"
+    products = dtype
+    if plan["platform"] != "cpu" and dtype == "float32":
+        products += f" at precision {plan['precision']}"
+    return f"plan: {where}, chunk {plan['chunk']}, convolution {plan['conv']}, {products}"
+
+
+def _usable_devices(clients: int, machine: Machine) -> int:
     """Return how many devices have something to do, as many in each process."""
-    processes = jax.process_count()
-    return max(min(len(jax.devices()), clients) // processes, 1) * processes
+    useful = min(len(machine.devices), clients)
+    return max(useful // machine.processes, 1) * machine.processes
+
+
+def _largest_chunk(
+    build: Callable[[dict[str, Any]], Simulation],
+    plan: dict[str, Any],
+    machine: Machine,
+) -> int:
+    """Return how many clients of a chunk fit in the memory of a device, up to LARGEST_CHUNK."""
+    if machine.memory is None:
+        return LARGEST_CHUNK
+
+    def needed(chunk: int) -> int:
+        return program_bytes(build(plan | {"chunk": chunk}).program(plan["rounds_per_call"]))
+
+    largest = min(LARGEST_CHUNK, build(plan | {"chunk": LARGEST_CHUNK}).setup.chunk)
+    # all processes compile, as the program is theirs together; process 0 decides
+    chunk = fitting_chunk(needed, FILLED * machine.memory, largest)
+    return processes.agree(lambda: chunk)
 
 
 def versions() -> dict[str, str]:
@@ -245,9 +290,14 @@ _built: dict[str, Simulation] = {}
 
 
 def _simulation(
-    config: Config, plan: dict[str, Any], data: clients.ClientData, num_classes: int
+    config: Config,
+    data: clients.ClientData,
+    num_classes: int,
+    machine: Machine,
+    plan: dict[str, Any],
 ) -> Simulation:
     """Build a simulation, or find one that differs in nothing but seed and examples."""
+    mesh = simulation.client_mesh(plan["devices"], machine.devices)
     science = to_dict(dataclasses.replace(config, seed=0))
     shapes = [(x.shape, str(x.dtype)) for x in jax.tree.leaves(data)]
     key = json.dumps(
@@ -256,12 +306,12 @@ def _simulation(
     if key not in _built:
         if len(_built) == 8:  # compiled programs are large
             _built.clear()
-        _built[key] = _build(config, plan, data, num_classes)
+        _built[key] = _build(config, plan, data, num_classes, mesh)
     return _built[key]
 
 
 def _build(
-    config: Config, plan: dict[str, Any], data: clients.ClientData, num_classes: int
+    config: Config, plan: dict[str, Any], data: clients.ClientData, num_classes: int, mesh: Mesh
 ) -> Simulation:
     model = models.build(
         config.model.name,
@@ -270,6 +320,7 @@ def _build(
         width=config.model.width,
         norm=config.model.norm,
         conv=plan["conv"],
+        dtype=config.model.dtype,
     )
     local = config.local
     return simulation.build(
@@ -281,7 +332,7 @@ def _build(
         cohort_size=config.strategy.cohort,
         evaluate_every=config.evaluation.every,
         clients_on_global=config.evaluation.clients_on_global,
-        mesh=simulation.client_mesh(plan["devices"]),
+        mesh=mesh,
         chunk=plan["chunk"],
     )
 

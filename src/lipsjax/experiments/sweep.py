@@ -3,7 +3,7 @@
 import dataclasses
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -34,8 +34,16 @@ class Sweep:
     execution: Annotated[Execution, tyro.conf.arg(name="")] = Execution()
 
 
-def read_arguments(argv: list[str]) -> Study:
-    """Return the study that a command line asks for.
+S = TypeVar("S", bound=Sweep)
+
+
+def read_arguments(argv: list[str], kind: type[S], program: str) -> tuple[Study, S]:
+    """Return the study that a command line asks for, and all its options.
+
+    Args:
+      argv: STUDY.toml, if any, then options.
+      kind: of the options.
+      program: how the command is called.
 
     Raises:
       ValueError: for what cannot be read, or does not exist.
@@ -44,19 +52,20 @@ def read_arguments(argv: list[str]) -> Study:
     if options and not options[0].startswith("-"):
         study = load_study(Path(options.pop(0)))
     shared = ("name", "seeds", "sparsity", "config", "execution")
-    defaults = Sweep(arms=tuple(study.arms), **{n: getattr(study, n) for n in shared})
-    chosen = command.parse(Sweep, options, program="lipsjax sweep", default=defaults)
+    defaults = kind(arms=tuple(study.arms), **{n: getattr(study, n) for n in shared})
+    chosen = command.parse(kind, options, program=program, default=defaults)
     for arm in chosen.arms:
         if arm not in study.arms:
             hint = nearest(arm, study.arms)
             raise ValueError(f"unknown arm {arm!r}{hint}; the study has {', '.join(study.arms)}")
     grid = dict(_grid_entry(text) for text in chosen.grid) if chosen.grid else study.grid
-    return dataclasses.replace(
+    asked = dataclasses.replace(
         study,
         arms={arm: study.arms[arm] for arm in chosen.arms},
         grid=grid,
         **{name: getattr(chosen, name) for name in shared},
     )
+    return asked, chosen
 
 
 def _grid_entry(text: str) -> tuple[str, Any]:
@@ -74,7 +83,7 @@ def main(argv: list[str]) -> None:
       ValueError: for a study that cannot be run, and then nothing has been written; or if trials
         diverged, after the others have been run.
     """
-    study = read_arguments(argv)
+    study, _ = read_arguments(argv, Sweep, "lipsjax sweep")
     trials = expand(study)
     for trial in trials:
         command.check_devices(study.execution.devices, cohort_size(trial.config))

@@ -13,9 +13,10 @@ import numpy as np
 
 from lipsjax import recording
 from lipsjax.checkpoints import Checkpoints
-from lipsjax.experiments import processes
+from lipsjax.experiments import cache, processes
 from lipsjax.experiments.config import Config, Execution, cohort_size, to_dict
-from lipsjax.experiments.prepare import Prepared, load, prepare, resolve
+from lipsjax.experiments.machine import here
+from lipsjax.experiments.prepare import Prepared, describe_plan, load, prepare, resolve
 from lipsjax.rounds import Metrics
 from lipsjax.simulation import Simulation
 from lipsjax.types import Array, PyTree
@@ -68,6 +69,7 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
     prepared = None
     if not processes.agree(run_dir.exists):
         prepared = prepare(config, execution)
+        say(describe_plan(prepared.plan, config.model.dtype))
         about = {"plan": prepared.plan, "setup": prepared.setup, "data_fingerprint": fingerprint}
         processes.agree(lambda: recording.create(run_dir, config=to_dict(config), **about))
     with contextlib.ExitStack() as held:
@@ -77,6 +79,9 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
                 lambda: _recorded_plan(run_dir, execution, cohort_size(config), say)
             )
             prepared = prepare(config, execution, plan)
+            if plan is None:
+                new = prepared.plan
+                processes.agree(lambda: recording.write_json(run_dir / "plan.json", new))
         _train(prepared, run_dir, report, say)
     return run_dir
 
@@ -89,12 +94,15 @@ def _is_finished(run_dir: Path, config: Config, fingerprint: str) -> bool:
     return recording.is_finished(run_dir)
 
 
-def _recorded_plan(run_dir: Path, execution: Execution, clients: int, say: Say) -> dict[str, Any]:
-    """Return the plan that a stopped run goes on with."""
+def _recorded_plan(
+    run_dir: Path, execution: Execution, clients: int, say: Say
+) -> dict[str, Any] | None:
+    """Return the plan that a stopped run goes on with; None if it needs a new one."""
     plan = recording.read_plan(run_dir)
-    here = resolve(execution, clients)
-    too_many = plan["devices"] > len(jax.devices())
-    if too_many or any(plan[name] != here[name] for name in ("platform", "processes")):
+    machine = here()
+    now = resolve(execution, clients, machine)
+    too_many = plan["devices"] > len(machine.devices)
+    if too_many or any(plan[name] != now[name] for name in ("platform", "processes")):
         begun = f"{plan['devices']} x {plan['platform']}"
         if plan["processes"] > 1:
             begun += f" in {plan['processes']} processes"
@@ -102,12 +110,11 @@ def _recorded_plan(run_dir: Path, execution: Execution, clients: int, say: Say) 
             f"{run_dir.name} was begun on {begun}, which is not here: it goes on with a new plan, "
             "and not to the same bits"
         )
-        recording.write_json(run_dir / "plan.json", here)
-        return here
-    for name in ("devices", "chunk", "conv", "rounds_per_call"):
-        if plan[name] != here[name]:
-            say(f"{run_dir.name} goes on with {name} {plan[name]}, as begun, not {here[name]}")
-    if plan["versions"] != here["versions"]:
+        return None
+    for name in ("devices", "chunk", "conv", "precision", "rounds_per_call"):
+        if now[name] not in (plan[name], "auto"):
+            say(f"{run_dir.name} goes on with {name} {plan[name]}, as begun, not {now[name]}")
+    if plan["versions"] != now["versions"]:
         say(f"{run_dir.name} was begun with other package versions: its bits may differ")
     return plan
 
@@ -124,7 +131,9 @@ def _train(prepared: Prepared, run_dir: Path, report: Report, say: Say) -> None:
     data = sim.place(prepared.data)
     while done < rounds:
         count = min(prepared.plan["rounds_per_call"], rounds - done)
-        compile_seconds = sim.compile(state, key, data, count)
+        compile_seconds, cached = cache.watched(functools.partial(sim.compile, count))
+        if cached:
+            say(cache.describe(compile_seconds, cached))
         begin = time.perf_counter()
         state, metrics = sim.run(state, key, data, count)
         metrics = jax.device_get(metrics)
@@ -132,7 +141,7 @@ def _train(prepared: Prepared, run_dir: Path, report: Report, say: Say) -> None:
         _check_finite(sim, key, metrics, done)
         rows = list(_rows(prepared, metrics, done))
         timing = {"first_round": done, "rounds": count, "seconds": seconds}
-        timing |= {"compile_seconds": compile_seconds}
+        timing |= {"compile_seconds": compile_seconds, "cache": cached}
         done += count
         host = sim.to_host(state, key)
         processes.agree(functools.partial(_record, run_dir, rows, timing, done, host))

@@ -34,6 +34,7 @@ class Watch:
         self._before = 0  # rounds of the trials before this one
         self._of_trial = 0
         self._fresh = 0  # rounds trained here
+        self._said: set[str] = set()
         self._start = time.monotonic()
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -82,7 +83,10 @@ class Watch:
             self.say(f"{elapsed:>7}  {self._name}  {rounds}  {figures}  {left}")
 
     def say(self, line: str) -> None:
-        """Print a line that stays."""
+        """Print a line that stays, once: trials have much in common."""
+        if line in self._said:
+            return
+        self._said.add(line)
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _left(self, done: int) -> str:

@@ -37,7 +37,7 @@ def from_flax(module: nn.Module, image_shape: tuple[int, ...]) -> Model:
     Returns:
       The model. uint8 images are divided by 255; floating ones are taken as they are.
     """
-    dtype = getattr(module, "param_dtype", jnp.float32)
+    dtype = getattr(module, "param_dtype", jnp.float32)  # images and logits have it too
 
     def prepare(images: Array) -> Array:
         if jnp.issubdtype(images.dtype, jnp.integer):
@@ -54,6 +54,7 @@ def from_flax(module: nn.Module, image_shape: tuple[int, ...]) -> Model:
         logits, updates = module.apply(
             collections, prepare(images), mask=mask, train=train, mutable=["batch_stats"]
         )
+        logits = logits.astype(dtype)
         return logits, updates.get("batch_stats", {}) if train else variables.norm
 
     return Model(init, apply, module.layers())
@@ -67,6 +68,7 @@ def build(
     width: int = 32,
     norm: str = "batch",
     conv: str = "loop",
+    dtype: str = "float32",
     param_dtype: Any = jnp.float32,
 ) -> Model:
     """Build a model by name.
@@ -78,13 +80,14 @@ def build(
       width: channels of the stem of the cnn; resnet8 has its own.
       norm: "batch", "group" or "none".
       conv: convolution lowering: "loop" (for CPU), "patches" or "grouped".
-      param_dtype: type of parameters and arithmetic.
+      dtype: "float32", or "bfloat16" for the arithmetic of layers alone.
+      param_dtype: type of parameters, statistics of normalisation, logits, and of arithmetic.
 
     Returns:
       A :class:`Model`.
 
     Raises:
-      ValueError: for a name, norm, conv, width or image shape that cannot be built.
+      ValueError: for a name, norm, conv, dtype, width or image shape that cannot be built.
 
     Example:
       >>> model = build("cnn", num_classes=10, image_shape=(8, 8, 1), width=4)
@@ -95,15 +98,18 @@ def build(
         raise ValueError(f"norm must be one of batch, group, none, not {norm!r}")
     if conv not in CONVOLUTIONS:
         raise ValueError(f"conv must be one of {', '.join(CONVOLUTIONS)}, not {conv!r}")
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype must be one of float32, bfloat16, not {dtype!r}")
     if width < 1:
         raise ValueError(f"width must be at least 1, not {width}")
     if min(image_shape[:2]) < 4:
         raise ValueError(f"images must be at least 4 x 4, not {image_shape[0]} x {image_shape[1]}")
     lowering = CONVOLUTIONS[conv]
+    types = {"param_dtype": param_dtype, "dtype": jnp.bfloat16 if dtype == "bfloat16" else None}
     if name == "cnn":
-        module = CNN(num_classes, width, norm, lowering, param_dtype)
+        module = CNN(num_classes, width, norm, lowering, **types)
     elif name == "resnet8":
-        module = ResNet(num_classes, (64, 128, 256), norm, lowering, param_dtype)
+        module = ResNet(num_classes, (64, 128, 256), norm, lowering, **types)
     else:
         raise ValueError(f"model must be one of cnn, resnet8, not {name!r}")
     return from_flax(module, image_shape)

@@ -20,6 +20,7 @@ class CNN(nn.Module):
       norm: "batch", "group" or "none", after every convolution.
       conv: stands in for ``lax.conv_general_dilated``.
       param_dtype: type of parameters.
+      dtype: of arithmetic; None: that of the parameters.
     """
 
     num_classes: int
@@ -27,6 +28,7 @@ class CNN(nn.Module):
     norm: str
     conv: Callable[..., Array]
     param_dtype: Any = jnp.float32
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Array, *, mask: Array, train: bool) -> Array:
@@ -40,6 +42,7 @@ class CNN(nn.Module):
                 kernel_init=he_normal_fan_out,
                 conv_general_dilated=self.conv,
                 param_dtype=self.param_dtype,
+                dtype=self.dtype,
                 name=name,
             )(x)
             x = Norm(self.norm, self.param_dtype, name=f"norm_{name}")(x, mask=mask, train=train)
@@ -47,7 +50,9 @@ class CNN(nn.Module):
             if name in ("stem", "conv2"):
                 x = max_pool(x, (2, 2), (2, 2))
         x = x.mean(axis=(1, 2))
-        return Dense(self.num_classes, param_dtype=self.param_dtype, name="classifier")(x)
+        return Dense(
+            self.num_classes, param_dtype=self.param_dtype, dtype=self.dtype, name="classifier"
+        )(x)
 
     def layers(self) -> tuple[Layer, ...]:
         """Declare the layers in order."""

@@ -130,10 +130,11 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, mask: Array, train: bool) -> Array:
-        """Normalise x [B, H, W, channels], with mask [B]."""
+        """Normalise x [B, H, W, channels], with mask [B], in the type of the parameters."""
+        y = x.astype(self.param_dtype)
         if self.kind == "batch":
-            return BatchNorm(self.param_dtype, name="norm")(x, mask=mask, train=train)
+            y = BatchNorm(self.param_dtype, name="norm")(y, mask=mask, train=train)
         if self.kind == "group":
             groups = math.gcd(x.shape[-1], 8)
-            return nn.GroupNorm(groups, param_dtype=self.param_dtype, name="norm")(x)
-        return x
+            y = nn.GroupNorm(groups, param_dtype=self.param_dtype, name="norm")(y)
+        return y.astype(x.dtype)

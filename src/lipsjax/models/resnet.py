@@ -23,6 +23,7 @@ class ResNet(nn.Module):
       norm: "batch", "group" or "none", after every convolution.
       conv: stands in for ``lax.conv_general_dilated``.
       param_dtype: type of parameters.
+      dtype: of arithmetic; None: that of the parameters.
     """
 
     num_classes: int
@@ -30,6 +31,7 @@ class ResNet(nn.Module):
     norm: str
     conv: Callable[..., Array]
     param_dtype: Any = jnp.float32
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Array, *, mask: Array, train: bool) -> Array:
@@ -45,6 +47,7 @@ class ResNet(nn.Module):
                 kernel_init=he_normal_fan_out,
                 conv_general_dilated=self.conv,
                 param_dtype=self.param_dtype,
+                dtype=self.dtype,
                 name=name,
             )
 
@@ -63,7 +66,9 @@ class ResNet(nn.Module):
                 x = norm(f"norm_{block}_shortcut", x)
             x = nn.relu(x + y)
         x = x.mean(axis=(1, 2))
-        return Dense(self.num_classes, param_dtype=self.param_dtype, name="classifier")(x)
+        return Dense(
+            self.num_classes, param_dtype=self.param_dtype, dtype=self.dtype, name="classifier"
+        )(x)
 
     def layers(self) -> tuple[Layer, ...]:
         """Declare the layers in order."""
