@@ -19,6 +19,10 @@ from rich.table import Table
 from scipy import stats
 
 
+PAUSE = 0.5
+"""Seconds before each timed call, for threads of another library to stop spinning."""
+
+
 class Case(NamedTuple):
     """What is timed: ``run`` with what ``prepare`` made for this one call, before the clock."""
 
@@ -61,7 +65,12 @@ class Figure(NamedTuple):
 
 
 def start_jax(devices: int | None) -> int:
-    """Split the host into CPU devices, one per core by default; before JAX looks for any."""
+    """Split the host into CPU devices, one per core by default; before JAX looks for any.
+
+    ``JAX_PLATFORMS`` asks for another platform.
+    """
+    if "JAX_PLATFORMS" not in os.environ:
+        jax.config.update("jax_platforms", "cpu")
     count = devices or len(os.sched_getaffinity(0))
     jax.config.update("jax_num_cpu_devices", count)
     return count
@@ -70,6 +79,7 @@ def start_jax(devices: int | None) -> int:
 def once(case: Case) -> tuple[float, Any]:
     """Run a case; return seconds and result, both when all of the result is there."""
     prepared = jax.block_until_ready(case.prepare())
+    time.sleep(PAUSE)
     begin = time.perf_counter()
     result = jax.block_until_ready(case.run(prepared))
     return time.perf_counter() - begin, result

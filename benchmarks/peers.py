@@ -1,4 +1,4 @@
-"""A round against a tight PyTorch loop, which must first give the same average.
+"""A round against what one would use instead, which must first give the same average.
 
 Example: ``pip install -e '.[bench]' && python benchmarks/peers.py --json peers.json``.
 
@@ -6,12 +6,17 @@ The check runs in float64. In float32 single rounding errors grow over the steps
 (a ReLU that flips, a step size near the edge), so that PyTorch differs from itself by percents when
 its initial weights change by 1e-7; that difference is reported, and decides nothing.
 
-The loop is one process with all cores: channels-last, ``foreach`` SGD, no data loader. Its images
-are floats and in batches before the clock starts; lipsjax gathers and converts inside its round.
+Peers: ``loop``, a tight PyTorch loop in one process with all cores (channels-last, ``foreach`` SGD,
+no data loader); ``forked``, the same in one process of one thread per core; ``vmap``, clients
+vmapped by ``torch.func``, 5 at a time; ``naive``, JAX with ``nn.Conv`` and a vmap over clients, of
+w2 alone and of few clients. Their images are floats and in batches before the clock starts; lipsjax
+gathers and converts inside its round.
 """
 
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,8 +31,11 @@ from lipsjax.keys import Purpose, derive
 from lipsjax.local import batch_order
 
 try:
+    import naive_jax
     import torch
     import torch_loop
+    import torch_vmap
+    import torch_workers
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
@@ -44,8 +52,17 @@ class Options:
 
     workloads: tuple[Literal["w1", "w2", "w3"], ...] = ("w1", "w2", "w3")
     """Which workloads."""
+    peers: tuple[Literal["loop", "forked", "vmap", "naive"], ...] = (
+        "loop",
+        "forked",
+        "vmap",
+        "naive",
+    )
+    """What lipsjax is timed with."""
     repeats: int = 5
     """Timed rounds of each, interleaved."""
+    naive_clients: int = 2
+    """Clients of w2 that the naive form trains, and lipsjax beside it."""
     chunk: int = 1
     """Clients trained at once on each device, as one vmap."""
     devices: int | None = None
@@ -80,60 +97,115 @@ def worst_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[floa
     return scaled[worst], worst
 
 
+Gap = tuple[float, str]
+"""Largest difference between two averages, and the array that has it."""
+
+
 class Peers(NamedTuple):
-    """One round of both on the same data, initial weights and batches, and how far they agree."""
+    """One round of each on the same data, initial weights and batches, and how far they agree."""
 
     cases: dict[str, Case]
-    difference: float
-    where: str
+    gaps: dict[str, Gap]  # to lipsjax, by peer
 
 
-def make_peers(workload: Workload, options: Options, dtype: Any) -> Peers:
-    """Compile, prepare and run a round of both, in one floating type, and compare the averages."""
+def make_peers(
+    workload: Workload, names: Sequence[str], options: Options, dtype: Any, held: ExitStack
+) -> Peers:
+    """Compile, prepare and run a round of each, in one floating type, and compare the averages."""
     key, data = jax.random.key(0), make_data(workload)
     simulation = make_simulation(workload, data, chunk=options.chunk, dtype=dtype)
     placed = simulation.place(data)
     host = simulation.to_host(simulation.init(key), key)
     batches = round_batches(workload, data, key, simulation.cohort(key, 0))
-    loop = torch_loop.make_round(workload, torch_loop.to_torch(host["average"]), batches)
+    initial = torch_loop.to_torch(host["average"])
     cases = {
-        "torch": Case(lambda _: loop()),
         "lipsjax": Case(
             lambda state: simulation.run(state, key, placed, 1)[0],
             lambda: simulation.from_host(host, key),
-        ),
+        )
     }
     ours = torch_loop.to_torch(once(cases["lipsjax"])[1].average)
-    theirs = torch_loop.comparable(once(cases["torch"])[1], workload)
-    return Peers(cases, *worst_difference(ours, theirs))
+    gaps = {}
+    for name in names:
+        if name == "forked":  # the loop once more, whose average is looked at there
+            workers = torch_workers.Workers(workload, initial, batches, torch.get_num_threads())
+            held.callback(workers.close)
+            cases[name] = Case(lambda _, workers=workers: workers.round())
+            continue
+        if name == "naive":
+            train = naive_jax.make_round(workload, host["average"], batches)
+        else:
+            module = {"loop": torch_loop, "vmap": torch_vmap}[name]
+            train = module.make_round(workload, initial, batches)
+        cases[name] = Case(lambda _, train=train: train())
+        average = once(cases[name])[1]
+        theirs = (
+            torch_loop.to_torch(average)
+            if name == "naive"
+            else torch_loop.comparable(average, workload)
+        )
+        gaps[name] = worst_difference(ours, theirs)
+    return Peers(cases, gaps)
 
 
-def check(workload: Workload, options: Options) -> float:
-    """Return the difference in float64, or stop if the two do not do the same thing."""
-    with jax.enable_x64(True):
-        _, difference, where = make_peers(workload, options, np.float64)
-    if not difference <= TOLERANCE:
-        sys.exit(f"{workload.name}: averages differ by {difference:.1e} in {where}; nothing timed")
-    return difference
+def check(workload: Workload, names: Sequence[str], options: Options) -> dict[str, Gap]:
+    """Return the differences in float64, or stop if one does not do the same thing."""
+    in_process = [name for name in names if name != "forked"]
+    with jax.enable_x64(True), ExitStack() as held:
+        gaps = make_peers(workload, in_process, options, np.float64, held).gaps
+    for name, (gap, where) in gaps.items():
+        if not gap <= TOLERANCE:
+            sys.exit(f"{workload.name}: {name} differs by {gap:.1e} in {where}; nothing timed")
+    return gaps
+
+
+LABELS = {
+    "loop": "torch_loop",
+    "forked": "torch_forked",
+    "vmap": "torch_vmap",
+    "naive": "naive_vmap",
+}
+"""Peers as the names of figures have them."""
 
 
 def compare(workload: Workload, options: Options, peak: float) -> list[Figure]:
-    """Check that both averages agree after a round, then time both."""
-    difference = check(workload, options)
-    peers = make_peers(workload, options, np.float32)
-    times = interleave(peers.cases, options.repeats)
-    return [
-        Figure(f"{workload.name}_difference_float64", "relative", [difference]),
-        Figure(f"{workload.name}_difference_float32", "relative", [peers.difference]),
-        Figure(f"{workload.name}_torch_round", "s", times["torch"]),
-        Figure(f"{workload.name}_lipsjax_round", "s", times["lipsjax"]),
-        ratio(f"{workload.name}_speedup_over_torch_loop", times["torch"], times["lipsjax"]),
+    """Check that all averages agree after a round, then time all."""
+    names = [name for name in options.peers if name != "naive"]
+    figures, times = time_peers(workload, names, options)
+    figures.append(
         Figure(
             f"{workload.name}_fraction_of_matmul_peak",
             "1",
-            [workload.round_flops / t / 1e9 / peak for t in times["lipsjax"]],
-        ),
-    ]
+            [workload.round_flops / t / 1e9 / peak for t in times],
+        )
+    )
+    if "naive" in options.peers and workload.name == "w2":
+        few = workload._replace(clients=options.naive_clients, cohort=options.naive_clients)
+        figures += time_peers(few, ["naive"], options, suffix="_of_few")[0]
+    return figures
+
+
+def time_peers(
+    workload: Workload, names: Sequence[str], options: Options, suffix: str = ""
+) -> tuple[list[Figure], list[float]]:
+    """Check some peers, time them and lipsjax in turn; return figures, and lipsjax's times."""
+    exact, label = check(workload, names, options), workload.name
+    with ExitStack() as held:
+        peers = make_peers(workload, names, options, np.float32, held)
+        times = interleave(peers.cases, options.repeats)
+    figures = [Figure(f"{label}_lipsjax_round{suffix}", "s", times["lipsjax"])]
+    for name in names:
+        peer = LABELS[name]
+        if name in exact:
+            figures += [
+                Figure(f"{label}_{peer}_difference_float64", "relative", [exact[name][0]]),
+                Figure(f"{label}_{peer}_difference_float32", "relative", [peers.gaps[name][0]]),
+            ]
+        figures += [
+            Figure(f"{label}_{peer}_round{suffix}", "s", times[name]),
+            ratio(f"{label}_speedup_over_{peer}", times[name], times["lipsjax"]),
+        ]
+    return figures, times["lipsjax"]
 
 
 def products(size: int) -> dict[str, Case]:

@@ -3,6 +3,10 @@
 python benchmarks/rounds.py --json rounds.json
 """
 
+import os
+import subprocess
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,12 +24,24 @@ SPARSE, DENSE, ROUNDS = 1, 3, 4
 """A round after and before a sparse broadcast, one with neither, and T."""
 
 
+SWEEPS = {"chunk": (1, 2, 5, 10), "conv": ("loop", "patches"), "clients": (20, 50, 100)}
+"""Values by setting; of devices all numbers are tried."""
+
+Name = Literal["w1", "w2", "w3"]
+
+
 @dataclass(frozen=True)
 class Options:
     """What is timed."""
 
-    workloads: tuple[Literal["w1", "w2", "w3"], ...] = ("w1", "w2", "w3")
-    """Which workloads; the two ratios belong to w2."""
+    workloads: tuple[Name, ...] = ("w1", "w2", "w3")
+    """Which workloads."""
+    lips: tuple[Name, ...] = ("w2",)
+    """Of which of them a sparse and a dense round of LIPS are timed too."""
+    sweep: tuple[Literal["chunk", "conv", "devices", "clients"], ...] = ()
+    """What else varies, beside the first value of each: see SWEEPS."""
+    compiles: int = 3
+    """Compilations of w2 with an empty cache, and as many with one that has it; 0: none."""
     pairs: Annotated[int, tyro.conf.arg(metavar="N")] = 15
     """Interleaved repeats behind each ratio."""
     repeats: int = 5
@@ -36,6 +52,8 @@ class Options:
     """CPU devices; one per core by default."""
     json: Path | None = None
     """Write the figures here."""
+    only_compile: bool = False
+    """Compile the workload, print the seconds, and end."""
 
 
 def half_sparse(strategy, model):
@@ -63,6 +81,46 @@ def one_round(simulation: Simulation, key, placed, host) -> Case:
     )
 
 
+def time_sweep(workload: Workload, what: str, options: Options, devices: int) -> list[Figure]:
+    """Time a round for several values of one setting, in turn; of clients, the time of each."""
+    values = SWEEPS[what] if what != "devices" else tuple(range(1, devices + 1))
+    cases, clients = {}, {}
+    for value in values:
+        setting, given = workload, {"chunk": options.chunk, "devices": options.devices}
+        if what == "clients":
+            setting = workload._replace(clients=value, cohort=value)
+        else:
+            given[what] = value
+        key, data = jax.random.key(0), make_data(setting)
+        simulation = make_simulation(setting, data, **given)
+        _, placed, state = prepared(simulation, data, key)
+        cases[value] = one_round(simulation, key, placed, simulation.to_host(state, key))
+        clients[value] = setting.cohort
+    times = interleave(cases, options.repeats)
+    each = {value: [t / clients[value] for t in times[value]] for value in values}
+    first = values[0]
+    return [
+        ratio(f"{workload.name}_{what}_{value}_over_{first}", each[value], each[first])
+        for value in values[1:]
+    ]
+
+
+def time_compile(options: Options) -> list[Figure]:
+    """Trace and compile a round of w2 in new processes: nothing in the cache, then all of it."""
+    command = [sys.executable, __file__, "--workloads", "w2", "--only-compile"]
+    command += ["--chunk", str(options.chunk)]
+    figures: dict[str, list[float]] = {"cold": [], "warm": []}
+    for _ in range(options.compiles):
+        with tempfile.TemporaryDirectory() as cache:
+            environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
+            for state in figures:
+                done = subprocess.run(
+                    command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+                )
+                figures[state].append(float(done.stdout))
+    return [Figure(f"w2_compile_{state}", "s", seconds) for state, seconds in figures.items()]
+
+
 def time_dense(workload: Workload, options: Options) -> list[Figure]:
     """Compile a dense round and time it."""
     key, data = jax.random.key(0), make_data(workload)
@@ -84,6 +142,9 @@ def time_lips(workload: Workload, options: Options) -> list[Figure]:
     three have the same average; the dense ones have the same batches too.
     """
     key, data = jax.random.key(0), make_data(workload)
+    if workload.cohort < workload.clients:  # masks of last gradients need every client
+        workload = workload._replace(clients=workload.cohort)
+        data = make_data(workload)
     lips = make_simulation(workload, data, wrap=half_sparse, rounds=ROUNDS, chunk=options.chunk)
     fedavg = make_simulation(workload, data, rounds=ROUNDS, chunk=options.chunk)
     lips_seconds, placed, state = prepared(lips, data, key)
@@ -117,10 +178,16 @@ def time_lips(workload: Workload, options: Options) -> list[Figure]:
 def main(options: Options) -> None:
     """Time what was asked for and report it."""
     devices = start_jax(options.devices)
-    figures = []
+    if options.only_compile:
+        workload = WORKLOADS[options.workloads[0]]
+        print(make_simulation(workload, make_data(workload), chunk=options.chunk).compile(1))
+        return
+    figures = time_compile(options) if options.compiles else []
     for name in options.workloads:
-        measure = time_lips if name == "w2" else time_dense
+        measure = time_lips if name in options.lips else time_dense
         figures += measure(WORKLOADS[name], options)
+        for what in options.sweep:
+            figures += time_sweep(WORKLOADS[name], what, options, devices)
     title = f"rounds: {devices} CPU devices, chunk {options.chunk}"
     report(title, figures, options.json)
 

@@ -98,12 +98,17 @@ def to_torch(variables: Any) -> Average:
     """Return Flax variables as NumPy arrays by PyTorch's names, in its layout."""
     arrays = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        _, module, *_, kind = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
-        array = np.asarray(leaf)
-        if kind == "kernel":
+        name, array = torch_name(path), np.asarray(leaf)
+        if name.endswith(".weight") and array.ndim > 1:
             array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-        arrays[f"{module}.{_LEAVES[kind]}"] = array
+        arrays[name] = array
     return arrays
+
+
+def torch_name(path: Any) -> str:
+    """Return PyTorch's name of a Flax variable."""
+    _, module, *_, kind = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+    return f"{module}.{_LEAVES[kind]}"
 
 
 def comparable(average: dict[str, torch.Tensor], workload: Workload) -> Average:
@@ -145,7 +150,7 @@ def make_round(
     optimizer = torch.optim.SGD(
         model.parameters(), lr=workload.learning_rate, momentum=workload.momentum, foreach=True
     )
-    held = [_tensors(images, labels, dtype) for images, labels in batches]
+    held = [hold(images, labels, dtype) for images, labels in batches]
     share = 1 / len(held)  # all clients hold as many examples
 
     def train(images, labels):
@@ -170,7 +175,7 @@ def make_round(
     return one_round
 
 
-def _tensors(images, labels, dtype):
+def hold(images, labels, dtype):
     """Turn a client's batches into float tensors [B, C, H, W] whose memory is [B, H, W, C]."""
     x = torch.from_numpy(images).to(dtype).div_(255).permute(0, 1, 4, 2, 3)
     return list(x), list(torch.from_numpy(labels).to(torch.int64))
