@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-
 PAUSE = 0.5
 """Seconds before each timed call, for threads of another library to stop spinning."""
 
