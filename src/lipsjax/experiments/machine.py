@@ -68,7 +68,8 @@ class Machine(NamedTuple):
             return TPU_RATES[self.kind].memory
         if self.platform == "cpu":
             return None
-        return (self.devices[0].memory_stats() or {}).get("bytes_limit")
+        mine = [d for d in self.devices if d.process_index == jax.process_index()]
+        return (mine[0].memory_stats() or {}).get("bytes_limit")
 
 
 def here() -> Machine:
