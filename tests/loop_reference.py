@@ -119,6 +119,10 @@ class Loop:
         """Return what a client takes for the labels of its examples."""
         return labels
 
+    def distort(self, images, rows, key, epoch):
+        """Return what a client sees of a batch."""
+        return images
+
     def limit(self, client):
         """Return after how many steps a client stops early."""
         return np.inf
@@ -205,8 +209,9 @@ class Loop:
                     break
                 rows = order[first : first + self.batch_size]
                 before = params, velocity
-                self.batch = norm, images[rows]
-                gradient, (norm, loss) = self.gradient(params, norm, images[rows], labels[rows])
+                batch = self.distort(images[rows], rows, batch_key, epoch)
+                self.batch = norm, batch
+                gradient, (norm, loss) = self.gradient(params, norm, batch, labels[rows])
                 gradient = self.shape(to_numpy(gradient), params, start.params, client)
                 step = self.correct(gradient, client)
                 if self.optimizer:
@@ -284,6 +289,9 @@ class Loop:
                 scores[path] = np.abs(w * flat(gradient)[path])
             elif criterion == "gradient":
                 scores[path] = np.abs(flat(gradient)[path])
+            elif criterion == "inverted":
+                with np.errstate(divide="ignore"):
+                    scores[path] = 1 / np.abs(w * flat(gradient)[path])
             elif criterion == "magnitude":
                 scores[path] = np.abs(w)
             elif criterion == "lowest":
@@ -351,7 +359,7 @@ class Loop:
         if density == 1.0:
             return density
         receivers = self.cohort(self.t + 1)
-        needs = self.sparsity["criterion"] in ("saliency", "gradient")
+        needs = self.sparsity["criterion"] in ("saliency", "gradient", "inverted")
         scores = {}
         for client in receivers:
             gradient = None

@@ -27,6 +27,7 @@ AXES = {
         ("magnitude", "last_local"),
         ("lowest", "last_local"),
         ("random", "last_local"),
+        ("inverted", "last_local"),
     ],
     "sharing": ["client", "shared"],
     "scope": ["layer", "global", "erk"],

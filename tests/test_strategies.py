@@ -101,6 +101,9 @@ TABLE = {
         loops.StrategyLoop,
         personal=models.is_norm,
     ),
+    "local": Entry(
+        plain(strategies.local), loops.StrategyLoop, personal=lambda path: True, lips=False
+    ),
     "fedper": Entry(layered(strategies.fedper), loops.StrategyLoop, personal=is_head),
     "fedrep": Entry(
         layered(strategies.fedrep, epochs=2),

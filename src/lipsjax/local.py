@@ -4,6 +4,7 @@ Nothing here sees the client axis; the caller vmaps.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
@@ -13,6 +14,7 @@ import numpy as np
 import optax
 
 from lipsjax import tree
+from lipsjax.augmentation import Augment
 from lipsjax.datasets import Examples
 from lipsjax.types import (
     Array,
@@ -26,6 +28,9 @@ from lipsjax.types import (
     Variables,
 )
 
+DISTORTIONS = 2**32 - 1
+"""Folded into a client's key where its epochs are not."""
+
 
 class LocalTraining(NamedTuple):
     """How a client trains: SGD or any other optax optimizer, fresh every round."""
@@ -33,6 +38,17 @@ class LocalTraining(NamedTuple):
     optimizer: optax.GradientTransformation
     epochs: int
     batch_size: int
+    rate: Callable[[Array], Array] | None = None
+    """Round -> factor of every step the optimizer takes; None: 1."""
+    augment: Augment | None = None
+    """Distort the images of a batch, each with a key of its own; None: they stay."""
+
+    def at_round(self, t: Array) -> "LocalTraining":
+        """Return the training of a round, its rate within the optimizer."""
+        if self.rate is None:
+            return self
+        scaled = optax.chain(self.optimizer, optax.scale(self.rate(t)))  # pyright: ignore
+        return self._replace(optimizer=scaled, rate=None)
 
 
 def model_loss(model: Model) -> LossFn:
@@ -142,10 +158,14 @@ def train(
 
     def step(carry, batch):
         (params, norm, opt_state), (last, loss_sum, seen, steps) = carry
-        positions, batch_mask, ends = batch
+        positions, batch_mask, ends, epoch_key = batch
         rows = index[positions]
+        images = pool.images[rows]
+        if training.augment is not None:
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(epoch_key, positions)
+            images = training.augment(keys, images)
         (loss, seen_by_loss), gradient = gradient_fn(
-            params, norm, pool.images[rows], pool.labels[rows], batch_mask
+            params, norm, images, pool.labels[rows], batch_mask
         )
         updates, new_opt_state = training.optimizer.update(gradient, opt_state, params)
         new = (optax.apply_updates(params, updates), seen_by_loss.norm, new_opt_state)
@@ -171,7 +191,10 @@ def train(
             zero,
         ),
     )
-    ((params, norm, _), rest), _ = jax.lax.scan(step, start, (order, real, is_last))
+    # by epoch and example, so that padding and batches do not decide what an example looks like
+    epoch_keys = jax.random.split(jax.random.fold_in(key, DISTORTIONS), training.epochs)
+    epoch_keys = jnp.repeat(epoch_keys, len(order) // training.epochs)
+    ((params, norm, _), rest), _ = jax.lax.scan(step, start, (order, real, is_last, epoch_keys))
     (last, last_norm), loss, seen, steps = rest
     return LocalResult(Variables(params, norm), last, last_norm, loss, seen, steps)  # pyright: ignore
 

@@ -165,6 +165,35 @@ def dirichlet(
     )
 
 
+def pool(partition: Partition, clients: int) -> Partition:
+    """Gives one client what the first ones hold, and leaves the others as they are.
+
+    Its mix is the mean of the requested ones, weighted by examples. Examples that several of them
+    share stay as often as they are held, so that steps see as many as theirs would.
+
+    Args:
+      partition: of any kind.
+      clients: how many of the first clients become one.
+
+    Returns:
+      A partition of ``K - clients + 1`` clients.
+
+    Example:
+      >>> held = (np.arange(3), np.arange(3, 5), np.arange(5, 9))
+      >>> pooled = pool(Partition(held, held, np.full([3, 4], 0.25)), 2)
+      >>> [indices.tolist() for indices in pooled.train]
+      [[0, 1, 2, 3, 4], [5, 6, 7, 8]]
+    """
+    train, test, requested = partition
+    sizes = [len(indices) for indices in train[:clients]]
+    mix = np.average(requested[:clients], axis=0, weights=sizes)
+    return Partition(
+        train=(np.concatenate(train[:clients]), *train[clients:]),
+        test=(np.concatenate(test[:clients]), *test[clients:]),
+        requested=np.stack([mix, *requested[clients:]]),
+    )
+
+
 def describe(partition: Partition, dataset: Dataset) -> Survey:
     """Measures what a partition came to.
 

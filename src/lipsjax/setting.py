@@ -9,6 +9,7 @@ _CRITERIA = {
     "saliency": "the largest |gradient × weight|",
     "magnitude": "the largest |weight|",
     "lowest": "the smallest |weight|",
+    "inverted": "the smallest |gradient × weight|",
     "random": "chosen at random",
     "gradient": "the largest |gradient|",
 }
@@ -62,7 +63,8 @@ def describe_setting(recording: Recording) -> list[tuple[str, str]]:
             "Local training",
             f"{_count(local['epochs'], 'epoch')} per round, batches of {local['batch_size']}, "
             f"{local['optimizer']}, learning rate {local['learning_rate']}"
-            + (f", {options}" if options else ""),
+            + (f", {options}" if options else "")
+            + _tuned(local),
         ),
         (
             "Evaluation",
@@ -122,6 +124,14 @@ def describe_sparsity(sparsity: Mapping[str, Any] | None) -> str:
     start = f"{100 * sparsity['density']:g}%"
     schedule = sparsity["schedule"]
     share = start if schedule == "constant" else f"{start} at first, 100% at the end ({schedule})"
+    operation = sparsity.get("operation", "mask")  # older recordings do not say so
+    if operation != "mask":
+        return (
+            f"A control without masks: after every {_ordinal(sparsity['every'])} clients receive "
+            f"the average with {' and '.join(sparsity['kinds'])} weights of its middle layers "
+            f"times sqrt(d), d = {share}"
+            + (", and sqrt(1 - d) of fresh initial noise." if "perturb" in operation else ".")
+        )
     kept = _CRITERIA[sparsity["criterion"]]
     kinds = " and ".join(sparsity["kinds"])
     owner = (
@@ -129,7 +139,7 @@ def describe_sparsity(sparsity: Mapping[str, Any] | None) -> str:
     )
     score = (
         f"; gradient: {sparsity['gradient']}"
-        if sparsity["criterion"] in ("saliency", "gradient")
+        if sparsity["criterion"] in ("saliency", "gradient", "inverted")
         else ""
     )
     held = (
@@ -143,6 +153,18 @@ def describe_sparsity(sparsity: Mapping[str, Any] | None) -> str:
         f"{_REFILLS[sparsity['refill']]}. Kept are {share}, {kept} ({_SCOPES[sparsity['scope']]}; "
         f"{owner}{score}). {held}"
     )
+
+
+def _tuned(local: Mapping[str, Any]) -> str:
+    """What is done to learning rate, weights and images; nothing where nothing is."""
+    words = []
+    if local.get("schedule", "constant") != "constant":
+        words.append(f"{local['schedule']} decay over rounds")
+    if local.get("weight_decay"):
+        words.append(f"weight decay {local['weight_decay']:g}")
+    if local.get("augmentation"):
+        words.append(f"images distorted by {' and '.join(local['augmentation'])}")
+    return "".join(f", {word}" for word in words)
 
 
 def _strategy(strategy: Mapping[str, Any]) -> str:
@@ -187,6 +209,8 @@ def _partition(partition: Mapping[str, Any]) -> str:
     shared = ", clients may share examples" if partition["overlap"] else ""
     new = partition.get("new_clients", 0)
     shared += f"; {_count(new, 'further client')} for the end, without training" if new else ""
+    if partition.get("pooled"):
+        shared += "; all of it pooled at one site"
     return (
         f"{partition['clients']} clients with {examples} training and "
         f"{partition['test_examples']} test examples each, {mix}{shared}"

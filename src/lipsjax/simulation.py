@@ -298,6 +298,7 @@ def _initial_state(setup: Setup, key: Array) -> State:
         clients=jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape)), memory),
         bits=bits,
         sparse=jnp.zeros((), bool),
+        density=jnp.ones((), jnp.float32),
         reference=jax.tree.map(jnp.zeros_like, tree.kernels(average.params, setup.model.layers)),
     )
 
@@ -382,7 +383,8 @@ def _schedule(setup: Setup, initial, rounds: int, evaluate_every: int) -> Schedu
     if evaluate_every:
         measured[::evaluate_every] = measured[-1] = True
     last = np.arange(rounds) == rounds - 1
-    return Schedule(densities, Tables(measured, last, densities < 1, kept))
+    tables = Tables(measured, last, densities < 1, densities.astype(np.float32), kept)
+    return Schedule(densities, tables)
 
 
 def _is_ragged(data: ClientData, batch_size: int) -> bool:

@@ -70,6 +70,7 @@ class Delivery(NamedTuple):
     bits: PyTree  # uint8 [ceil(size / 8)] per masked layer
     key: Array  # of the refill
     sparse: Array  # () bool; False: the average itself goes out. Never batched over clients
+    density: Array  # () float, of the schedule; 1 where it is not sparse
 
 
 class Received(NamedTuple):

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 Schedule = Literal["constant", "linear", "cosine", "cubic"]
-Criterion = Literal["saliency", "magnitude", "lowest", "random", "gradient"]
+Operation = Literal["mask", "scale", "shrink_perturb"]
+Criterion = Literal["saliency", "magnitude", "lowest", "random", "gradient", "inverted"]
 Sharing = Literal["client", "shared"]
 Scope = Literal["layer", "global", "erk"]
 Refill = Literal["zero", "init", "noise"]
@@ -39,7 +40,10 @@ StrategyName = Literal[
     "feddst",
     "constant_topk",
     "dsd",
+    "local",
 ]
+RateSchedule = Literal["constant", "linear", "cosine"]
+Augmentation = Literal["flip", "crop", "rotate"]
 Compression = Literal["none", "top_k", "quantise", "sign_majority"]
 Aggregation = Literal["mean", "median", "trimmed_mean"]
 Fault = Literal["label_flip", "noise", "sign_flip"]
@@ -47,6 +51,10 @@ Sampling = Literal["uniform", "examples"]
 Dtype = Literal["float32", "bfloat16"]
 Precision = Literal["highest", "high", "default"]
 Conv = Literal["auto", "loop", "patches", "grouped"]
+ModelName = Literal["mlp", "cnn", "vgg5", "resnet6", "resnet8", "resnet10", "resnet18", "vit"]
+Sizes = Literal["equal", "lognormal", "power"]
+Features = Literal["alike", "noise", "rotation", "brightness"]
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 def read_options(entries: Sequence[str]) -> dict[str, float | bool]:
@@ -88,18 +96,30 @@ Options = Annotated[
 class PartitionConfig:
     """Which client holds which examples."""
 
-    kind: Literal["iid", "dirichlet"] = "dirichlet"
-    """iid: every client draws from the whole; dirichlet: each draws its own class mix."""
+    kind: Literal["iid", "dirichlet", "shards"] = "dirichlet"
+    """iid: drawn from the whole; dirichlet: a class mix of each client; shards: a few classes."""
     alpha: float = 0.1
     """Dirichlet concentration: small is heterogeneous. Read by kind = dirichlet only."""
+    classes: int = 2
+    """Classes of each client. Read by kind = shards only."""
     clients: int = 20
     """Number of registered clients K."""
     train_examples: int | tuple[int, ...] = 30
     """Training examples per client: one number for all, or one number for each."""
+    sizes: Sizes = "equal"
+    """lognormal, power: clients differ in size, train_examples being their mean."""
+    size_skew: float = 1.0
+    """Deviation of the logarithm, or exponent of the power law. Read by those two sizes only."""
+    features: Features = "alike"
+    """What distorts the images of each client, its own way: noise, rotation, brightness."""
+    feature_skew: float = 0.5
+    """How far clients differ so: 0 not at all, 1 the most. Not read by features = alike."""
     test_examples: int = 30
     """Test examples per client, of the same class mix as its training examples."""
     new_clients: int = 0
     """Further clients that never train; scored after the last round, as new sites would be."""
+    pooled: bool = False
+    """One site holds the examples of all clients: what federation stands in for. A control."""
     overlap: bool = False
     """Let clients share training examples, as the published sampler does."""
 
@@ -108,10 +128,14 @@ class PartitionConfig:
 class ModelConfig:
     """The network that every client trains."""
 
-    name: Literal["cnn", "resnet8"] = "cnn"
-    """cnn: a stem, three middle convolutions, a classifier; resnet8: ResNet-8 of the LIPS paper."""
+    name: ModelName = "cnn"
+    """cnn: a stem, three middle convolutions, a classifier; vgg5, resnet8 ...: as LIPS has them."""
     width: int = 32
-    """Channels of the stem of the cnn."""
+    """Channels of the stem of the cnn; units of an mlp's or a vit's layers."""
+    depth: int = 3
+    """Middle layers of an mlp, blocks of a vit; the others have their own."""
+    normalise: bool = False
+    """Give images mean 0 and deviation 1 over the training split, channel by channel."""
     norm: Norm = "batch"
     """Normalisation after every convolution."""
     dtype: Dtype = "float32"
@@ -130,6 +154,12 @@ class LocalConfig:
     """Name of an optimizer of optax (sgd, adam, adamw, ...), fresh every round."""
     learning_rate: float = 0.05
     """Step size of the local optimizer."""
+    schedule: RateSchedule = "constant"
+    """How the step size goes, round by round, from learning_rate towards 0 after the last."""
+    weight_decay: float = 0.0
+    """Added to the gradient, times the weights, before the optimizer sees it."""
+    augmentation: tuple[Augmentation, ...] = ()
+    """Distortions of training images, drawn anew in every epoch: flip, crop, rotate."""
     options: Options = dataclasses.field(default_factory=lambda: {"momentum": 0.9})
     """All further arguments of the optimizer, replaced as a whole: none, or in TOML {}, clears."""
 
@@ -188,7 +218,10 @@ class FaultConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SparsityConfig:
-    """Transient sparsity (LIPS): what is zeroed, when, and by which rule."""
+    """Transient sparsity (LIPS): what is zeroed, when, and by which rule.
+
+    What follows the criterion, and itself, is read by operation = mask only, but for kinds.
+    """
 
     density: float = 0.5
     """Fraction d0 of the middle layers' weights that is kept in the first sparse round."""
@@ -196,6 +229,8 @@ class SparsityConfig:
     """How the density goes from d0 at the first round to 1 at the last (constant: it does not)."""
     every: int = 5
     """A round is followed by a sparse broadcast when its index is a multiple of this."""
+    operation: Operation = "mask"
+    """mask; or, as controls, scale by sqrt(d), and shrink_perturb, which adds sqrt(1 - d) noise."""
     criterion: Criterion = "saliency"
     """Which weights are kept: the largest of this score."""
     sharing: Sharing = "client"
@@ -265,6 +300,10 @@ class Execution:
     """Of float32 products on accelerators: highest is float32 itself, which a CPU always has."""
     rounds_per_call: int = 10
     """Rounds per compiled call; metrics and a checkpoint are written after each."""
+    workers: int | Literal["auto"] = "auto"
+    """Processes that run trials of a sweep side by side; auto: one a core on CPU, else one."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Also log metrics to these, under OUT: tensorboard, wandb, mlflow."""
     coordinator: str | None = None
     """HOST:PORT of process 0, of several; auto: found by JAX (SLURM, Open MPI, Cloud TPU pods)."""
     processes: int | None = None
@@ -273,9 +312,26 @@ class Execution:
     """Which of them this is, from 0; process 0 records and prints."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prices:
+    """What a study's costs and gains are worth, in one currency; what is not given is not shown."""
+
+    per_gb: float | None = None
+    """Of moving a gigabyte (10^9 bytes) between a client and the server, either way."""
+    per_device_hour: float | None = None
+    """Of training for an hour on one client's device, as fast as one device here."""
+    per_point: float | None = None
+    """What a point (1 %) of accuracy is worth."""
+
+
+def num_clients(config: Config) -> int:
+    """Return how many clients train: K, or the one that holds what all would."""
+    return 1 if config.partition.pooled else config.partition.clients
+
+
 def cohort_size(config: Config) -> int:
     """Return how many clients take part in a round."""
-    return config.partition.clients if config.strategy.cohort is None else config.strategy.cohort
+    return num_clients(config) if config.strategy.cohort is None else config.strategy.cohort
 
 
 def to_dict(config: Any) -> dict[str, Any]:

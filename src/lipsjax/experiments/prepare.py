@@ -17,6 +17,7 @@ import optax
 from jax.sharding import Mesh
 
 from lipsjax import clients, datasets, models, partition, simulation, sparsity, strategies, tree
+from lipsjax.augmentation import augmentation
 from lipsjax.experiments import processes
 from lipsjax.experiments.command import check_devices
 from lipsjax.experiments.config import (
@@ -25,6 +26,7 @@ from lipsjax.experiments.config import (
     LocalConfig,
     PartitionConfig,
     cohort_size,
+    num_clients,
     to_dict,
 )
 from lipsjax.experiments.machine import FILLED, Machine, fitting_chunk, here, program_bytes
@@ -34,6 +36,7 @@ from lipsjax.metrics.costs import Bits, round_bits
 from lipsjax.rounds import Participation
 from lipsjax.simulation import Simulation
 from lipsjax.sparsity.density import SCHEDULES, check_density
+from lipsjax.sparsity.shrinking import transient_shrink
 from lipsjax.sparsity.transient import transient_sparsity
 from lipsjax.strategies import Strategy, fedavg, keep_local
 from lipsjax.types import Model, PyTree
@@ -154,6 +157,8 @@ def share_out(
         parts = partition.dirichlet(
             dataset, alpha=wanted.alpha, overlap=wanted.overlap, rng=for_clients, **sizes
         )
+    if wanted.pooled:
+        parts = partition.pool(parts, wanted.clients)
     limit = config.evaluation.global_examples
     return parts, clients.stack(
         dataset,
@@ -203,9 +208,9 @@ def _check_numbers(config: Config) -> None:
         for name, value in values.items():
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
-    if config.faults.clients > config.partition.clients:
+    if config.faults.clients > num_clients(config):
         raise ValueError(
-            f"faults.clients must be at most {config.partition.clients}, the clients, not "
+            f"faults.clients must be at most {num_clients(config)}, the clients, not "
             f"{config.faults.clients}"
         )
     if not 0 <= config.seed < 2**32:
@@ -340,7 +345,13 @@ def _build(
     return simulation.build(
         model,
         build_strategy(config, model, num_classes),
-        LocalTraining(build_optimizer(local), local.epochs, local.batch_size),
+        LocalTraining(
+            build_optimizer(local),
+            local.epochs,
+            local.batch_size,
+            rate=_rate(local.schedule, config.rounds),
+            augment=augmentation(local.augmentation),
+        ),
         rounds=config.rounds,
         data=data,
         cohort_size=config.strategy.cohort,
@@ -403,7 +414,17 @@ def build_strategy(config: Config, model: Model, num_classes: int) -> Strategy:
     masks = to_dict(config.sparsity)
     density = check_density(masks.pop("density"))
     schedule = SCHEDULES[masks.pop("schedule")](density)
-    return transient_sparsity(strategy, layers=model.layers, density=schedule, **masks)
+    operation = masks.pop("operation")
+    if operation == "mask":
+        return transient_sparsity(strategy, layers=model.layers, density=schedule, **masks)
+    return transient_shrink(
+        strategy,
+        layers=model.layers,
+        density=schedule,
+        every=masks["every"],
+        perturb=operation == "shrink_perturb",
+        kinds=masks["kinds"],
+    )
 
 
 def _factory(name: str) -> Callable[..., Strategy]:
@@ -420,7 +441,7 @@ def _named(
     known = {
         "learning_rate": local.learning_rate,
         "momentum": local.options.get("momentum", 0.0),
-        "participation": cohort_size(config) / config.partition.clients,
+        "participation": cohort_size(config) / num_clients(config),
         "layers": model.layers,
         "rounds": config.rounds,
         "epochs": local.epochs,
@@ -431,6 +452,11 @@ def _named(
         raise ValueError(
             f"strategy {name} needs local.optimizer 'sgd' without nesterov, as it divides by how "
             f"far its steps go, not {local.optimizer!r} with {local.options}"
+        )
+    if counts_steps and local.schedule != "constant":
+        raise ValueError(
+            f"strategy {name} needs local.schedule 'constant', as it divides by how far its steps "
+            f"go, not {local.schedule!r}"
         )
     filled = {name: value for name, value in known.items() if name in parameters}
     return factory(**config.strategy.options, **filled, **given)
@@ -472,11 +498,14 @@ def build_optimizer(local: LocalConfig) -> optax.GradientTransformation:
                 f"unknown option {name!r} of {local.optimizer}; local.options replaces all of "
                 f"them, allowed are {', '.join(allowed)}"
             )
-    if local.learning_rate < 0:
-        raise ValueError(f"learning_rate must be at least 0, not {local.learning_rate}")
+    for field in ("learning_rate", "weight_decay"):
+        if getattr(local, field) < 0:
+            raise ValueError(f"{field} must be at least 0, not {getattr(local, field)}")
     example = {"kernel": jnp.ones((2, 2))}
     try:
         optimizer = factory(local.learning_rate, **local.options)
+        if local.weight_decay:
+            optimizer = optax.chain(optax.add_decayed_weights(local.weight_decay), optimizer)
         jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), example)
     except Exception as error:  # whatever optax makes of a value that it cannot use
         raise ValueError(
@@ -485,12 +514,21 @@ def build_optimizer(local: LocalConfig) -> optax.GradientTransformation:
     return optimizer
 
 
+def _rate(schedule: str, rounds: int) -> Callable[[jax.Array], jax.Array] | None:
+    """Return round -> factor of the learning rate: 1 at the first, 0 after the last."""
+    if schedule == "linear":
+        return lambda t: 1 - t / rounds
+    if schedule == "cosine":
+        return lambda t: (1 + jnp.cos(jnp.pi * t / rounds)) / 2
+    return None
+
+
 def _bits(sim: Simulation, variables: PyTree) -> tuple[Bits, ...]:
     """Count the bits of every round, if all of its clients arrive."""
     strategy, (densities, tables) = sim.setup.strategy, sim.schedule
     up, down = strategy.traffic(variables, len(densities))
     downlink, masks = strategy.downlink, {}
-    if downlink is not None:
+    if downlink is not None and downlink.layers:
         kernels = tree.kernels(variables.params, downlink.layers)
         masks = {
             "maskable": sum(w.size for w in kernels),
@@ -500,7 +538,7 @@ def _bits(sim: Simulation, variables: PyTree) -> tuple[Bits, ...]:
             "shared": downlink.shared,
         }
     kept = [
-        int(counts.sum()) if density < 1 else None
+        int(counts.sum()) if density < 1 and counts.size else None
         for density, counts in zip(densities, tables.kept, strict=True)
     ]
     return tuple(

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from lipsjax.experiments.config import Config, Execution, SparsityConfig
+from lipsjax.experiments.config import Config, Execution, Prices, SparsityConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,10 @@ class Study:
     """Name of an arm -> the fields in which it differs."""
     grid: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
     """Dotted field -> values; their product makes the cells."""
+    target: float | None = None
+    """Accuracy that rounds and bits are counted to; none: 95% of what the reference ends with."""
+    prices: Prices = Prices()
+    """What costs and gains are worth; without any, no money is shown."""
     execution: Execution = Execution()
     """How and where it runs."""
 

@@ -8,7 +8,14 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from lipsjax.experiments import command
-from lipsjax.experiments.config import Config, Execution, SparsityConfig, cohort_size
+from lipsjax.experiments.config import (
+    Config,
+    Execution,
+    Prices,
+    SparsityConfig,
+    cohort_size,
+    to_dict,
+)
 from lipsjax.experiments.study import (
     Planned,
     Study,
@@ -36,6 +43,10 @@ class Sweep:
     """Arms to run, of those that the study defines; the first is the reference."""
     grid: tuple[str, ...] = ()
     """Fields and their values, as in 'partition.alpha=[0.1, 1.0]'; replaces the study's grid."""
+    target: float | None = None
+    """Accuracy that rounds and bits are counted to; none: 95% of what the reference ends with."""
+    prices: Prices = Prices()
+    """What costs and gains are worth; without any, no money is shown."""
     sparsity: SparsityConfig = SparsityConfig()
     """Transient sparsity of the arms that have it."""
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
@@ -59,7 +70,7 @@ def read_arguments(argv: list[str], kind: type[S], program: str) -> tuple[Study,
     study, options = Study(), list(argv)
     if options and not options[0].startswith("-"):
         study = load_study(Path(options.pop(0)))
-    shared = ("name", "seeds", "sparsity", "config", "execution")
+    shared = ("name", "seeds", "target", "prices", "sparsity", "config", "execution")
     defaults = kind(arms=tuple(study.arms), **{n: getattr(study, n) for n in shared})
     chosen = command.parse(kind, options, program=program, default=defaults)
     for arm in chosen.arms:
@@ -153,6 +164,8 @@ def write_study(out: Path, study: Study, trials: list[Planned], line: str) -> No
             "versions": versions(),
             "platform": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
             "reference": next(iter(study.arms)),
+            "target": study.target,
+            "prices": to_dict(study.prices),
             "arms": list(study.arms),
             "references": references(study),
             "cells": labelled,

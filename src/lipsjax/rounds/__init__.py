@@ -82,7 +82,7 @@ def run_round(
     bits, sparse, after = deliver(setup, key, data, tables, now, state, trained.gradient, dense)
     kernels = tree.kernels(average.params, setup.model.layers)
     reference = tree.select(t <= inertia.DRIFT_REFERENCE, kernels, state.reference)
-    new = State(t + 1, average, server, clients, bits, sparse, reference)
+    new = State(t + 1, average, server, clients, bits, sparse, tables.density[t], reference)
     scalars, by_layer = {}, {}
     if setup.measures:
         on_global = jax.lax.psum(score_global_share(setup, data, average, measured), AXIS)

@@ -63,7 +63,8 @@ def deliver(
         return jax.tree.map(lambda b: jnp.where(has_one, b, jnp.uint8(255)), bits)
 
     def after(client, memory, bits):
-        delivery = delivery_to(setup, key, t, client, bits, jnp.ones((), bool))
+        sparse, density = jnp.ones((), bool), tables.density[t]
+        delivery = delivery_to(setup, key, t, client, bits, sparse, density)
         variables = setup.strategy.receive(server, memory, average, delivery)
         own = setup.strategy.deploy(variables, memory)
         return Personal.of(score_own(setup, data, client, own))

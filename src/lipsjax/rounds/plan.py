@@ -67,6 +67,7 @@ class Tables(NamedTuple):
     measured: Any  # [T] bool
     tuned: Any  # [T] bool, whether clients fine-tune after the round, to be scored
     sparse: Any  # [T] bool, whether the broadcast after the round is sparse
+    density: Any  # [T] float32, of that broadcast
     kept: Any  # [T, groups] int32
 
 
@@ -79,6 +80,7 @@ class State(NamedTuple):
     clients: PyTree  # of the strategy, [rows, ...] at home on each device
     bits: Kernels  # masks on their way to the slots of the next round, uint8 [slots, bytes]
     sparse: Array  # () bool, whether these masks count
+    density: Array  # () float32, of what is on its way
     reference: Kernels  # the server's after round DRIFT_REFERENCE
 
 
@@ -220,8 +222,8 @@ def where_measured(setup: Setup, measured: Array, function: Callable, *args):
     return jax.lax.cond(measured, lambda: function(*args), zeros)
 
 
-def delivery_to(setup: Setup, key: Array, after: Array, client: Array, bits, sparse):
+def delivery_to(setup: Setup, key: Array, after: Array, client: Array, bits, sparse, density):
     """Return what goes to a client beside the average of round ``after``."""
     if setup.strategy.downlink is None:
         return None
-    return Delivery(bits, derive(key, after, client, Purpose.REFILL), sparse)
+    return Delivery(bits, derive(key, after, client, Purpose.REFILL), sparse, density)

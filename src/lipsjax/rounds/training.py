@@ -61,7 +61,7 @@ def train_cohort(
 ) -> tuple[tuple[Totals, Turnout], Trained]:
     """Train this device's clients and add up what they send."""
     strategy, layers = setup.strategy, setup.model.layers
-    training = setup.training
+    training = setup.training.at_round(state.round)
 
     def measure(client, start, result, memory, weight):
         moved = inertia.movement(
@@ -79,7 +79,9 @@ def train_cohort(
         return Measured(moved, own, Personal.of(score))
 
     def one(client, memory, bits):
-        delivery = delivery_to(setup, key, state.round - 1, client, bits, state.sparse)
+        delivery = delivery_to(
+            setup, key, state.round - 1, client, bits, state.sparse, state.density
+        )
         start = strategy.receive(state.server, memory, state.average, delivery)
         count = jnp.sum(data.train_mask[client], dtype=jnp.int32)
         epoch_steps = -(-count // training.batch_size)

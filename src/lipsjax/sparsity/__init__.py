@@ -4,6 +4,7 @@ from lipsjax.sparsity.constant_topk import constant_topk
 from lipsjax.sparsity.density import constant, cosine, cubic, linear
 from lipsjax.sparsity.dsd import dsd
 from lipsjax.sparsity.feddst import feddst
+from lipsjax.sparsity.shrinking import transient_shrink
 from lipsjax.sparsity.transient import transient_sparsity
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "dsd",
     "feddst",
     "linear",
+    "transient_shrink",
     "transient_sparsity",
 ]

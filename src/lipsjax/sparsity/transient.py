@@ -52,7 +52,7 @@ def transient_sparsity(
       density: schedule of the kept fraction, in (0, 1]; a number d0 means ``linear(d0, 1.0)``.
       every: rounds between sparse broadcasts, at least 1.
       criterion: "saliency" ``|g * w|``, "gradient" ``|g|``, "magnitude" ``|w|``, "lowest" (the
-        smallest are kept) or "random".
+        smallest are kept), "inverted" (the smallest ``|g * w|`` are kept) or "random".
       sharing: "client" (each has its own mask) or "shared" (one, from the mean of the clients'
         scores, weighted by examples).
       scope: "layer" (the same density in each), "global" (all compete) or "erk".

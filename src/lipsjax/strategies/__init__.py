@@ -20,6 +20,7 @@ from lipsjax.strategies.fedper import fedper
 from lipsjax.strategies.fedprox import fedprox
 from lipsjax.strategies.fedrep import fedrep
 from lipsjax.strategies.ifa import ifa
+from lipsjax.strategies.local import local
 from lipsjax.strategies.moon import moon
 from lipsjax.strategies.robust import clip, median, trimmed_mean
 from lipsjax.strategies.scaffold import scaffold
@@ -49,6 +50,7 @@ __all__ = [
     "fedyogi",
     "ifa",
     "keep_local",
+    "local",
     "median",
     "moon",
     "quantise",
