@@ -4,15 +4,14 @@ Programs are compiled ahead of time; nothing is run and nothing is recorded.
 """
 
 import dataclasses
-import json
 import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lipsjax.experiments import command
-from lipsjax.experiments.config import Execution, cohort_size, to_dict
-from lipsjax.experiments.study import Planned, Study, cells, expand
+from lipsjax.experiments.config import Execution, cohort_size
+from lipsjax.experiments.study import Planned, Study, cells, expand, program_key
 from lipsjax.experiments.sweep import Sweep, read_arguments
 
 
@@ -100,8 +99,7 @@ def _by_program(trials: list[Planned]) -> list[list[Planned]]:
     """Group trials by what is compiled for them, which is the same but for the seed."""
     groups: dict[str, list[Planned]] = {}
     for trial in trials:
-        science = to_dict(dataclasses.replace(trial.config, seed=0))
-        same = groups.setdefault(json.dumps(science, sort_keys=True), [])
+        same = groups.setdefault(program_key(trial.config), [])
         if all(trial.config != other.config for other in same):  # cells may share runs
             same.append(trial)
     return list(groups.values())

@@ -44,8 +44,8 @@ def main(argv: list[str]) -> None:
     run_dir = run_dir_of(config, options.execution)
     found = processes.agree(lambda: recording.is_finished(run_dir))
     with Watch(trials=1, rounds=config.rounds) as watch:
-        watch.begin(f"seed {config.seed}", config.rounds)
-        run_trial(config, options.execution, watch.report, watch.say)
+        report = watch.begin(f"seed {config.seed}", config.rounds)
+        run_trial(config, options.execution, report, watch.say)
     if processes.is_main():
         done = recording.read(run_dir)
         watch.say("found finished, and not run again" if found else summary(done))

@@ -15,6 +15,7 @@ says ``against = "ANOTHER"``.
 import dataclasses
 import difflib
 import itertools
+import json
 import math
 import tomllib
 import types
@@ -23,7 +24,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from lipsjax.experiments.config import Config, Execution, Prices, SparsityConfig
+from lipsjax.experiments.config import Config, Execution, Prices, SparsityConfig, to_dict
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,15 @@ def expand(study: Study) -> list[Planned]:
                 seeded = dataclasses.replace(config, seed=config.seed + i)
                 trials.append(Planned(arm, cell, seeded.seed, seeded))
     return trials
+
+
+def program_key(config: Config) -> str:
+    """Return what two configs have in common that share a compiled program: all but the seed.
+
+    >>> program_key(Config(seed=1)) == program_key(Config(seed=2))
+    True
+    """
+    return json.dumps(to_dict(dataclasses.replace(config, seed=0)), sort_keys=True)
 
 
 def references(study: Study) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -23,6 +24,7 @@ from lipsjax.experiments.study import (
     expand,
     load_study,
     nearest,
+    program_key,
     references,
 )
 
@@ -107,38 +109,78 @@ def main(argv: list[str]) -> None:
     for trial in trials:
         command.check_devices(study.execution.devices, cohort_size(trial.config))
     command.start_jax(study.execution)
+    import jax
+
     from lipsjax import recording
     from lipsjax.experiments import processes
-    from lipsjax.experiments.prepare import prepare
     from lipsjax.experiments.report import draw
-    from lipsjax.experiments.trial import DivergedError, run_dir_of, run_trial
+    from lipsjax.experiments.trial import run_dir_of
     from lipsjax.experiments.watch import Watch
+    from lipsjax.experiments.workers import count_workers
 
+    platform = jax.devices()[0].platform
+    count_workers(study.execution, len(trials), platform)
     # cells that do not differ for an arm, as a grid of sparsity for dense, share its runs
     runs = {run_dir_of(trial.config, study.execution): trial for trial in reversed(trials)}
-    for trial in runs.values():
-        prepare(trial.config, study.execution)  # what cannot be run is refused before all else
+    runs = dict(reversed(runs.items()))
+    _check(runs.values(), study.execution)  # what cannot be run is refused before all else
     out = Path(study.execution.out)
     processes.agree(lambda: write_study(out, study, trials, command.command_line("sweep", argv)))
     finished = processes.agree(lambda: [recording.is_finished(run) for run in runs])
-    found = [run for run, is_done in zip(runs, finished, strict=True) if is_done]
-    todo = {run: t for run, t in reversed(runs.items()) if run not in found}
-    diverged = []
-    with Watch(trials=len(todo), rounds=sum(t.config.rounds for t in todo.values())) as watch:
-        if found:
-            watch.say(f"{len(found)} of {len(runs)} runs found finished")
-        for trial in todo.values():
-            name = f"{trial.arm}, seed {trial.seed}"
-            watch.begin(name, trial.config.rounds)
-            try:
-                run_trial(trial.config, study.execution, watch.report, watch.say)
-            except DivergedError as error:
-                diverged.append(f"{name}: {error}")
-                watch.say(f"stopped {diverged[-1]}")
+    todo = [t for t, is_done in zip(runs.values(), finished, strict=True) if not is_done]
+    with Watch(trials=len(todo), rounds=sum(t.config.rounds for t in todo)) as watch:
+        if len(todo) < len(runs):
+            watch.say(f"{len(runs) - len(todo)} of {len(runs)} runs found finished")
+        workers = count_workers(study.execution, len(todo), platform)
+        diverged = _run(study, todo, workers, watch)
     if len(diverged) < len(runs):
         processes.agree(lambda: draw(out, watch.console))
     if diverged:
         raise ValueError(f"{len(diverged)} of {len(runs)} runs diverged; the first, {diverged[0]}")
+
+
+def _check(trials: Iterable[Planned], execution: Execution) -> None:
+    """Refuse what cannot be run; trials that differ in the seed alone are alike."""
+    from lipsjax.experiments.prepare import prepare
+
+    for trial in {program_key(trial.config): trial for trial in trials}.values():
+        prepare(trial.config, execution)
+
+
+def _run(study: Study, todo: list[Planned], workers: int, watch: Any) -> list[str]:
+    """Run trials to their ends, here or in several processes; return what diverged, in words."""
+    from lipsjax.experiments.trial import DivergedError, run_trial
+    from lipsjax.experiments.workers import Task, run_tasks
+
+    overrides, execution = cells(study), study.execution
+    tasks = [
+        Task(i, _name(trial, overrides[trial.cell]), trial.config) for i, trial in enumerate(todo)
+    ]
+    if workers > 1:
+        watch.say(f"{workers} workers run trials side by side")
+        ended = run_tasks(
+            tasks,
+            execution,
+            workers=workers,
+            begin=lambda task, i: watch.begin(task.name, task.config.rounds, worker=i),
+            say=watch.say,
+        )
+        return [f"{task.name}: {error}" for task, error in ended]
+    diverged = []
+    for task in tasks:
+        report = watch.begin(task.name, task.config.rounds)
+        try:
+            run_trial(task.config, execution, report, watch.say)
+        except DivergedError as error:
+            diverged.append(f"{task.name}: {error}")
+            watch.say(f"stopped {diverged[-1]}")
+    return diverged
+
+
+def _name(trial: Planned, overrides: dict[str, Any]) -> str:
+    """Return what a trial is called: its arm, its cell if there are several, and its seed."""
+    cell = (f"{name.rpartition('.')[2]} {value}" for name, value in overrides.items())
+    return ", ".join([trial.arm, *cell, f"seed {trial.seed}"])
 
 
 def write_study(out: Path, study: Study, trials: list[Planned], line: str) -> None:

@@ -2,9 +2,10 @@
 
 import math
 import time
+from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from lipsjax.experiments import processes
 from lipsjax.experiments.trial import Progress as TrialProgress
@@ -20,7 +21,7 @@ def make_console() -> Console:
 
 
 class Watch:
-    """A bar for the trial and one for all of them; plain lines where there is no terminal.
+    """A bar for each trial that goes on and one for all; plain lines where there is no terminal.
 
     Args:
       trials: how many there are.
@@ -30,9 +31,7 @@ class Watch:
     def __init__(self, *, trials: int, rounds: int):
         self.console = make_console()
         self._trials, self._rounds = trials, rounds
-        self._begun = 0  # trials
-        self._before = 0  # rounds of the trials before this one
-        self._of_trial = 0
+        self._done: dict[str, int] = {}  # trial -> rounds, those of finished ones too
         self._fresh = 0  # rounds trained here
         self._said: set[str] = set()
         self._start = time.monotonic()
@@ -44,7 +43,7 @@ class Watch:
             console=self.console,
             transient=True,
         )
-        self._trial = self._progress.add_task("", figures="")
+        self._bars: dict[int, TaskID] = {}
         self._all = self._progress.add_task(
             "all rounds", total=rounds, figures="", visible=trials > 1
         )
@@ -58,29 +57,42 @@ class Watch:
         if self.console.is_terminal:
             self._progress.stop()
 
-    def begin(self, name: str, rounds: int) -> None:
-        """Begin a trial."""
-        self._begun += 1
-        self._before, self._of_trial = self._before + self._of_trial, rounds
-        self._name = f"{self._begun}/{self._trials} {name}"
-        self._progress.reset(self._trial, total=rounds, description=self._name, figures="compiling")
-        self._progress.update(self._all, completed=self._before)
+    def begin(self, name: str, rounds: int, *, worker: int = 0) -> Callable[[TrialProgress], None]:
+        """Begin a trial.
 
-    def report(self, progress: TrialProgress) -> None:
-        """Show how far the trial is."""
-        self._fresh += progress.fresh
-        done = self._before + progress.done
-        figures, left = describe(progress), f"{self._left(done)} left"
-        self._progress.update(self._all, completed=done, figures=left)
-        self._progress.update(
-            self._trial,
-            completed=progress.done,
-            figures=figures if self._trials > 1 else f"{figures}  {left}",
-        )
-        if not self.console.is_terminal:
-            elapsed = format_time(time.monotonic() - self._start)
-            rounds = f"{progress.done}/{progress.rounds}"
-            self.say(f"{elapsed:>7}  {self._name}  {rounds}  {figures}  {left}")
+        Args:
+          name: of the trial; of one that was begun before, it goes on.
+          rounds: of the trial.
+          worker: who runs it; it takes the place of the last one that this worker ran.
+
+        Returns:
+          What shows how far the trial is.
+        """
+        numbers = {trial: i for i, trial in enumerate(self._done, start=1)}
+        label = f"{numbers.get(name, len(numbers) + 1)}/{self._trials} {name}"
+        self._done.setdefault(name, 0)
+        if worker not in self._bars:
+            self._bars[worker] = self._progress.add_task("", figures="")
+        bar = self._bars[worker]
+        self._progress.reset(bar, total=rounds, description=label, figures="compiling")
+
+        def report(progress: TrialProgress) -> None:
+            self._fresh += progress.fresh
+            self._done[name] = progress.done
+            done = sum(self._done.values())
+            figures, left = describe(progress), f"{self._left(done)} left"
+            self._progress.update(self._all, completed=done, figures=left)
+            self._progress.update(
+                bar,
+                completed=progress.done,
+                figures=figures if self._trials > 1 else f"{figures}  {left}",
+            )
+            if not self.console.is_terminal:
+                elapsed = format_time(time.monotonic() - self._start)
+                so_far = f"{progress.done}/{progress.rounds}"
+                self.say(f"{elapsed:>7}  {label}  {so_far}  {figures}  {left}")
+
+        return report
 
     def say(self, line: str) -> None:
         """Print a line that stays, once: trials have much in common."""
