@@ -10,21 +10,12 @@ import optax
 import pytest
 
 import commands
-from lipsjax import fedavg, models, program, simulation, transient_sparsity
+from lipsjax import fedavg, program, simulation, transient_sparsity
 from lipsjax.experiments import machine
 from lipsjax.local import LocalTraining
 from worlds import tiny_model, world
 
 TINY = (*commands.TINY[:6], *commands.TINY[8:])  # all devices
-
-
-def hand_count(widths, classes, side):
-    """FLOPs of one image forward through the CNN: all layers, and the stem alone."""
-    stem, middle = widths
-    pixels = [side**2, (side // 2) ** 2, (side // 2) ** 2, (side // 4) ** 2]
-    sizes = [(1, stem), (stem, middle), (middle, middle), (middle, middle)]
-    layers = [2 * 9 * a * b * n for (a, b), n in zip(sizes, pixels, strict=True)]
-    return sum(layers) + 2 * middle * classes, layers[0]
 
 
 def count(model, data, *, devices=2, training=(3, 4), strategy=None, **options):
@@ -38,31 +29,6 @@ def count(model, data, *, devices=2, training=(3, 4), strategy=None, **options):
         **options,
     )
     return devices * program.flops(sim.trace(1).jaxpr)
-
-
-@pytest.mark.parametrize("conv", ["patches", "grouped"])
-def test_flops_of_a_cnn_are_those_of_the_hand_count(conv):
-    data = world([8, 8, 8, 8])
-    images = np.zeros((len(data.train.images), 8, 8, 1), np.float32)
-    data = data._replace(train=data.train._replace(images=images))
-    model = models.build("cnn", num_classes=4, image_shape=(8, 8, 1), width=6, conv=conv)
-    total, first = hand_count((6, 12), 4, 8)
-    expected = (3 * total - first) * 4 * 8 * 3  # clients, examples, epochs; no images' gradient
-    assert count(model, data, evaluate_every=0) == pytest.approx(expected, rel=0.02)
-
-
-def test_flops_of_resnet_8_are_those_of_the_hand_count():
-    data = world([4, 4])
-    images = np.zeros((len(data.train.images), 32, 32, 3), np.float32)
-    data = data._replace(train=data.train._replace(images=images))
-    model = models.build("resnet8", num_classes=10, image_shape=(32, 32, 3), conv="patches")
-    stem = 2 * 49 * 3 * 64 * 16**2
-    first = 2 * 9 * 64 * 64 * 8**2 * 2
-    second = 2 * (9 * 64 * 128 + 9 * 128 * 128 + 64 * 128) * 4**2
-    third = 2 * (9 * 128 * 256 + 9 * 256 * 256 + 128 * 256) * 2**2
-    total = stem + first + second + third + 2 * 256 * 10
-    expected = (3 * total - stem) * 2 * 4 * 3
-    assert count(model, data, evaluate_every=0) == pytest.approx(expected, rel=0.02)
 
 
 def test_a_lips_round_that_is_dense_trains_as_fedavg():

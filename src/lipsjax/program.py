@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.interpreters.partial_eval import dce_jaxpr
 
 COLLECTIVES = (
     "all-gather",
@@ -26,9 +27,10 @@ COLLECTIVES = (
 def flops(jaxpr: Any) -> float:
     """Count the FLOPs of matrix products and convolutions, 2 for a multiplication and its addition.
 
-    Products with padding count; zeros that a strided convolution's gradient puts between pixels do
-    not, nor does elementwise arithmetic. Within ``shard_map`` it is one device's share. A loop
-    whose length is only known at run time counts once.
+    Products with padding count; those that no result depends on do not, as the compiler drops them,
+    nor do zeros that a strided convolution's gradient puts between pixels, nor elementwise
+    arithmetic. Within ``shard_map`` it is one device's share. A loop whose length is only known at
+    run time counts once.
 
     Args:
       jaxpr: of a function, as ``jax.make_jaxpr(f)(x)`` or ``jax.jit(f).trace(x).jaxpr``.
@@ -39,6 +41,11 @@ def flops(jaxpr: Any) -> float:
       >>> flops(jax.make_jaxpr(lambda x: jax.lax.scan(step, x, length=3))(jnp.ones((4, 4))))
       384.0
     """
+    whole = getattr(jaxpr, "jaxpr", jaxpr)
+    return _flops(dce_jaxpr(whole, [True] * len(whole.outvars))[0])
+
+
+def _flops(jaxpr: Any) -> float:
     total = 0.0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         name, parameters = equation.primitive.name, equation.params
@@ -47,10 +54,10 @@ def flops(jaxpr: Any) -> float:
         elif name == "conv_general_dilated":
             total += _convolution_flops(equation)
         elif name == "cond":
-            total += max(flops(branch) for branch in parameters["branches"])
+            total += max(_flops(branch) for branch in parameters["branches"])
         else:
             times = parameters["length"] if name == "scan" else 1
-            total += times * sum(flops(inner) for inner in _inner(parameters.values()))
+            total += times * sum(_flops(inner) for inner in _inner(parameters.values()))
     return total
 
 

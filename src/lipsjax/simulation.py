@@ -21,6 +21,7 @@ from lipsjax import tree
 from lipsjax.clients import ClientData
 from lipsjax.keys import SERVER, Purpose, derive
 from lipsjax.local import LocalTraining
+from lipsjax.program import flops
 from lipsjax.rounds import (
     AXIS,
     Metrics,
@@ -60,6 +61,12 @@ class Simulation(NamedTuple):
     """Compile ``run`` for a number of rounds, once; needs none of the devices."""
     compile: Callable[[int], float]
     """Compile ``run`` for a number of rounds; return the seconds it took, 0 if it was done."""
+    training_flops: Callable[[], float]
+    """FLOPs of one round without any measuring; see :func:`lipsjax.program.flops`.
+
+    Of the whole cohort, on all devices. What is computed counts: padded examples, slots without a
+    client, and of branches the costliest, so that a gradient that only sparse broadcasts need is in
+    it. Traced when first asked for, which takes seconds; nothing is compiled."""
     place: Callable[[ClientData], ClientData]
     """Copy the examples of this process's clients to each of its devices: [devices, ...] each."""
     cohort: Callable[[Array, int], np.ndarray]
@@ -224,6 +231,12 @@ def build(
     def trace(count: int) -> jax.stages.Traced:
         return many_rounds.trace(*shapes, tables, count)
 
+    @functools.cache
+    def training_flops() -> float:
+        silent = setup._replace(measures=False, new_clients=0, tune_epochs=0)
+        traced = _many_rounds(silent, mesh).trace(*shapes, tables, 1)
+        return mesh.size * flops(traced.jaxpr)
+
     def program(count: int) -> jax.stages.Compiled:
         if count not in compiled:
             compiled[count] = trace(count).lower().compile()
@@ -273,6 +286,7 @@ def build(
         trace=trace,
         program=program,
         compile=compile_run,
+        training_flops=training_flops,
         place=place,
         cohort=lambda key, t: np.asarray(cohort(setup, key, jnp.int32(t))),
         to_host=to_host,

@@ -5,7 +5,14 @@ Everything here is NumPy on the host; nothing is downloaded, ever.
 
 from pathlib import Path
 
-from lipsjax.datasets.base import DataError, Dataset, Examples, fingerprint, validate
+from lipsjax.datasets.base import (
+    DataError,
+    Dataset,
+    Examples,
+    channel_statistics,
+    fingerprint,
+    validate,
+)
 from lipsjax.datasets.digits import digits
 from lipsjax.datasets.own import from_idx, from_npz
 from lipsjax.datasets.synthetic import synthetic
@@ -15,6 +22,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "Examples",
+    "channel_statistics",
     "digits",
     "fingerprint",
     "from_idx",

@@ -129,15 +129,15 @@ class ModelConfig:
     """The network that every client trains."""
 
     name: ModelName = "cnn"
-    """cnn: a stem, three middle convolutions, a classifier; vgg5, resnet8 ...: as LIPS has them."""
+    """cnn: a stem, three middle convolutions, a classifier; vgg5, resnet6, 8, 10: of LIPS."""
     width: int = 32
-    """Channels of the stem of the cnn; units of an mlp's or a vit's layers."""
+    """Channels of the stem of the cnn, units of an mlp's layers, of a vit's tokens."""
     depth: int = 3
     """Middle layers of an mlp, blocks of a vit; the others have their own."""
     normalise: bool = False
     """Give images mean 0 and deviation 1 over the training split, channel by channel."""
     norm: Norm = "batch"
-    """Normalisation after every convolution."""
+    """After every convolution, or layer of an mlp (not group). A vit has LayerNorm: not read."""
     dtype: Dtype = "float32"
     """Arithmetic of layers; parameters, statistics, losses and averages are always float32."""
 

@@ -33,6 +33,7 @@ from lipsjax.experiments.machine import FILLED, Machine, fitting_chunk, here, pr
 from lipsjax.experiments.study import nearest
 from lipsjax.local import LocalTraining
 from lipsjax.metrics.costs import Bits, round_bits
+from lipsjax.models import Normalise
 from lipsjax.rounds import Participation
 from lipsjax.simulation import Simulation
 from lipsjax.sparsity.density import SCHEDULES, check_density
@@ -86,7 +87,8 @@ def prepare(
     parts, data = share_out(config, dataset, processes=machine.processes)
     if machine.platform != "cpu":  # a CPU's products are float32 as they are
         jax.config.update("jax_default_matmul_precision", plan["precision"])
-    build = functools.partial(_simulation, config, data, dataset.num_classes, machine)
+    normalise = _statistics(config.dataset, execution.data_dir) if config.model.normalise else None
+    build = functools.partial(_simulation, config, data, dataset.num_classes, normalise, machine)
     if plan["chunk"] == "auto":
         plan = plan | {"chunk": _largest_chunk(build, plan, machine)}
     sim = build(plan)
@@ -123,6 +125,12 @@ def load(name: str, data_dir: str | None) -> tuple[datasets.Dataset, str]:
 
     processes.together(check)
     return dataset, fingerprint
+
+
+@functools.lru_cache(maxsize=4)
+def _statistics(name: str, data_dir: str | None) -> Normalise:
+    """Return mean and deviation of each channel over the training split, once per process."""
+    return datasets.channel_statistics(load(name, data_dir)[0].train.images)
 
 
 def share_out(
@@ -312,6 +320,7 @@ def _simulation(
     config: Config,
     data: clients.ClientData,
     num_classes: int,
+    normalise: Normalise | None,
     machine: Machine,
     plan: dict[str, Any],
 ) -> Simulation:
@@ -320,24 +329,31 @@ def _simulation(
     science = to_dict(dataclasses.replace(config, seed=0))
     shapes = [(x.shape, str(x.dtype)) for x in jax.tree.leaves(data)]
     key = json.dumps(
-        [science, plan, shapes, data.num_examples.tolist(), num_classes], sort_keys=True
+        [science, plan, shapes, data.num_examples.tolist(), num_classes, normalise], sort_keys=True
     )
     if key not in _built:
         if len(_built) == 8:  # compiled programs are large
             _built.clear()
-        _built[key] = _build(config, plan, data, num_classes, mesh)
+        _built[key] = _build(config, plan, data, num_classes, normalise, mesh)
     return _built[key]
 
 
 def _build(
-    config: Config, plan: dict[str, Any], data: clients.ClientData, num_classes: int, mesh: Mesh
+    config: Config,
+    plan: dict[str, Any],
+    data: clients.ClientData,
+    num_classes: int,
+    normalise: Normalise | None,
+    mesh: Mesh,
 ) -> Simulation:
     model = models.build(
         config.model.name,
         num_classes=num_classes,
         image_shape=data.train.images.shape[1:],
         width=config.model.width,
+        depth=config.model.depth,
         norm=config.model.norm,
+        normalise=normalise,
         conv=plan["conv"],
         dtype=config.model.dtype,
     )

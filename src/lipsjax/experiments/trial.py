@@ -70,7 +70,8 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
     if not processes.agree(run_dir.exists):
         prepared = prepare(config, execution)
         say(describe_plan(prepared.plan, config.model.dtype))
-        about = {"plan": prepared.plan, "setup": prepared.setup, "data_fingerprint": fingerprint}
+        setup = prepared.setup | {"flops_per_round": prepared.simulation.training_flops()}
+        about = {"plan": prepared.plan, "setup": setup, "data_fingerprint": fingerprint}
         processes.agree(lambda: recording.create(run_dir, config=to_dict(config), **about))
     with contextlib.ExitStack() as held:
         processes.agree(lambda: held.enter_context(recording.lock(run_dir)))

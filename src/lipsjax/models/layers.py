@@ -30,7 +30,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, mask: Array, train: bool) -> Array:
-        """Normalise x [B, H, W, channels] over all but channels, with mask [B]."""
+        """Normalise x [B, ..., channels] over all but channels, with mask [B]."""
         features, dtype = x.shape[-1:], self.param_dtype
         mean = self.variable("batch_stats", "mean", jnp.zeros, features, dtype)
         var = self.variable("batch_stats", "var", jnp.ones, features, dtype)
@@ -52,22 +52,22 @@ def batch_norm(x: Array, scale: Array, bias: Array, mask: Array) -> tuple[Array,
     Forward and backward read x twice each, as two reductions and one elementwise pass.
 
     Args:
-      x: [B, H, W, channels].
+      x: [B, ..., channels].
       scale: [channels].
       bias: [channels].
       mask: [B] in the type of x, 0 on padding.
 
     Returns:
-      The normalised images, and mean and (biased) variance, [channels], both without gradient.
+      The normalised x, and mean and (biased) variance, [channels], both without gradient.
     """
     return _batch_norm_fwd(x, scale, bias, mask)[0]
 
 
 def _batch_norm_fwd(x, scale, bias, mask):
-    weight = mask[:, None, None, None]
-    count = jnp.sum(mask) * x.shape[1] * x.shape[2]
-    mean = jnp.sum(x * weight, (0, 1, 2)) / count
-    var = jnp.maximum(jnp.sum(x * x * weight, (0, 1, 2)) / count - mean * mean, 0)
+    weight, axes = _like(mask, x), tuple(range(x.ndim - 1))
+    count = jnp.sum(mask) * math.prod(x.shape[1:-1])
+    mean = jnp.sum(x * weight, axes) / count
+    var = jnp.maximum(jnp.sum(x * x * weight, axes) / count - mean * mean, 0)
     inverse = jax.lax.rsqrt(var + EPSILON)
     gain = inverse * scale
     return (x * gain + (bias - mean * gain), mean, var), (x, scale, mask, mean, inverse, count)
@@ -75,14 +75,18 @@ def _batch_norm_fwd(x, scale, bias, mask):
 
 def _batch_norm_bwd(residuals, cotangents):
     x, scale, mask, mean, inverse, count = residuals
-    dy = cotangents[0]
-    d_bias = jnp.sum(dy, (0, 1, 2))
-    d_scale = (jnp.sum(dy * x, (0, 1, 2)) - mean * d_bias) * inverse
+    dy, axes = cotangents[0], tuple(range(x.ndim - 1))
+    d_bias = jnp.sum(dy, axes)
+    d_scale = (jnp.sum(dy * x, axes) - mean * d_bias) * inverse
     gain = scale * inverse
     slope = gain * inverse * d_scale / count
     shift = gain * d_bias / count - slope * mean
-    d_x = dy * gain - (x * slope + shift) * mask[:, None, None, None]
+    d_x = dy * gain - (x * slope + shift) * _like(mask, x)
     return d_x, d_scale, d_bias, jnp.zeros_like(mask)
+
+
+def _like(mask, x):
+    return mask.reshape(-1, *[1] * (x.ndim - 1))
 
 
 batch_norm.defvjp(_batch_norm_fwd, _batch_norm_bwd)
@@ -99,7 +103,8 @@ def _product_fwd(x, kernel):
 
 def _product_bwd(residuals, dy):
     x, kernel = residuals
-    d_x = jax.lax.dot_general(dy, kernel, (((1,), (1,)), ((), ())))
+    d_x = jax.lax.dot_general(dy, kernel, (((dy.ndim - 1,), (1,)), ((), ())))
+    x, dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
     return d_x, jax.lax.dot_general(x, dy, (((0,), (0,)), ((), ())))
 
 
@@ -114,14 +119,14 @@ def _dot_general(x, kernel, dimension_numbers, precision=None, **_):
 # JAX's own rule takes the kernel's gradient as dy by x and transposes it; on CPU that copy takes
 # longer than the product, for a wide layer and a small batch.
 Dense = functools.partial(nn.Dense, dot_general=_dot_general)
-"""A dense layer of x [B, in], whose kernel gradient comes out as the kernel lies."""
+"""A dense layer of x [B, ..., in], whose kernel gradient comes out as the kernel lies."""
 
 
 class Norm(nn.Module):
     """Normalise; padding has no part in the statistics.
 
     Attributes:
-      kind: "batch", "group" (8 groups or fewer) or "none".
+      kind: "batch", "group" (8 groups or fewer), "layer" or "none".
       param_dtype: type of scale and bias.
     """
 
@@ -130,11 +135,13 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, mask: Array, train: bool) -> Array:
-        """Normalise x [B, H, W, channels], with mask [B], in the type of the parameters."""
+        """Normalise x [B, ..., channels], with mask [B], in the type of the parameters."""
         y = x.astype(self.param_dtype)
         if self.kind == "batch":
             y = BatchNorm(self.param_dtype, name="norm")(y, mask=mask, train=train)
         if self.kind == "group":
             groups = math.gcd(x.shape[-1], 8)
             y = nn.GroupNorm(groups, param_dtype=self.param_dtype, name="norm")(y)
+        if self.kind == "layer":
+            y = nn.LayerNorm(EPSILON, param_dtype=self.param_dtype, name="norm")(y)
         return y.astype(x.dtype)

@@ -1,4 +1,4 @@
-"""ResNet-8 as the published LIPS code builds it (arXiv 2506.00932)."""
+"""ResNets: 6, 8 and 10 as the published LIPS code builds them (arXiv 2506.00932), and 18."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,14 +12,16 @@ from lipsjax.types import Array, Layer
 
 
 class ResNet(nn.Module):
-    """7x7/2 stem, BN, ReLU, 3x3/2 max-pool, one basic block per stage, global pool, classifier.
+    """7x7/2 stem, BN, ReLU, 3x3/2 max-pool, stages of basic blocks, global pool, classifier.
 
-    With batch normalisation and stages (64, 128, 256) this is ResNet-8: 1,235,274 parameters for
-    3 channels and 10 classes.
+    With batch normalisation and stages (64, 128, 256) of one block this is ResNet-8: 1,235,274
+    parameters for 3 channels and 10 classes. Stages (64, 128, 256, 512) of two blocks are ResNet-18
+    (He et al., 1512.03385).
 
     Attributes:
       num_classes: outputs of the classifier.
-      stages: channels of the blocks; every block but the first halves the resolution.
+      stages: channels of the blocks; every stage but the first halves the resolution.
+      blocks: in each stage.
       norm: "batch", "group" or "none", after every convolution.
       conv: stands in for ``lax.conv_general_dilated``.
       param_dtype: type of parameters.
@@ -28,6 +30,7 @@ class ResNet(nn.Module):
 
     num_classes: int
     stages: tuple[int, ...]
+    blocks: int
     norm: str
     conv: Callable[..., Array]
     param_dtype: Any = jnp.float32
@@ -56,8 +59,7 @@ class ResNet(nn.Module):
 
         x = nn.relu(norm("norm_stem", conv(self.stages[0], 7, 2, "stem", 3)(x)))
         x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-        for i, features in enumerate(self.stages, start=1):
-            block, stride = f"block{i}", 1 if i == 1 else 2
+        for block, features, stride in self._blocks():
             y = conv(features, 3, stride, f"{block}_conv1", 1)(x)
             y = nn.relu(norm(f"norm_{block}_conv1", y))
             y = norm(f"norm_{block}_conv2", conv(features, 3, 1, f"{block}_conv2", 1)(y))
@@ -71,12 +73,21 @@ class ResNet(nn.Module):
             self.num_classes, param_dtype=self.param_dtype, dtype=self.dtype, name="classifier"
         )(x)
 
+    def _blocks(self) -> list[tuple[str, int, int]]:
+        """Return name, channels and stride of every block."""
+        each = [
+            (features, 2 if stage and not block else 1)
+            for stage, features in enumerate(self.stages)
+            for block in range(self.blocks)
+        ]
+        return [(f"block{i}", *block) for i, block in enumerate(each, start=1)]
+
     def layers(self) -> tuple[Layer, ...]:
         """Declare the layers in order."""
         names = [
-            f"block{i}_{part}"
-            for i in range(1, len(self.stages) + 1)
-            for part in (("conv1", "conv2") if i == 1 else ("conv1", "conv2", "shortcut"))
+            f"{block}_{part}"
+            for block, _, stride in self._blocks()
+            for part in (("conv1", "conv2") if stride == 1 else ("conv1", "conv2", "shortcut"))
         ]
         return (
             Layer("stem", "stem", "conv", ("stem", "kernel")),

@@ -197,7 +197,11 @@ def maskable(layers: tuple[Layer, ...], kinds: tuple[str, ...]) -> tuple[Layer, 
         _check("kinds", kind, ("conv", "dense"))
     masked = tuple(layer for layer in layers if layer.role == "middle" and layer.kind in kinds)
     if not masked:
-        raise ValueError(f"nothing to mask: the model has no middle layer of kind {list(kinds)}")
+        present = sorted({layer.kind for layer in layers if layer.role == "middle"})
+        raise ValueError(
+            f"nothing to mask: the model has no middle layer of kind {list(kinds)}; kinds must "
+            f"name some of {present}"
+        )
     return masked
 
 
