@@ -16,7 +16,7 @@ ORDER = [
     {"clients"},
     {"types", "keys"},
     {"tree"},
-    {"topk"},
+    {"topk", "augmentation"},
     {"program"},
     {"models", "metrics", "local"},
     {"strategies"},

@@ -186,18 +186,18 @@ class FixedMixes(np.random.Generator):
 @pytest.fixture
 def counts_of(monkeypatch):
     """Training counts that clients of given mixes get from classes of given supply."""
-    from lipsjax import partition as module
+    from lipsjax.partition import splits as module
 
     def counts(mixes, sizes, supply, **options):
-        split_rng = module._split
+        spawn = module.spawn
 
         def fixed(rng, count):
-            return [FixedMixes(mixes), *split_rng(rng, count)[1:]]
+            return [FixedMixes(mixes), *spawn(rng, count)[1:]]
 
-        monkeypatch.setattr(module, "_split", fixed)
+        monkeypatch.setattr(module, "spawn", fixed)
         dataset = labelled(supply, [1000] * len(supply))
         made = split(dirichlet, dataset, sizes, alpha=1.0, **options)
-        monkeypatch.setattr(module, "_split", split_rng)
+        monkeypatch.setattr(module, "spawn", spawn)
         survey = describe(made, dataset)
         assert survey.train_counts.sum(axis=1).tolist() == list(sizes)
         return survey.train_counts.tolist()
