@@ -75,7 +75,7 @@ def describe(partition: Partition, dataset: Dataset) -> Survey:
         test_counts=test_counts,
         num_examples=num_examples,
         label_entropy=np.abs((mixes * logs).sum(axis=1)),
-        mean_pairwise_tv=_mean_pairwise_tv(mixes),
+        mean_pairwise_tv=mean_pairwise_tv(mixes),
         distinct_train=len(np.unique(np.concatenate(partition.train))),
         num_held=(train_counts > 0).sum(axis=1),
         largest_share=mixes.max(axis=1),
@@ -85,7 +85,7 @@ def describe(partition: Partition, dataset: Dataset) -> Survey:
     )
 
 
-def _mean_pairwise_tv(mixes: np.ndarray) -> float:
+def mean_pairwise_tv(mixes: np.ndarray) -> float:
     """Mean over pairs of rows of [K, C] of half the L1 distance."""
     num_clients = len(mixes)
     if num_clients == 1:

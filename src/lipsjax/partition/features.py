@@ -105,7 +105,9 @@ def _noise(images: np.ndarray, u: float, skew: float, span: float, rng: np.rando
 def _rotation(images: np.ndarray, u: float, skew: float, span: float, rng: np.random.Generator):
     del span, rng
     degrees = skew * (2 * u - 1) * _MOST_DEGREES
-    return ndimage.rotate(images, degrees, axes=(2, 1), reshape=False, order=1)
+    return ndimage.rotate(
+        images, degrees, axes=(2, 1), reshape=False, order=1, mode="grid-constant"
+    )
 
 
 def _brightness(images: np.ndarray, u: float, skew: float, span: float, rng: np.random.Generator):
