@@ -74,7 +74,7 @@ def from_npz(path: Path) -> Dataset:
             (labels,), classes = _numbered(_labels(path, arrays[names[1]]))
             if len(images) != len(labels):
                 raise DataError(f"{path}: {len(labels)} labels for {len(images)} images")
-            if len(labels) and np.unique(labels, return_counts=True)[1].max() < _FEWEST:
+            if np.unique(labels, return_counts=True)[1].max(initial=0) < _FEWEST:
                 raise DataError(
                     f"{path}: no class has the {_FEWEST} images of which one is kept for testing; "
                     f"add images, or name your own split {', '.join(SPLIT[0])}"
