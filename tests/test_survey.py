@@ -238,8 +238,8 @@ def test_the_command_writes_a_page_and_all_numbers(tmp_path):
     out, found = surveyed(tmp_path, *SMALL, "--partition.sizes", "power", "--seed", "3")
     assert "Site survey: synthetic" in out
     assert (
-        "4 clients with class mixes from a Dirichlet distribution of alpha 0.1, of power-law sizes "
-        "with skew 1, drawn with seed 3."
+        "4 clients with 12 training examples on average (power-law, skew 1) and 30 test examples "
+        "each, class mixes drawn from Dirichlet(0.1); drawn with seed 3."
     ) in " ".join(out.split())
     assert found["survey"]["num_examples"] == np.sum(found["survey"]["train_counts"], 1).tolist()
     assert sum(found["survey"]["num_examples"]) == 48
@@ -261,7 +261,7 @@ def test_a_survey_is_of_what_a_run_would_hold(tmp_path):
 def test_features_are_told(tmp_path, features):
     _, found = surveyed(tmp_path, *SMALL, "--partition.features", features)
     (images,) = (r["statement"] for r in found["remarks"] if r["topic"] == "Images")
-    assert images.startswith("Each client has")
+    assert images.startswith("The images of each client")
 
 
 def test_a_study_gives_defaults_and_its_grid_is_told(tmp_path):

@@ -69,7 +69,7 @@ def remarks(
       batch_size: examples of a local step.
       epochs: local passes of a round.
       new_clients: how many of the last clients never train.
-      features: how the images of clients differ, in a sentence; empty where they do not.
+      features: how the images of clients differ, in a phrase; empty where they do not.
 
     Returns:
       Remarks, the most general ones first.
@@ -93,7 +93,8 @@ def remarks(
         _tests(survey, new_clients),
     ]
     if features:
-        found.append(Remark("Images", features, "Do the cameras of your sites differ like that?"))
+        text = f"{features[0].upper()}{features[1:]}."
+        found.append(Remark("Images", text, "Do the cameras of your sites differ like that?"))
     if new_clients:
         who = _count(new_clients, "client never trains", "clients never train")
         found.append(Remark("New sites", f"The last {who}: scored at the end, as new sites.", ""))
@@ -261,7 +262,7 @@ def write_page(
       survey: what clients hold.
       found: what `remarks` says of it.
       title: of the page.
-      setting: in a sentence, how the data was shared out.
+      setting: how the data was shared out, in a sentence.
       command: that made the page.
     """
     clients, classes = _drawn(survey)

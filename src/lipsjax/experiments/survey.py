@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from lipsjax.experiments import command
-from lipsjax.experiments.config import Config, Execution, PartitionConfig, to_dict
+from lipsjax.experiments.config import Config, Execution, to_dict
 from lipsjax.experiments.study import Study, load_study
 
 
@@ -44,8 +44,10 @@ def main(argv: list[str]) -> None:
 
     from lipsjax import datasets, partition, survey
     from lipsjax.experiments.sharing import check_numbers, share_out
+    from lipsjax.setting import describe_features, describe_partition
 
     check_numbers(config)
+    wanted = to_dict(config)["partition"]
     dataset = datasets.load(config.dataset, chosen.execution.data_dir)
     parts, _ = share_out(config, dataset)
     sites = partition.describe(parts, dataset)
@@ -55,9 +57,9 @@ def main(argv: list[str]) -> None:
         batch_size=config.local.batch_size,
         epochs=config.local.epochs,
         new_clients=config.partition.new_clients,
-        features=describe_features(config.partition),
+        features=describe_features(wanted),
     )
-    setting = describe_partition(config)
+    setting = f"{describe_partition(wanted)}; drawn with seed {config.seed}."
     line = command.command_line("survey", argv)
     about = {"dataset": dataset.name, "fingerprint": datasets.fingerprint(dataset)}
     about |= {"setting": setting, "command": line, "config": to_dict(config)}
@@ -77,47 +79,6 @@ def main(argv: list[str]) -> None:
     for name in study.grid:
         console.print(f"grid: {name} varies; give it as an option to survey another cell")
     console.print(f"page: {page}", highlight=False, markup=False, soft_wrap=True)
-
-
-def describe_partition(config: Config) -> str:
-    """Return in a sentence how the data is shared out.
-
-    >>> describe_partition(Config(partition=PartitionConfig(kind="shards", classes=3)))
-    '20 clients with 3 classes each, drawn with seed 0.'
-    """
-    wanted = config.partition
-    kinds = {
-        "iid": "drawing from the whole",
-        "dirichlet": f"with class mixes from a Dirichlet distribution of alpha {wanted.alpha:g}",
-        "shards": f"with {wanted.classes} {'class' if wanted.classes == 1 else 'classes'} each",
-    }
-    count = wanted.clients + wanted.new_clients
-    words = [f"{count} {'client' if count == 1 else 'clients'} {kinds[wanted.kind]}"]
-    if wanted.sizes != "equal":
-        law = {"lognormal": "log-normal", "power": "power-law"}[wanted.sizes]
-        words.append(f"of {law} sizes with skew {wanted.size_skew:g}")
-    if wanted.overlap:
-        words.append("sharing examples")
-    if wanted.pooled:
-        words.append("pooled into one")
-    return f"{', '.join(words)}, drawn with seed {config.seed}."
-
-
-def describe_features(wanted: PartitionConfig) -> str:
-    """Return in a sentence how the images of clients differ; nothing if they are alike.
-
-    >>> describe_features(PartitionConfig(features="rotation"))
-    'Each client has its own angle, of up to 45 degrees either way.'
-    """
-    skew = wanted.feature_skew
-    return {
-        "alike": "",
-        "noise": f"Each client has noise of its own strength, of up to {skew / 2:.0%} of the range "
-        "of pixels.",
-        "rotation": f"Each client has its own angle, of up to {90 * skew:g} degrees either way.",
-        "brightness": f"Each client has its own brightness, of up to {skew / 2:.0%} of the range "
-        "of pixels either way.",
-    }[wanted.features]
 
 
 if __name__ == "__main__":
