@@ -1,5 +1,6 @@
 """The survey of sites: its sentences, table and page, and what it refuses in one line."""
 
+import base64
 import csv
 import html.parser
 import io
@@ -11,10 +12,11 @@ import urllib.parse
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 import commands
-from lipsjax import datasets, partition, survey
+from lipsjax import clients, datasets, partition, survey
 from lipsjax.datasets import Dataset, Examples
 from lipsjax.experiments.config import Config, Execution, PartitionConfig
 from lipsjax.experiments.prepare import prepare
@@ -165,7 +167,7 @@ class Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "br"):
+        if tag not in ("meta", "br", "img"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -185,7 +187,7 @@ def page_of(tmp_path, counts, **words):
 
 def test_the_page_needs_nothing_else_and_holds_all_numbers(tmp_path):
     text, page = page_of(tmp_path, SITES)
-    assert not re.search(r"https?://|<script|<img|@import", text)
+    assert not re.search(r"https?://|<script|<img|@import", text)  # nobody's images either
     assert "prefers-color-scheme: dark" in text
     cells = [attrs["style"] for tag, attrs in page.tags if "mix" in attrs.get("class", "")]
     assert len(cells) == 4 * 3
@@ -213,6 +215,25 @@ def test_pages_of_many_clients_and_classes(tmp_path, clients, classes, drawn, se
     for sentence in sentences:
         assert sentence in text
     assert ("commonest of" in text) == (classes > 100)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_pictures_are_of_some_clients(channels, dtype):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 5, 6, channels)).astype(dtype)
+    images[0, 0, 0], images[1, 0, 0] = 0, 255
+    examples = Examples(images, np.arange(40, dtype=np.int32) % 2)
+    dataset = Dataset("set", examples, examples, 2)
+    held = tuple(np.array([k]) for k in range(40))
+    parts = partition.Partition(held, held, np.full((40, 2), 0.5))
+    found = survey.pictures(clients.stack(dataset, parts, global_examples=None, rng=rng))
+    assert len(found) == 8
+    assert (min(found), max(found)) == (0, 39)
+    content = base64.b64decode(found[39].split(",", 1)[1])
+    shown = np.asarray(Image.open(io.BytesIO(content)))
+    expected = images[39] if channels == 3 else images[39, ..., 0]
+    np.testing.assert_array_equal(shown, expected.astype(np.uint8))
 
 
 def test_names_are_escaped(tmp_path):
@@ -258,8 +279,12 @@ def test_a_survey_is_of_what_a_run_would_hold(tmp_path):
 
 
 @pytest.mark.parametrize("features", ["noise", "rotation", "brightness"])
-def test_features_are_told(tmp_path, features):
+def test_features_are_told_and_shown(tmp_path, features):
     _, found = surveyed(tmp_path, *SMALL, "--partition.features", features)
+    page = Page((tmp_path / "survey.html").read_text())
+    images = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
+    assert len(images) == 4
+    assert all(image.startswith("data:image/png;base64,") for image in images)
     (images,) = (r["statement"] for r in found["remarks"] if r["topic"] == "Images")
     assert images.startswith("The images of each client")
 

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     check_numbers(config)
     wanted = to_dict(config)["partition"]
     dataset = datasets.load(config.dataset, chosen.execution.data_dir)
-    parts, _ = share_out(config, dataset)
+    parts, data = share_out(config, dataset)
     sites = partition.describe(parts, dataset)
     found = survey.remarks(
         sites,
@@ -67,7 +67,16 @@ def main(argv: list[str]) -> None:
     survey.write_json(out / "survey.json", sites, found, about)
     title = f"Site survey: {dataset.name}"
     page = out / "survey.html"
-    survey.write_page(page, sites, found, title=title, setting=setting, command=line)
+    survey.write_page(
+        page,
+        sites,
+        found,
+        title=title,
+        setting=setting,
+        command=line,
+        # only where they say something that numbers do not: they are somebody's images
+        pictures=survey.pictures(data) if config.partition.features != "alike" else None,
+    )
     console = Console(width=None if Console().is_terminal else 100)
     console.print(Text(title, style="bold"), Text(setting), "", survey.table(sites), sep="\n")
     console.print("Entropy of the class mix in nats: 0 is a single class.", highlight=False)

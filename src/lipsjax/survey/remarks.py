@@ -1,47 +1,20 @@
-"""What a site engineer should know of the sites, and ask, before anything is trained.
+"""What to know of the sites, and to ask, before anything is trained: plain sentences.
 
-A survey says what the clients hold, in a table, in plain sentences, and as a page. It asks
-questions and gives no verdicts: whether a site with three examples matters, it cannot know.
-
-Symbols: K clients, C classes.
+They are questions and no verdicts: whether a site with three examples matters, only who runs it
+can know.
 """
 
-import csv
-import io
-import json
-import urllib.parse
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jinja2
 import numpy as np
-import rich.box
-from rich.table import Table
 
 from lipsjax.datasets import Dataset
 from lipsjax.partition import Survey
 from lipsjax.partition.describing import mean_pairwise_tv
-from lipsjax.recording import write_atomically
-
-MOST_ROWS = 30
-"""Clients that the terminal shows one by one; of more, quantiles."""
-MOST_DRAWN = 60
-"""Clients that the page shows one by one."""
-MOST_CLASSES = 100
-"""Classes that the page shows."""
 
 _CHANCE_DRAWS = 20
 _ALIKE = 0.1
 """Of the way from chance to no class in common; below it, sites are called little different."""
-_PER_CLIENT = ("examples", "classes", "entropy", "largest class")
-_FORMS = ("{:,.0f}", "{:.0f}", "{:.2f}", "{:.0%}")
-_QUANTILES = {
-    "least": 0,
-    "a quarter below": 0.25,
-    "median": 0.5,
-    "a quarter above": 0.75,
-    "most": 1,
-}
 
 
 class Remark(NamedTuple):
@@ -232,108 +205,3 @@ def _count(number: int, one: str, many: str) -> str:
     ('1 client', '1,200 clients')
     """
     return f"{number:,} {one if number == 1 else many}"
-
-
-def table(survey: Survey) -> Table:
-    """Returns what clients hold as a table for the terminal, one by one or as quantiles."""
-    shown = Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    columns = (survey.num_examples, survey.num_held, survey.label_entropy, survey.largest_share)
-    values = np.stack(columns, axis=1)
-    first, names = "client", [str(client) for client in range(len(values))]
-    if len(values) > MOST_ROWS:
-        first, names = "of each column", list(_QUANTILES)
-        values = np.quantile(values, list(_QUANTILES.values()), axis=0)
-    shown.add_column(first)
-    for name in _PER_CLIENT:
-        shown.add_column(name, justify="right")
-    for name, row in zip(names, values, strict=True):
-        texts = (form.format(value) for form, value in zip(_FORMS, row, strict=True))
-        shown.add_row(name, *texts)
-    return shown
-
-
-def write_page(
-    path: Path, survey: Survey, found: list[Remark], *, title: str, setting: str, command: str
-) -> None:
-    """Writes a survey as one page that needs no other file and no network.
-
-    Args:
-      path: file to write, replaced whole.
-      survey: what clients hold.
-      found: what `remarks` says of it.
-      title: of the page.
-      setting: how the data was shared out, in a sentence.
-      command: that made the page.
-    """
-    clients, classes = _drawn(survey)
-    counts = survey.train_counts[np.ix_(clients, classes)]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lipsjax"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    rows = zip(clients.tolist(), counts.tolist(), strict=True)
-    page = environment.get_template("survey.html").render(
-        title=title,
-        setting=setting,
-        command=command,
-        remarks=found,
-        survey=survey,
-        rows=list(rows),
-        classes=classes.tolist(),
-        largest=int(survey.num_examples.max()),
-        median_examples=float(np.median(survey.num_examples)),
-        median_classes=int(np.median(survey.num_held)),
-        csv=urllib.parse.quote(_csv(survey)),
-    )
-    write_atomically(path, page)
-
-
-def _drawn(survey: Survey) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the clients and the classes that the page shows: all, or a choice of them."""
-    clients = np.arange(len(survey.num_examples))
-    if len(clients) > MOST_DRAWN:
-        ordered = np.lexsort((clients, survey.label_entropy))
-        clients = ordered[np.linspace(0, len(clients) - 1, MOST_DRAWN).round().astype(int)]
-    commonest = np.argsort(-survey.train_counts.sum(axis=0), kind="stable")[:MOST_CLASSES]
-    return clients, np.sort(commonest)
-
-
-def _csv(survey: Survey) -> str:
-    """Returns everything that the page shows, of all clients."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    classes = survey.train_counts.shape[1]
-    columns = ("client", "examples", "test_examples", "classes", "entropy", "largest_share")
-    writer.writerow([*columns, *(f"class_{label}" for label in range(classes))])
-    for client, counts in enumerate(survey.train_counts.tolist()):
-        writer.writerow(
-            [
-                client,
-                survey.num_examples[client],
-                survey.test_counts[client].sum(),
-                survey.num_held[client],
-                f"{survey.label_entropy[client]:.6g}",
-                f"{survey.largest_share[client]:.6g}",
-                *counts,
-            ]
-        )
-    return text.getvalue()
-
-
-def write_json(path: Path, survey: Survey, found: list[Remark], about: dict[str, Any]) -> None:
-    """Writes everything that a survey found, and of what.
-
-    Args:
-      path: file to write, replaced whole.
-      survey: what clients hold.
-      found: what `remarks` says of it.
-      about: what the survey is of.
-    """
-    content = about | {
-        "survey": survey.to_dict(),
-        "remarks": [remark._asdict() for remark in found],
-    }
-    write_atomically(path, json.dumps(content, indent=1) + "\n")
