@@ -246,7 +246,7 @@ STUDIES = {
     "unknown field": ("[config]\nround = 3\n", ["config.round", "did you mean rounds?"]),
     "nested unknown field": (
         "[config.partition]\nalhpa = 1.0\n",
-        ["config.partition.alhpa", "did you mean alpha?", "kind, alpha, clients"],
+        ["config.partition.alhpa", "did you mean alpha?", "kind, alpha, classes, clients"],
     ),
     "text for an integer": ("seeds = '5'\n", ["seeds must be an integer, not '5'"]),
     "true for an integer": ("seeds = true\n", ["seeds must be an integer, not True"]),

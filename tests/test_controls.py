@@ -11,7 +11,8 @@ import scipy.ndimage
 
 from lipsjax import augmentation, datasets, fedavg, partition
 from lipsjax.experiments.config import Config, LocalConfig, PartitionConfig
-from lipsjax.experiments.prepare import build_optimizer, share_out
+from lipsjax.experiments.prepare import build_optimizer
+from lipsjax.experiments.sharing import share_out
 from lipsjax.keys import Purpose, derive
 from lipsjax.local import LocalTraining
 from lipsjax.sparsity import transient_shrink

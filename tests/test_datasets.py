@@ -86,6 +86,40 @@ def test_synthetic_refuses(arguments, part):
     assert one_line(excinfo, part)
 
 
+@pytest.fixture(scope="module")
+def signals():
+    return load("mnist1d")
+
+
+def test_mnist1d_is_made_alike_and_leaves_the_global_generators_alone(signals):
+    np.random.seed(7)  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    dataset = load("mnist1d")
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    assert dataset.train.images.shape == (4000, 1, 40, 1)
+    assert dataset.test.images.shape == (1000, 1, 40, 1)
+    together = np.concatenate([dataset.train.images, dataset.test.images])
+    assert abs(together.mean()) < 1e-5
+    assert together.std() == pytest.approx(1, abs=1e-5)
+    labels = np.concatenate([dataset.train.labels, dataset.test.labels])
+    assert np.bincount(labels).tolist() == [500] * 10
+    assert fingerprint(dataset) == fingerprint(signals)
+
+
+def test_mnist1d_can_be_told_apart(signals):
+    from sklearn.neighbors import KNeighborsClassifier
+
+    train, test = ((x.images.reshape(-1, 40), x.labels) for x in (signals.train, signals.test))
+    assert KNeighborsClassifier(5).fit(*train).score(*test) > 0.4  # chance is 0.1
+
+
+def test_mnist1d_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mnist1d.data", None)
+    with pytest.raises(DataError) as excinfo:
+        load("mnist1d")
+    assert one_line(excinfo, "pip install 'lipsjax[mnist1d]'")
+
+
 def imported(tree):
     """Top-level package names that a syntax tree imports."""
     for node in ast.walk(tree):

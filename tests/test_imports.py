@@ -16,7 +16,7 @@ ORDER = [
     {"clients"},
     {"types", "keys"},
     {"tree"},
-    {"topk"},
+    {"topk", "augmentation"},
     {"program"},
     {"models", "metrics", "local"},
     {"strategies"},
@@ -31,6 +31,7 @@ ORDER = [
     {"setting"},
     {"plots"},
     {"report"},
+    {"survey"},
     {"experiments"},
 ]
 STAGE = {name: i for i, names in enumerate(ORDER) for name in names}
@@ -66,6 +67,7 @@ def test_imports_go_one_way(path):
         ("lipsjax.experiments.sweep", ["jax", "matplotlib", "sklearn"]),
         ("lipsjax.datasets", ["jax", "sklearn", "tensorflow_datasets", "tensorflow"]),
         ("lipsjax.report", ["jax", "orbax"]),
+        ("lipsjax.survey, lipsjax.experiments.sharing", ["jax", "orbax", "matplotlib"]),
     ],
 )
 def test_what_an_import_does_not_pull_in(module, absent):

@@ -113,6 +113,15 @@ BAD = {
     "labels below 0": ({"x": X, "y": Y - 1}, "label -1 of example"),
     "too few labels": ({"x": X, "y": Y[:9]}, "9 labels for 40 images"),
     "not a number": ({"x": np.where(X[0, 0, 0] == X, np.nan, X), "y": Y}, "NaN or infinity"),
+    "two images a class": ({"x": X[:8], "y": Y[:8]}, "no class has the 3 images of which one is"),
+    "no images": ({"x": X[:0], "y": Y[:0]}, "no class has the 3 images of which one is"),
+    "sizes of test images": (
+        {"x_train": X, "y_train": Y, "x_test": X[:, :4], "y_test": Y},
+        r"train images of shape \(6, 5, 1\), test images of shape \(4, 5, 1\)",
+    ),
+    "labels as rows": ({"x": X, "y": np.eye(4)[Y]}, r"labels of shape \(40, 4\) and type float64"),
+    "images of truth values": ({"x": X > 99, "y": Y}, "images of type bool; allowed are numbers"),
+    "no test labels": ({"x_train": X, "y_train": Y, "x_test": X}, "needed are x_train, y_train"),
     "nothing": ({}, "holds nothing; needed are"),
 }
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
 
 from lipsjax.datasets import Dataset, Examples, synthetic
-from lipsjax.partition import Partition, describe, dirichlet, iid
+from lipsjax.partition import Partition, describe, dirichlet, iid, shards, sizes
 
 
 def labelled(train_counts, test_counts=None):
@@ -52,13 +53,23 @@ def requests(draw):
 METHODS = st.sampled_from(
     [
         (iid, {}),
+        (shards, {"classes": 1}),
+        (shards, {"classes": 2}),
         *(
             (dirichlet, {"alpha": alpha, "overlap": overlap})
-            for alpha in (1e-3, 0.1, 1.0, 1e6)
+            for alpha in (1e-3, 0.1, 1.0, 1e6, 1e12)
             for overlap in (False, True)
         ),
     ]
 )
+
+
+def assume_served(dataset, method):
+    """Leaves out shards of more classes than there are."""
+    there = (np.bincount(dataset.train.labels) > 0).sum()
+    assume(method[1].get("classes", 1) <= there)
+
+
 law = settings(derandomize=True, deadline=None, max_examples=150, database=None)
 
 
@@ -66,6 +77,7 @@ law = settings(derandomize=True, deadline=None, max_examples=150, database=None)
 @given(requests(), METHODS, st.integers(0, 9))
 def test_every_client_gets_its_size_and_no_example_twice(request, method, seed):
     dataset, sizes = request
+    assume_served(dataset, method)
     partition = split(method[0], dataset, sizes, sizes[::-1], seed, **method[1])
     assert [len(held) for held in partition.train] == sizes.tolist()
     assert [len(held) for held in partition.test] == sizes[::-1].tolist()
@@ -80,6 +92,7 @@ def test_every_client_gets_its_size_and_no_example_twice(request, method, seed):
 def test_training_examples_are_disjoint_unless_overlap(request, method, seed):
     dataset, sizes = request
     assume(not method[1].get("overlap"))
+    assume_served(dataset, method)
     held = np.concatenate(split(method[0], dataset, sizes, seed=seed, **method[1]).train)
     assert len(np.unique(held)) == len(held)
 
@@ -88,6 +101,7 @@ def test_training_examples_are_disjoint_unless_overlap(request, method, seed):
 @given(requests(), METHODS, st.integers(0, 9))
 def test_equal_generators_give_equal_partitions(request, method, seed):
     dataset, sizes = request
+    assume_served(dataset, method)
     np.random.seed(seed)  # noqa: NPY002 (the global state must not matter)
     first = split(method[0], dataset, sizes, seed=seed, **method[1])
     np.random.seed(seed + 1)  # noqa: NPY002
@@ -109,6 +123,144 @@ def test_a_mix_that_can_be_served_is_served_to_within_one_example(seed, sizes):
     np.testing.assert_array_equal(survey.train_counts, survey.test_counts)
 
 
+@law
+@given(st.data(), st.integers(0, 99))
+def test_shards_are_of_exactly_so_many_classes(data, seed):
+    # each client can be served by each of its classes alone
+    held = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=8))
+    dataset = labelled([sum(held)] * 5)
+    classes = data.draw(st.integers(1, 5))
+    partition = split(shards, dataset, held, seed=seed, classes=classes)
+    survey = describe(partition, dataset)
+    assert survey.num_held.tolist() == [min(classes, n) for n in held]
+    np.testing.assert_array_equal(survey.train_counts, survey.test_counts)
+    own = survey.train_counts[survey.train_counts > 0]
+    each = np.repeat(survey.num_examples / np.minimum(classes, held), survey.num_held)
+    assert (np.abs(own - each) < 1).all()
+    taken = (partition.requested > 0).sum(axis=0)
+    assert taken.max() - taken.min() <= 1
+
+
+@law
+@given(requests(), st.integers(0, 99))
+def test_shards_leave_their_own_classes_only_when_these_are_exhausted(request, seed):
+    dataset, held = request
+    assume_served(dataset, (shards, {"classes": 2}))
+    partition = split(shards, dataset, held, seed=seed, classes=2)
+    counts = describe(partition, dataset).train_counts
+    exhausted = counts.sum(axis=0) == np.bincount(dataset.train.labels, minlength=len(counts[0]))
+    for own, found in zip(partition.requested > 0, counts, strict=True):
+        assert exhausted[own].all() or not found[~own].any()
+
+
+def test_classes_without_examples_are_not_given_out():
+    dataset = labelled([30, 0, 30, 30], [30, 30, 30, 30])
+    partition = split(shards, dataset, [6] * 9, classes=2)
+    assert not partition.requested[:, 1].any()
+    assert (partition.requested.sum(axis=0)[[0, 2, 3]] == 3).all()
+
+
+def test_which_classes_a_client_is_given_does_not_depend_on_sizes():
+    dataset = labelled([100] * 6)
+    first = split(shards, dataset, [10, 20, 5], classes=2)
+    second = split(shards, dataset, [30, 5, 9], [7, 7, 7], classes=2)
+    np.testing.assert_array_equal(first.requested, second.requested)
+
+
+def test_all_classes_may_come_together():
+    dataset = labelled([300] * 3)
+    choices = {
+        tuple(np.flatnonzero(split(shards, dataset, [4], seed=seed, classes=2).requested[0]))
+        for seed in range(20)
+    }
+    assert choices == {(0, 1), (0, 2), (1, 2)}
+
+
+@pytest.mark.parametrize("classes", [0, -1, 4, 5])
+def test_shards_of_so_many_classes_are_refused(classes):
+    with pytest.raises(
+        ValueError, match=rf"^classes of each client is {classes}; allowed are 1..3"
+    ):
+        split(shards, labelled([9, 9, 0, 9]), [3, 3], classes=classes)
+
+
+# How many examples clients hold.
+
+
+@law
+@given(
+    st.sampled_from(["equal", "lognormal", "power"]),
+    st.integers(1, 60),
+    st.integers(1, 40),
+    st.one_of(st.floats(0, 100), st.sampled_from([0.0, 100.0, 1e-300])),
+    st.integers(0, 9),
+)
+def test_sizes_have_the_total_asked_for(kind, mean, clients, skew, seed):
+    rng = np.random.default_rng(seed)
+    found = sizes(kind, mean=mean, clients=clients, skew=skew, rng=rng)
+    assert found.shape == (clients,)
+    assert found.sum() == clients * mean
+    assert found.min() >= 1
+    again = sizes(kind, mean=mean, clients=clients, skew=skew, rng=np.random.default_rng(seed))
+    np.testing.assert_array_equal(found, again)
+
+
+@law
+@given(
+    requests(),
+    st.sampled_from([(iid, {}), (dirichlet, {"alpha": 1e-3}), (shards, {"classes": 1})]),
+    st.sampled_from(["lognormal", "power"]),
+    st.floats(0, 5),
+    st.integers(0, 9),
+)
+def test_every_split_serves_sizes_that_differ(request, method, kind, skew, seed):
+    dataset, held = request
+    mean, rng = sum(held) // len(held), np.random.default_rng(seed)
+    asked = sizes(kind, mean=mean, clients=len(held), skew=skew, rng=rng)
+    partition = split(method[0], dataset, asked, np.ones_like(asked), seed, **method[1])
+    assert [len(indices) for indices in partition.train] == asked.tolist()
+    found = np.concatenate(partition.train)
+    assert len(np.unique(found)) == len(found)
+
+
+@pytest.mark.parametrize("kind", ["lognormal", "power"])
+def test_no_skew_is_equal_sizes_and_equal_draws_nothing(kind):
+    rng = np.random.default_rng(0)
+    assert sizes(kind, mean=7, clients=5, skew=0.0, rng=rng).tolist() == [7] * 5
+    before = rng.bit_generator.state
+    assert sizes("equal", mean=7, clients=5, skew=9.0, rng=rng).tolist() == [7] * 5
+    assert rng.bit_generator.state == before
+
+
+def test_power_law_by_hand():
+    # 4 + 4 (9 - 1) = 36 in all: 1 each and 32 by 1, 1/2, 1/3, 1/4 of 25/12
+    found = sizes("power", mean=9, clients=4, skew=1.0, rng=np.random.default_rng(1))
+    assert sorted(found) == [5, 6, 9, 16]
+
+
+def test_lognormal_sizes_have_the_deviation_asked_for():
+    found = sizes("lognormal", mean=10**5, clients=2000, skew=0.7, rng=np.random.default_rng(0))
+    assert np.log(found).std() == pytest.approx(0.7, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": 0}, "mean is 0 and clients is 5; allowed are >= 1"),
+        ({"clients": 0}, "mean is 7 and clients is 0; allowed are >= 1"),
+        ({"skew": -0.1}, "size skew is -0.1; allowed are 0..100"),
+        ({"skew": float("nan")}, "size skew is nan; allowed are 0..100"),
+        ({"skew": 101.0}, "size skew is 101.0; allowed are 0..100"),
+        ({"kind": "zipf"}, "sizes is 'zipf'; allowed are equal, lognormal, power"),
+    ],
+)
+def test_sizes_that_cannot_be_drawn(options, message):
+    arguments = {"kind": "power", "mean": 7, "clients": 5, "skew": 1.0} | options
+    with pytest.raises(ValueError) as excinfo:
+        sizes(arguments.pop("kind"), rng=np.random.default_rng(0), **arguments)
+    assert str(excinfo.value) == message
+
+
 @pytest.mark.parametrize("overlap", [False, True])
 def test_large_alpha_approaches_equal_classes(overlap):
     dataset = labelled([400] * 5)
@@ -116,6 +268,15 @@ def test_large_alpha_approaches_equal_classes(overlap):
     survey = describe(partition, dataset)
     assert np.abs(survey.train_counts - 20).max() <= 1
     assert np.abs(partition.requested - 0.2).max() < 1e-3
+
+
+def test_alpha_to_infinity_is_as_alike_as_iid():
+    dataset = labelled([400] * 5)
+    by_mix, by_chance = (
+        describe(split(method, dataset, [100] * 8, **options), dataset).mean_pairwise_tv
+        for method, options in ((dirichlet, {"alpha": 1e9}), (iid, {}))
+    )
+    assert by_mix <= 0.01 < by_chance < 0.2
 
 
 def test_small_alpha_approaches_one_class_per_client():
@@ -186,18 +347,18 @@ class FixedMixes(np.random.Generator):
 @pytest.fixture
 def counts_of(monkeypatch):
     """Training counts that clients of given mixes get from classes of given supply."""
-    from lipsjax import partition as module
+    from lipsjax.partition import splits as module
 
     def counts(mixes, sizes, supply, **options):
-        split_rng = module._split
+        spawn = module.spawn
 
         def fixed(rng, count):
-            return [FixedMixes(mixes), *split_rng(rng, count)[1:]]
+            return [FixedMixes(mixes), *spawn(rng, count)[1:]]
 
-        monkeypatch.setattr(module, "_split", fixed)
+        monkeypatch.setattr(module, "spawn", fixed)
         dataset = labelled(supply, [1000] * len(supply))
         made = split(dirichlet, dataset, sizes, alpha=1.0, **options)
-        monkeypatch.setattr(module, "_split", split_rng)
+        monkeypatch.setattr(module, "spawn", spawn)
         survey = describe(made, dataset)
         assert survey.train_counts.sum(axis=1).tolist() == list(sizes)
         return survey.train_counts.tolist()
@@ -257,6 +418,30 @@ def test_describe_by_hand():
     # Distances: (1, 0, 0) to (.5, .5, 0) is .5, to (0, .5, .5) is 1; between the last two .5.
     assert survey.mean_pairwise_tv == pytest.approx(2 / 3)
     assert survey.distinct_train == 6
+    assert survey.num_held.tolist() == [1, 2, 2]
+    assert survey.largest_share.tolist() == [1.0, 0.5, 0.5]
+    assert (survey.smallest_client, survey.absent_classes) == (0, ())
+
+
+def test_describe_names_what_nobody_holds():
+    dataset = labelled([5, 5, 5, 5])
+    survey = describe(split(shards, dataset, [2, 1], classes=1), dataset)
+    assert survey.smallest_client == 1
+    assert len(survey.absent_classes) == 2
+    assert not survey.train_counts[:, survey.absent_classes].any()
+
+
+@law
+@given(requests(), st.integers(0, 9))
+def test_pairwise_divergence_agrees_with_scipy(request, seed):
+    dataset, held = request
+    survey = describe(split(dirichlet, dataset, held, seed=seed, alpha=0.5), dataset)
+    mixes = survey.train_counts / survey.num_examples[:, None]
+    pairs = [(i, j) for i in range(len(held)) for j in range(i)]
+    # a distance, so squared; nan where rounding leaves a root below 0
+    found = [np.nan_to_num(jensenshannon(mixes[i], mixes[j])) ** 2 for i, j in pairs]
+    assert survey.mean_pairwise_js == pytest.approx(np.mean(found) if pairs else 0, abs=1e-7)
+    assert 0 <= survey.mean_pairwise_js <= np.log(2) + 1e-12
 
 
 def test_pairwise_distance_agrees_with_a_loop():
@@ -269,7 +454,8 @@ def test_pairwise_distance_agrees_with_a_loop():
 
 def test_one_client_alone_has_no_distance():
     dataset = labelled([20] * 3)
-    assert describe(split(iid, dataset, [10]), dataset).mean_pairwise_tv == 0
+    survey = describe(split(iid, dataset, [10]), dataset)
+    assert survey.mean_pairwise_tv == survey.mean_pairwise_js == 0
 
 
 def test_survey_goes_through_json():
@@ -289,7 +475,7 @@ def test_alpha_is_refused(alpha):
         split(dirichlet, synthetic(), [10, 10], alpha=alpha)
 
 
-@pytest.mark.parametrize("method", [iid, dirichlet])
+@pytest.mark.parametrize("method", [iid, dirichlet, shards])
 @pytest.mark.parametrize(
     ("train_sizes", "test_sizes", "message"),
     [
@@ -305,7 +491,7 @@ def test_alpha_is_refused(alpha):
     ],
 )
 def test_sizes_are_refused(method, train_sizes, test_sizes, message):
-    options = {"alpha": 1.0} if method is dirichlet else {}
+    options = {dirichlet: {"alpha": 1.0}, shards: {"classes": 2}}.get(method, {})
     with pytest.raises(ValueError) as excinfo:
         method(
             synthetic(),

@@ -506,6 +506,16 @@ def test_setting_in_words(tmp_path):
         "2 faulty clients (noise)"
     )
     assert text["Clients"].endswith("; 1 further client for the end, without training")
+    config["partition"] |= {"kind": "shards", "classes": 1, "sizes": "power", "features": "noise"}
+    text = dict(describe_setting(study.trials[0].recording))
+    assert text["Clients"] == (
+        "4 clients with 30 training examples on average (power-law, skew 1) and 30 test examples "
+        "each, 1 class each; 1 further client for the end, without training; the images of each "
+        "client have noise of its own strength, up to 25% of the range of pixels"
+    )
+    for name in ("sizes", "size_skew", "features", "feature_skew", "classes"):
+        del config["partition"][name]
+    config["partition"]["kind"] = "iid"
     for name in ("participation", "faults"):
         del config[name]
     assert "12 rounds" in dict(describe_setting(study.trials[0].recording))["Strategy"]

@@ -24,7 +24,7 @@ class ClientData(NamedTuple):
     train: Examples  # [M, ...], the training examples that some client of this process holds
     train_index: Any  # [K, n] int32, positions in train; 0 for padding, and for others' clients
     train_mask: Any  # [K, n] bool, True for real examples; these come first
-    test: Examples  # [T, ...], the whole test split
+    test: Examples  # [T, ...], the whole test split, and what copies of it clients have
     test_index: Any  # [K, m] int32, positions in test; padding repeats position 0
     test_mask: Any  # [K, m] bool, True for real examples; these come first
     global_index: Any  # [G] int32, positions in test of the global test set, ascending
@@ -46,6 +46,7 @@ def stack(
     *,
     global_examples: int | None,
     rng: np.random.Generator,
+    global_from: int | None = None,
     processes: int = 1,
     process: int = 0,
 ) -> ClientData:
@@ -61,6 +62,8 @@ def stack(
       global_examples: the global test set is a draw of this many test examples without
         replacement, or all of them where there are fewer; None for all.
       rng: draws the global test set; it is advanced only if a draw is needed.
+      global_from: the global test set is of the first so many test examples, as what follows are
+        copies that belong to clients; None for all.
       processes: among which the clients are shared out.
       process: which of them this is.
 
@@ -107,10 +110,11 @@ def stack(
     )
     used = np.pad(used, (0, max(map(len, pools)) - len(used)), mode="edge")
     test_index, test_mask = _pad(partition.test)
-    if global_examples is None or global_examples >= num_test:
-        global_index = np.arange(num_test)
+    num_global = num_test if global_from is None else global_from
+    if global_examples is None or global_examples >= num_global:
+        global_index = np.arange(num_global)
     else:
-        global_index = np.sort(rng.choice(num_test, global_examples, replace=False))
+        global_index = np.sort(rng.choice(num_global, global_examples, replace=False))
     return ClientData(
         train=Examples(dataset.train.images[used], dataset.train.labels[used]),
         train_index=train_index,

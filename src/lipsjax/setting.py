@@ -47,7 +47,7 @@ def describe_setting(recording: Recording) -> list[tuple[str, str]]:
     evaluation = config["evaluation"]
     return [
         ("Data set", f"{config['dataset']}, {setup['num_classes']} classes"),
-        ("Clients", _partition(partition)),
+        ("Clients", describe_partition(partition)),
         (
             "Model",
             f"{model['name']}, {setup['num_params']:,} parameters, {model['norm']} normalisation "
@@ -198,23 +198,68 @@ def _turnout(config: Mapping[str, Any]) -> str:
     return "".join(f", {word}" for word in words)
 
 
-def _partition(partition: Mapping[str, Any]) -> str:
-    train = partition["train_examples"]
-    examples = train if isinstance(train, int) else f"{min(train)} to {max(train)}"
-    mix = (
-        f"class mixes drawn from Dirichlet({partition['alpha']})"
-        if partition["kind"] == "dirichlet"
-        else "examples drawn alike (iid)"
-    )
+def describe_partition(partition: Mapping[str, Any]) -> str:
+    """How the data is shared out among the clients.
+
+    Args:
+      partition: the config's section.
+
+    Returns:
+      A phrase.
+
+    Example:
+      >>> wanted = {"kind": "shards", "classes": 2, "clients": 5, "overlap": False}
+      >>> describe_partition(wanted | {"train_examples": 30, "test_examples": 9})
+      '5 clients with 30 training and 9 test examples each, 2 classes each'
+    """
+    train, kind = partition["train_examples"], partition["kind"]
+    sizes = partition.get("sizes", "equal")  # older recordings do not say so
+    examples = f"{train if isinstance(train, int) else f'{min(train)} to {max(train)}'} training"
+    if sizes != "equal":
+        law = {"lognormal": "log-normal", "power": "power-law"}[sizes]
+        examples += f" examples on average ({law}, skew {partition['size_skew']:g})"
+    mix = "examples drawn alike (iid)"
+    if kind == "dirichlet":
+        mix = f"class mixes drawn from Dirichlet({partition['alpha']})"
+    elif kind == "shards":
+        mix = f"{partition['classes']} {'class' if partition['classes'] == 1 else 'classes'} each"
     shared = ", clients may share examples" if partition["overlap"] else ""
     new = partition.get("new_clients", 0)
     shared += f"; {_count(new, 'further client')} for the end, without training" if new else ""
     if partition.get("pooled"):
         shared += "; all of it pooled at one site"
+    features = describe_features(partition)
     return (
-        f"{partition['clients']} clients with {examples} training and "
+        f"{_count(partition['clients'], 'client')} with {examples} and "
         f"{partition['test_examples']} test examples each, {mix}{shared}"
+        + (f"; {features}" if features else "")
     )
+
+
+def describe_features(partition: Mapping[str, Any]) -> str:
+    """How the images of clients differ.
+
+    Args:
+      partition: the config's section.
+
+    Returns:
+      A phrase; empty where they do not differ.
+
+    Example:
+      >>> describe_features({"features": "rotation", "feature_skew": 0.5})
+      'the images of each client are turned by its own angle, up to 45 degrees either way'
+    """
+    features = partition.get("features", "alike")  # older recordings do not say so
+    if features == "alike":
+        return ""
+    skew = partition["feature_skew"]
+    of_pixels = f"up to {skew / 2:.0%} of the range of pixels"
+    how = {
+        "noise": f"have noise of its own strength, {of_pixels}",
+        "rotation": f"are turned by its own angle, up to {90 * skew:g} degrees either way",
+        "brightness": f"have a brightness of its own, {of_pixels} either way",
+    }
+    return f"the images of each client {how[features]}"
 
 
 def _count(number: int, noun: str) -> str:

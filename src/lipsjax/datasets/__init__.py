@@ -1,4 +1,4 @@
-"""Data sets by name: real digits in the package, one's own files, TFDS sets, a synthetic one.
+"""Data sets by name: digits in the package, MNIST-1D, one's own files, TFDS sets, synthetic ones.
 
 Everything here is NumPy on the host; nothing is downloaded, ever.
 """
@@ -14,6 +14,7 @@ from lipsjax.datasets.base import (
     validate,
 )
 from lipsjax.datasets.digits import digits
+from lipsjax.datasets.mnist1d import mnist1d
 from lipsjax.datasets.own import from_idx, from_npz
 from lipsjax.datasets.synthetic import synthetic
 from lipsjax.datasets.tfds import from_tfds, how_to_prepare
@@ -29,19 +30,21 @@ __all__ = [
     "from_npz",
     "from_tfds",
     "load",
+    "mnist1d",
     "synthetic",
     "validate",
 ]
 
-_BUILT_IN = {"digits": digits, "synthetic": synthetic}
+_BUILT_IN = {"digits": digits, "synthetic": synthetic, "mnist1d": mnist1d}
 
 
 def load(name: str, data_dir: str | Path | None = None) -> Dataset:
     """Loads and validates a data set.
 
     Args:
-      name: `digits`, `synthetic`, the path of an `.npz` file or of a folder of IDX files, or a
-        TFDS image classification set such as `fashion_mnist` or `emnist/balanced`.
+      name: `digits`, `synthetic`, `mnist1d` (needs the package of that name), the path of an
+        `.npz` file or of a folder of IDX files, or a TFDS image classification set such as
+        `fashion_mnist` or `emnist/balanced`.
       data_dir: the TFDS data directory that holds the set, prepared as array_record.
         The built-in sets read no files and do not look at it.
 

@@ -21,6 +21,8 @@ SPLIT = (
 """Names of arrays of a file that says what is for testing."""
 WHOLE = (("x", "y"), ("images", "labels"))
 """Names of arrays of a file that does not: a fifth of every class becomes the test set."""
+_FEWEST = 3
+"""Images of a class of which a fifth, rounded, is at least one."""
 _IDX = {
     "train": ("train-images", "train-labels"),
     "test": ("t10k-images", "t10k-labels"),
@@ -72,6 +74,11 @@ def from_npz(path: Path) -> Dataset:
             (labels,), classes = _numbered(_labels(path, arrays[names[1]]))
             if len(images) != len(labels):
                 raise DataError(f"{path}: {len(labels)} labels for {len(images)} images")
+            if np.unique(labels, return_counts=True)[1].max(initial=0) < _FEWEST:
+                raise DataError(
+                    f"{path}: no class has the {_FEWEST} images of which one is kept for testing; "
+                    f"add images, or name your own split {', '.join(SPLIT[0])}"
+                )
             in_test = stratified_test_mask(labels)
             train, test = (Examples(images[rows], labels[rows]) for rows in (~in_test, in_test))
             return Dataset(path.stem, train, test, classes)

@@ -6,6 +6,7 @@ import sys
 from lipsjax.experiments import command
 
 COMMANDS = {
+    "survey": "say what each site holds, before anything is trained",
     "sweep": "compare arms over seeds and a grid, and write the report",
     "run": "train one federated run and record it",
     "plan": "say what a study would take, on devices that need not be here",

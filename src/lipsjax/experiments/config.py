@@ -266,7 +266,7 @@ class Config:
     """The science of one run; equal configs and plans give equal bits."""
 
     dataset: str = "digits"
-    """digits (embedded), synthetic, FILE.npz, a folder of IDX files, or the name of a TFDS set."""
+    """digits (embedded), synthetic, mnist1d, FILE.npz, a folder of IDX files, or a TFDS set."""
     seed: int = 0
     """Seed of the partition, the initialisation, the cohorts, the batches and the masks."""
     rounds: int = 40

@@ -7,12 +7,11 @@ import inspect
 import json
 import math
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -24,12 +23,12 @@ from lipsjax.experiments.config import (
     Config,
     Execution,
     LocalConfig,
-    PartitionConfig,
     cohort_size,
     num_clients,
     to_dict,
 )
 from lipsjax.experiments.machine import FILLED, Machine, fitting_chunk, here, program_bytes
+from lipsjax.experiments.sharing import check_numbers, share_out
 from lipsjax.experiments.study import nearest
 from lipsjax.local import LocalTraining
 from lipsjax.metrics.costs import Bits, round_bits
@@ -74,17 +73,18 @@ def prepare(
 
     Returns:
       A :class:`Prepared` run. Runs that differ in the seed alone share one simulation, and so
-      its compiled program, unless clients overlap: then the pool's size differs by seed.
+      its compiled program, unless clients overlap or differ in size: then shapes differ by seed.
 
     Raises:
       ValueError: for anything in the config that cannot be run.
     """
-    _check_numbers(config)
+    check_numbers(config)
     dataset, fingerprint = load(config.dataset, execution.data_dir)
     machine = here() if machine is None else machine
     if plan is None:
         plan = processes.agree(lambda: resolve(execution, cohort_size(config), machine))
-    parts, data = share_out(config, dataset, processes=machine.processes)
+    among = {"processes": machine.processes, "process": jax.process_index()}
+    parts, data = share_out(config, dataset, **among)
     if machine.platform != "cpu":  # a CPU's products are float32 as they are
         jax.config.update("jax_default_matmul_precision", plan["precision"])
     normalise = _statistics(config.dataset, execution.data_dir) if config.model.normalise else None
@@ -131,107 +131,6 @@ def load(name: str, data_dir: str | None) -> tuple[datasets.Dataset, str]:
 def _statistics(name: str, data_dir: str | None) -> Normalise:
     """Return mean and deviation of each channel over the training split, once per process."""
     return datasets.channel_statistics(load(name, data_dir)[0].train.images)
-
-
-def share_out(
-    config: Config, dataset: datasets.Dataset, processes: int = 1
-) -> tuple[partition.Partition, clients.ClientData]:
-    """Partition a data set among the clients, as the config and its seed say.
-
-    Of several processes each gets the examples of its own clients.
-
-    Raises:
-      ValueError: for a partition that the data set cannot serve.
-    """
-    wanted = config.partition
-    examples = len(dataset.train.labels)
-    most = examples - wanted.new_clients
-    if not wanted.overlap and wanted.clients > most:
-        raise ValueError(
-            f"partition.clients must be at most {most}, the training examples of {dataset.name} "
-            f"that new_clients leave, not {wanted.clients}"
-        )
-    if wanted.overlap and wanted.kind == "iid":
-        raise ValueError("partition.overlap needs partition.kind='dirichlet', not 'iid'")
-    sizes = {
-        "train_sizes": _train_sizes(wanted),
-        "test_sizes": np.full(wanted.clients + wanted.new_clients, wanted.test_examples),
-    }
-    # two streams, so that the global test set does not depend on how clients were drawn
-    for_clients, for_test = np.random.default_rng(config.seed).spawn(2)
-    if wanted.kind == "iid":
-        parts = partition.iid(dataset, rng=for_clients, **sizes)
-    else:
-        parts = partition.dirichlet(
-            dataset, alpha=wanted.alpha, overlap=wanted.overlap, rng=for_clients, **sizes
-        )
-    if wanted.pooled:
-        parts = partition.pool(parts, wanted.clients)
-    limit = config.evaluation.global_examples
-    return parts, clients.stack(
-        dataset,
-        parts,
-        global_examples=limit,
-        rng=for_test,
-        processes=processes,
-        process=jax.process_index(),
-    )
-
-
-def _train_sizes(wanted: PartitionConfig) -> np.ndarray:
-    """Return the number of training examples of each client, [K]."""
-    asked = wanted.train_examples
-    clients = wanted.clients + wanted.new_clients
-    if isinstance(asked, int):
-        return np.full(clients, asked)
-    if len(asked) != clients:
-        raise ValueError(
-            f"partition.train_examples must be one number or {clients}, one for each client, not "
-            f"{len(asked)} numbers"
-        )
-    return np.array(asked)
-
-
-def _check_numbers(config: Config) -> None:
-    """Refuse numbers that no later check would name as the user does."""
-    for name, value in _numbers(to_dict(config)):
-        if not math.isfinite(value):
-            raise ValueError(f"{name} must be a finite number, not {value}")
-    at_least_one = {
-        "rounds": config.rounds,
-        "partition.clients": config.partition.clients,
-        "partition.train_examples": np.min(config.partition.train_examples, initial=2**31),
-        "partition.test_examples": config.partition.test_examples,
-        "local.epochs": config.local.epochs,
-        "local.batch_size": config.local.batch_size,
-        "strategy.cohort": cohort_size(config),
-        "evaluation.every": config.evaluation.every,
-    }
-    at_least_zero = {
-        "partition.new_clients": config.partition.new_clients,
-        "evaluation.tune_epochs": config.evaluation.tune_epochs,
-        "faults.clients": config.faults.clients,
-    }
-    for least, values in ((1, at_least_one), (0, at_least_zero)):
-        for name, value in values.items():
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, not {value}")
-    if config.faults.clients > num_clients(config):
-        raise ValueError(
-            f"faults.clients must be at most {num_clients(config)}, the clients, not "
-            f"{config.faults.clients}"
-        )
-    if not 0 <= config.seed < 2**32:
-        raise ValueError(f"seed must be in 0..{2**32 - 1}, not {config.seed}")
-
-
-def _numbers(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yield every floating number of a config with its dotted name."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _numbers(value, f"{prefix}{name}.")
-        elif isinstance(value, float):
-            yield prefix + name, value
 
 
 def resolve(execution: Execution, clients: int, machine: Machine) -> dict[str, Any]:

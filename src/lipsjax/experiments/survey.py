@@ -1,0 +1,94 @@
+"""Say what the sites hold before anything is trained: ``python -m lipsjax.experiments.survey``.
+
+Nothing is trained, and no device is needed.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from lipsjax.experiments import command
+from lipsjax.experiments.config import Config, Execution, to_dict
+from lipsjax.experiments.study import Study, load_study
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Say what each client would hold, and what to ask before anything is trained.
+
+    A STUDY.toml before the options says what the defaults are; every option overrides it. The page
+    and all numbers are written to OUT/survey.html and OUT/survey.json.
+    """
+
+    config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
+    execution: Annotated[Execution, tyro.conf.arg(name="")] = Execution()
+
+
+def main(argv: list[str]) -> None:
+    """Run the command.
+
+    Raises:
+      ValueError: for data that cannot be had, or not be shared out so; then nothing is written.
+    """
+    study, options = Study(), list(argv)
+    if options and not options[0].startswith("-"):
+        study = load_study(Path(options.pop(0)))
+    defaults = Options(config=study.config, execution=study.execution)
+    chosen = command.parse(Options, options, program="lipsjax survey", default=defaults)
+    config, out = chosen.config, Path(chosen.execution.out)
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from lipsjax import datasets, partition, survey
+    from lipsjax.experiments.sharing import check_numbers, share_out
+    from lipsjax.setting import describe_features, describe_partition
+
+    check_numbers(config)
+    wanted = to_dict(config)["partition"]
+    dataset = datasets.load(config.dataset, chosen.execution.data_dir)
+    parts, data = share_out(config, dataset)
+    sites = partition.describe(parts, dataset)
+    found = survey.remarks(
+        sites,
+        dataset,
+        batch_size=config.local.batch_size,
+        epochs=config.local.epochs,
+        new_clients=config.partition.new_clients,
+        features=describe_features(wanted),
+    )
+    setting = f"{describe_partition(wanted)}; drawn with seed {config.seed}."
+    line = command.command_line("survey", argv)
+    about = {"dataset": dataset.name, "fingerprint": datasets.fingerprint(dataset)}
+    about |= {"setting": setting, "command": line, "config": to_dict(config)}
+    out.mkdir(parents=True, exist_ok=True)
+    survey.write_json(out / "survey.json", sites, found, about)
+    title = f"Site survey: {dataset.name}"
+    page = out / "survey.html"
+    survey.write_page(
+        page,
+        sites,
+        found,
+        title=title,
+        setting=setting,
+        command=line,
+        # only where they say something that numbers do not: they are somebody's images
+        pictures=survey.pictures(data) if config.partition.features != "alike" else None,
+    )
+    console = Console(width=None if Console().is_terminal else 100)
+    console.print(Text(title, style="bold"), Text(setting), "", survey.table(sites), sep="\n")
+    console.print("Entropy of the class mix in nats: 0 is a single class.", highlight=False)
+    listed = Table.grid(padding=(0, 1))
+    for remark in found:
+        text = Text.assemble((remark.topic, "bold"), ": ", remark.statement)
+        listed.add_row("•", text + Text(f" {remark.question}" * bool(remark.question), "italic"))
+    console.print("", listed, "", sep="\n", highlight=False)
+    for name in study.grid:
+        console.print(f"grid: {name} varies; give it as an option to survey another cell")
+    console.print(f"page: {page}", highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    command.guarded(main)

@@ -1,0 +1,18 @@
+"""Who holds which examples, how many, and what sets them apart: the split of a data set."""
+
+from lipsjax.partition.describing import Survey, describe
+from lipsjax.partition.features import distort
+from lipsjax.partition.quantity import sizes
+from lipsjax.partition.splits import Partition, dirichlet, iid, pool, shards
+
+__all__ = [
+    "Partition",
+    "Survey",
+    "describe",
+    "dirichlet",
+    "distort",
+    "iid",
+    "pool",
+    "shards",
+    "sizes",
+]
