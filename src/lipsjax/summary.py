@@ -126,9 +126,7 @@ def _effect(rows: Sequence[Row], judged: Sequence[Row]) -> str:
             return "Effect: there is one arm alone, so nothing is compared."
         words = [outcome(row, DECISIVE, up="helps", down="hurts") for row in others]
         told = _in_how_many(words, "comparison")
-        return (
-            f"Effect: no arm has transient sparsity; of the others, {told} (personalised accuracy)."
-        )
+        return f"Effect: no arm has transient sparsity; another {told}, in personalised accuracy."
     words = [outcome(row, DECISIVE, up="helps", down="hurts") for row in judged]
     controls = [control.outcome() for control in controls_of(rows)]
     against = f"; against its controls: {_in_how_many(controls, 'comparison')}" if controls else ""
