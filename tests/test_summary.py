@@ -62,8 +62,8 @@ def test_a_stuck_setting_with_its_controls(tmp_path):
     _, setting, effect, _, advice = lines_of(study_with_controls(tmp_path))
     assert setting.startswith("Setting: stuck; federating (dense) against training alone +")
     assert "pooled data against dense +" in setting
-    assert effect.startswith("Effect: no arm has transient sparsity; another ")
-    assert advice.startswith("Next: not known, as no arm has transient sparsity")
+    assert effect.startswith("Effect: no finished arm has transient sparsity; on ")
+    assert advice.startswith("Next: not known, as no finished arm has transient sparsity")
 
 
 def test_a_gain_is_a_go(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import commands
-from edited_study import SMALL, edit, rows_of
+from edited_study import POOLED, SMALL, edit, rows_of, study_with_controls
 from fake_study import write_study
 from lipsjax.experiments.config import Prices
 from lipsjax.experiments.study import Study, check_prices, check_target, expand
@@ -153,6 +153,15 @@ def test_every_compared_row_has_a_value(tmp_path):
     assert [(v.cell, v.arm) for v in values] == [(c, a) for c in "xy" for a in "ab"]
     said = [f for f in findings(rows_of(tmp_path), study.prices) if f.topic == "Value"]
     assert len(said) == 4
+
+
+def test_pooling_has_no_value_as_nobody_counted_what_it_moves(tmp_path):
+    rows = rows_of(study_with_controls(tmp_path))
+    assert [value.arm for value in appraise(rows, ALL)] == ["A"]
+    write_study(tmp_path / "b", arms=("dense", "pooled"), bits_ratio=0.5, **SMALL)
+    edit(tmp_path / "b", "pooled", POOLED)
+    (bits,) = [f for f in findings(rows_of(tmp_path / "b")) if f.topic == "Bits"]
+    assert bits.detail.endswith("What it takes to bring the examples to one site is not counted.")
 
 
 # What is refused before anything is written.

@@ -24,6 +24,7 @@ WANTED = 0.01
 NAMED = 3
 """Comparisons that are named one by one; of more, it is told in how many what was seen."""
 
+NONE = "no finished arm has transient sparsity"
 GO = "go"
 NO_GO = "no-go"
 OPEN = "not known"
@@ -85,7 +86,9 @@ def _question(study: StudyRecording) -> str:
         if arms == 1
         else f"{others} against {study.reference}"
         if arms - 1 <= NAMED
-        else f"{arms} arms, against {study.reference} or their own reference"
+        else f"{arms - 1} arms against {study.reference}"
+        if set(study.references.values()) == {study.reference}
+        else f"{arms} arms, each against {study.reference} or a reference of its own"
     )
     missing = len(study.missing)
     unfinished = f"; {_count(missing, 'trial')} not finished" if missing else ""
@@ -124,9 +127,9 @@ def _effect(rows: Sequence[Row], judged: Sequence[Row]) -> str:
         others = [row for row in rows if not row.is_reference]
         if not others:
             return "Effect: there is one arm alone, so nothing is compared."
-        words = [outcome(row, DECISIVE, up="helps", down="hurts") for row in others]
+        words = [_plain(outcome(row, DECISIVE, up="helps", down="hurts")) for row in others]
         told = _in_how_many(words, "comparison")
-        return f"Effect: no arm has transient sparsity; another {told}, in personalised accuracy."
+        return f"Effect: {NONE}; on personalised accuracy, another arm {told}."
     words = [outcome(row, DECISIVE, up="helps", down="hurts") for row in judged]
     controls = [control.outcome() for control in controls_of(rows)]
     against = f"; against its controls: {_in_how_many(controls, 'comparison')}" if controls else ""
@@ -195,7 +198,7 @@ def _in_money(value: Value) -> list[str]:
 
 def _advice(rows: Sequence[Row], judged: Sequence[Row]) -> str:
     if not judged:
-        return f"Next: {OPEN}, as no arm has transient sparsity; add one that has."
+        return f"Next: {OPEN}, as {NONE}."
     advice = [advise(row) for row in judged]
     unsettled = [row for row, word in zip(judged, advice, strict=True) if word == OPEN]
     settle = _settle([row.differences[DECISIVE].interval for row in unsettled])

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lipsjax.comparison import Row, paired
+from lipsjax.comparison import Row, is_pooled, paired
 from lipsjax.finding import NO_DIFFERENCE, UNKNOWN, Finding, against_zero
 from lipsjax.stats import Interval, mean_interval, paired_difference, ratio_interval
 from lipsjax.wording import money
@@ -97,13 +97,16 @@ def appraise(rows: Sequence[Row], prices: Prices | None) -> list[Value] | None:
 
     Returns:
       One value per row that is compared with a reference, over the seeds that both have finished;
-      None where no price is given.
+      none of pooled data, as what it costs to bring the examples to one site is not known. None
+      where no price is given.
     """
     if prices is None or all(price is None for price in prices.values()):
         return None
     at = {(row.cell, row.arm): row for row in rows}
     return [
-        _value(row, at[row.cell, row.reference], prices) for row in rows if not row.is_reference
+        _value(row, at[row.cell, row.reference], prices)
+        for row in rows
+        if not row.is_reference and not is_pooled(row.config)
     ]
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lipsjax.comparison import Row
+from lipsjax.comparison import Row, is_pooled
 from lipsjax.controls import controls_of
 from lipsjax.controls import findings_of as control_findings
 from lipsjax.diagnosis import diagnose
@@ -185,6 +185,8 @@ def _bits(row: Row) -> Finding:
         for way, interval in saved.items()
     )
     detail = f"{row.arm} moved {parts} per run than {row.reference}."
+    if is_pooled(row.config):
+        detail += " What it takes to bring the examples to one site is not counted."
     net = sum(interval.mean for interval in saved.values())
     return _finding(row, "Bits", "more bits" if net > 0 else "fewer bits", detail)
 
