@@ -192,6 +192,7 @@ def test_holm_takes_back_what_one_interval_says(tmp_path):
 def test_one_seed_concludes_nothing(tmp_path):
     rows = rows_of(tmp_path, seeds=1)
     assert [(f.topic, f.outcome) for f in findings(rows)] == [
+        ("Is this setting stuck?", UNKNOWN),
         ("Stuck in its middle layers?", UNKNOWN),
         (
             "Personalised accuracy, Global accuracy, Inertia (whole run, unmasked rounds), Inertia "
@@ -472,9 +473,9 @@ def test_curves_of_too_many_arms_are_left_out(tmp_path):
     assert "too many arms to draw a curve for each" in page
     assert "Accuracy over rounds" not in page
     sentences = verdict(compare(read_study(tmp_path)))
-    assert len(sentences) == 7  # what the reference shows, and a sentence for each topic
-    assert "12 comparisons" in sentences[1]
-    assert all("12 comparisons" in sentence for sentence in sentences[1:])
+    # the setting, what the reference shows, and a sentence for each topic
+    assert len(sentences) == 8
+    assert all("12 comparisons" in sentence for sentence in sentences[2:])
     assert "Training examples per client and class" in page
 
 

@@ -2,16 +2,28 @@
 
 A measure is a function of one recording that gives one number. Each is averaged over an arm's
 seeds, and subtracted seed by seed from the reference arm of the same cell. "End" means the last
-10% of the rounds (:func:`lipsjax.stats.primary`).
+10% of the rounds (:func:`lipsjax.stats.primary`). Some measures count to a target accuracy, which
+is the same for all arms of a cell (:func:`target_of`).
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lipsjax.recording import Recording, StudyRecording, Trial
-from lipsjax.stats import Difference, Interval, holm, mean_interval, paired_difference, primary
+from lipsjax.stats import (
+    Difference,
+    Interval,
+    holm,
+    mean_interval,
+    paired_difference,
+    primary,
+    spearman,
+)
+
+TARGET = 0.95
+"""Share of the reference's end accuracy that is the target where a study names none."""
 
 
 class Row(NamedTuple):
@@ -25,6 +37,8 @@ class Row(NamedTuple):
     differences: Mapping[str, Difference]  # measure -> arm - reference; empty for the reference
     adjusted: Mapping[str, float]  # measure -> p after Holm over all compared rows
     comparisons: int  # how many rows of the study are compared with a reference
+    values: Mapping[int, Mapping[str, float]]  # seed -> measure -> number, of finished seeds
+    config: Mapping[str, Any]  # of the first finished seed; empty if there is none
     transient: bool = False  # whether the arm is wrapped in transient sparsity
 
     @property
@@ -50,24 +64,105 @@ def total(recording: Recording, name: str) -> float:
     return float(reported.sum()) if reported.size else float("nan")
 
 
-MEASURES: dict[str, Callable[[Recording], float]] = {
-    "personalised": lambda r: primary(r.scalars["accuracy_dense"]),
-    "global": lambda r: primary(r.scalars["global_accuracy"]),
-    "tuned": lambda r: _at_the_end(r, "accuracy_tuned"),
-    "new": lambda r: _at_the_end(r, "accuracy_new"),
-    "new_tuned": lambda r: _at_the_end(r, "accuracy_new_tuned"),
-    "inertia": lambda r: primary(r.scalars["inertia_index"], fraction=1.0),
-    "inertia_end": lambda r: primary(r.scalars["inertia_index"]),
-    "step": lambda r: primary(middle_step(r), fraction=1.0),
-    "step_end": lambda r: primary(middle_step(r)),
-    "uplink_bits": lambda r: total(r, "uplink_bits"),
-    "downlink_bits": lambda r: total(r, "downlink_bits"),
-    "uplink_bits_server_masks": lambda r: total(r, "uplink_bits_server_masks"),
-    "downlink_bits_server_masks": lambda r: total(r, "downlink_bits_server_masks"),
-    "seconds": lambda r: r.seconds,
-    "compile_seconds": lambda r: r.compile_seconds,
+def aggregation_gain(recording: Recording) -> np.ndarray:
+    """Accuracy after minus before aggregation in every round, [T].
+
+    Both are personalised. After: of the dense average as each client deploys it, whatever mask goes
+    out with it. Before: of the clients' own models at the end of local training.
+    """
+    return _scalar(recording, "accuracy_dense") - _scalar(recording, "accuracy_before")
+
+
+def coupling(recording: Recording) -> float:
+    """Rank correlation of the middle layers' movement with what aggregation gains, in one run.
+
+    Of first differences between evaluated rounds, so that two curves that merely both fall over
+    training do not count as related. NaN where there are too few.
+    """
+    movement, gain = middle_step(recording), aggregation_gain(recording)
+    known = ~np.isnan(movement) & ~np.isnan(gain)
+    return spearman(np.diff(movement[known]), np.diff(gain[known]))
+
+
+def round_reached(recording: Recording, target: float) -> int | None:
+    """Index of the first evaluated round whose personalised accuracy is at least the target."""
+    reached = np.flatnonzero(recording.scalars["accuracy_dense"] >= target)
+    return int(reached[0]) if reached.size else None
+
+
+Measure = Callable[[Recording, float], float]
+"""One number of one run, given the target accuracy of its cell."""
+
+MEASURES: dict[str, Measure] = {
+    "personalised": lambda r, _: primary(r.scalars["accuracy_dense"]),
+    "global": lambda r, _: primary(_of_deployed(r)),
+    "tuned": lambda r, _: _at_the_end(r, "accuracy_tuned"),
+    "new": lambda r, _: _at_the_end(r, "accuracy_new"),
+    "new_tuned": lambda r, _: _at_the_end(r, "accuracy_new_tuned"),
+    "inertia": lambda r, _: primary(r.scalars["inertia_index"], fraction=1.0),
+    "inertia_end": lambda r, _: primary(r.scalars["inertia_index"]),
+    "step": lambda r, _: primary(middle_step(r), fraction=1.0),
+    "step_end": lambda r, _: primary(middle_step(r)),
+    "uplink_bits": lambda r, _: total(r, "uplink_bits"),
+    "downlink_bits": lambda r, _: total(r, "downlink_bits"),
+    "uplink_bits_server_masks": lambda r, _: total(r, "uplink_bits_server_masks"),
+    "downlink_bits_server_masks": lambda r, _: total(r, "downlink_bits_server_masks"),
+    "seconds": lambda r, _: r.seconds,
+    "compile_seconds": lambda r, _: r.compile_seconds,
+    "gain": lambda r, _: primary(aggregation_gain(r)),
+    "gain_global": lambda r, _: primary(
+        _scalar(r, "global_accuracy") - _scalar(r, "global_accuracy_clients")
+    ),
+    "coupling": lambda r, _: coupling(r),
+    "flops": lambda r, _: len(r.scalars["round"]) * r.setup.get("flops_per_round", np.nan),
+    "device_hours": lambda r, _: r.seconds * r.plan["devices"] / 3600,
+    "reached": lambda r, target: _at_target(r, target, lambda first: 1.0, never=0.0),
+    "rounds_to_target": lambda r, target: _at_target(r, target, lambda first: first + 1),
+    "bits_to_target": lambda r, target: _at_target(r, target, lambda first: _bits_until(r, first)),
 }
-"""What is compared: name -> one number of one run."""
+"""What is compared: name -> one number of one run.
+
+``global`` is of the model that is deployed: where clients train alone, the mean over their own
+models, as nobody receives the average. ``reached`` is 1 where the target is reached and 0 where
+not, so that its mean is the share of seeds; rounds and bits to the target are NaN in a seed that
+never reaches it, and so is their mean, as a mean over the others would flatter the arm.
+"""
+
+
+def is_local(config: Mapping[str, Any]) -> bool:
+    """Whether clients train alone: the control without federation."""
+    return config.get("strategy", {}).get("name") == "local"
+
+
+def is_pooled(config: Mapping[str, Any]) -> bool:
+    """Whether one site holds the examples of all: the control without clients."""
+    return bool(config.get("partition", {}).get("pooled"))
+
+
+def _scalar(recording: Recording, name: str) -> np.ndarray:
+    """A scalar of every round; NaN where it was not recorded, [T]."""
+    missing = np.full(len(recording.scalars["round"]), np.nan)
+    return recording.scalars.get(name, missing)
+
+
+def _of_deployed(recording: Recording) -> np.ndarray:
+    alone = is_local(recording.config)
+    return _scalar(recording, "global_accuracy_clients" if alone else "global_accuracy")
+
+
+def _at_target(
+    recording: Recording, target: float, count: Callable[[int], float], never: float = np.nan
+) -> float:
+    if np.isnan(target):
+        return np.nan
+    first = round_reached(recording, target)
+    return never if first is None else float(count(first))
+
+
+def _bits_until(recording: Recording, last: int) -> float:
+    """Bits moved up and down, as run, to the end of a round."""
+    moved = _scalar(recording, "uplink_bits") + _scalar(recording, "downlink_bits")
+    return float(moved[: last + 1].sum())
 
 
 def _at_the_end(recording: Recording, name: str) -> float:
@@ -124,10 +219,37 @@ def compare(study: StudyRecording) -> list[Row]:
     return _with_holm(rows)
 
 
+def target_of(study: StudyRecording, cell: int) -> float:
+    """Accuracy that rounds and bits of a cell are counted to.
+
+    Args:
+      study: the recorded study.
+      cell: index of the cell in ``study.cells``.
+
+    Returns:
+      What the study names; else 95% of the personalised accuracy that the study's reference ends
+      with in this cell, its mean over seeds. NaN if no trial of it is finished there.
+    """
+    if study.target is not None:
+        return study.target
+    ends = [
+        primary(trial.recording.scalars["accuracy_dense"])
+        for trial in trials_of(study, cell, study.reference)
+    ]
+    return TARGET * mean_interval(ends).mean
+
+
+def paired(a: Row, b: Row, measure: str) -> tuple[list[float], list[float]]:
+    """Numbers of two arms over the seeds that are finished in both, in the same order."""
+    common = sorted(a.values.keys() & b.values.keys())
+    return [a.values[s][measure] for s in common], [b.values[s][measure] for s in common]
+
+
 def _row(study: StudyRecording, cell: int, arm: str) -> Row:
     values = _values(study, cell, arm)
     against = study.references[arm]
     reference = _values(study, cell, against)
+    configs = [trial.recording.config for trial in trials_of(study, cell, arm)]
     common = sorted(values.keys() & reference.keys())
     compared = arm != against
     return Row(
@@ -143,7 +265,9 @@ def _row(study: StudyRecording, cell: int, arm: str) -> Row:
         },
         adjusted={},
         comparisons=0,
-        transient=any(t.recording.config["sparsity"] for t in trials_of(study, cell, arm)),
+        values=values,
+        config=configs[0] if configs else {},
+        transient=any(config["sparsity"] for config in configs),
     )
 
 
@@ -163,10 +287,11 @@ def _with_holm(rows: list[Row]) -> list[Row]:
 
 def _values(study: StudyRecording, cell: int, arm: str) -> dict[int, dict[str, float]]:
     """Seed -> measure -> number."""
-    free = free_rounds(study, cell)
+    free, target = free_rounds(study, cell), target_of(study, cell)
     return {
         trial.seed: {
-            name: measure(_only(trial.recording, free)) for name, measure in MEASURES.items()
+            name: measure(_only(trial.recording, free), target)
+            for name, measure in MEASURES.items()
         }
         for trial in trials_of(study, cell, arm)
     }

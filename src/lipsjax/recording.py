@@ -44,6 +44,8 @@ PLAN = (
 """What a plan holds at least."""
 STUDY = ("name", "description", "command", "versions", "platform", "reference")
 """Fields of a study that are taken over as they are."""
+PRICES = ("per_gb", "per_device_hour", "per_point")
+"""Prices that a study may give."""
 TRIAL = ("arm", "cell", "seed", "run")
 """Fields of a trial that is planned."""
 
@@ -88,6 +90,8 @@ class StudyRecording(NamedTuple):
     trials: tuple[Trial, ...]
     missing: tuple[dict[str, Any], ...]  # trials without a finished run
     references: dict[str, str]  # arm -> the arm that it is compared with
+    target: float | None  # accuracy that rounds and bits are counted to; None: of the reference
+    prices: dict[str, float | None]  # by the names of PRICES; None where none is given
 
 
 def run_hash(config: dict[str, Any], data_fingerprint: str) -> str:
@@ -311,6 +315,9 @@ def read_study(out_dir: Path) -> StudyRecording:
         fields = {name: study[name] for name in STUDY}
         arms, cells = tuple(study["arms"]), tuple(study["cells"])
         references = dict.fromkeys(arms, study["reference"]) | study.get("references", {})
+        # recordings from before there were any do not say so
+        target, given = _number(study.get("target")), study.get("prices", {})
+        prices = {name: _number(given.get(name)) for name in PRICES}
         unknown = {trial["arm"] for trial in planned}.difference(arms)
         if unknown or not all(0 <= trial["cell"] < len(cells) for trial in planned):
             raise ValueError("a trial is of an arm or a cell that the study does not have")
@@ -330,6 +337,8 @@ def read_study(out_dir: Path) -> StudyRecording:
         trials=tuple(done),
         missing=tuple(missing),
         references=references,
+        target=target,
+        prices=prices,
     )
 
 
@@ -390,6 +399,10 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in path.read_text().splitlines()]
     except (OSError, ValueError) as error:
         raise RecordingError(f"{path} cannot be read: {error}") from None
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _array(values: Sequence[Any]) -> np.ndarray:

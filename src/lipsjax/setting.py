@@ -78,6 +78,26 @@ def describe_setting(recording: Recording) -> list[tuple[str, str]]:
     ]
 
 
+def in_a_phrase(recording: Recording) -> str:
+    """What a study is of, in a few words: data, clients and model.
+
+    Args:
+      recording: a finished run.
+
+    Returns:
+      A noun phrase.
+    """
+    config = recording.config
+    partition, train = config["partition"], config["partition"]["train_examples"]
+    examples = train if isinstance(train, int) else f"{min(train)} to {max(train)}"
+    kind = partition["kind"]
+    mix = {"dirichlet": f"Dirichlet({partition['alpha']})", "iid": "all alike"}.get(kind, kind)
+    return (
+        f"{config['dataset']} at {_count(partition['clients'], 'client')} of {examples} examples "
+        f"({mix}), {config['model']['name']}, {_count(config['rounds'], 'round')}"
+    )
+
+
 def describe_arm(study: StudyRecording, arm: str) -> str:
     """What one arm does, and in which fields of the config it differs from the reference.
 

@@ -6,13 +6,17 @@ samples of different lengths.
 
 References:
   Student, `The Probable Error of a Mean <https://doi.org/10.2307/2331554>`_, 1908.
+  Spearman, `The Proof and Measurement of Association between Two Things
+  <https://doi.org/10.2307/1412159>`_, 1904.
+  Fieller, `Some Problems in Interval Estimation
+  <https://doi.org/10.1111/j.2517-6161.1954.tb00159.x>`_, 1954.
   Holm, `A Simple Sequentially Rejective Multiple Test Procedure
   <https://www.jstor.org/stable/4615733>`_, 1979.
 """
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -109,6 +113,105 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differ
     return Difference(
         interval, float(2 * stats.t.sf(abs(interval.mean) / error, differences.size - 1))
     )
+
+
+def ratio_interval(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
+    r"""Ratio of two paired means with Fieller's interval.
+
+    It holds every :math:`\rho` for which the t test of :math:`a - \rho b` does not exclude zero,
+    and is bounded exactly where the interval of the mean of b excludes zero.
+
+    Args:
+      a: numerator, one number per seed, [n].
+      b: denominator, in the same order of seeds, [n].
+      level: confidence level, in (0, 1).
+
+    Returns:
+      The interval of :math:`\bar a / \bar b`; all of it NaN where it would not be bounded.
+
+    Raises:
+      ValueError: as :func:`paired_difference`.
+
+    Example:
+      >>> ratio_interval([2.0, 2.5, 3.0], [4.0, 5.0, 6.0]).mean
+      0.5
+    """
+    first, second = _vector(a), _vector(b)
+    if first.size != second.size:
+        raise ValueError(f"paired arms need the same seeds, got {first.size} and {second.size}")
+    n, below = first.size, mean_interval(second, level)
+    if math.isnan(below.low) or below.low <= 0 <= below.high or not np.isfinite(first).all():
+        return Interval(math.nan, math.nan, math.nan, n)
+    # a quadratic in rho: (mean a - rho mean b)^2 <= t^2 variance(a - rho b) / n
+    spread = _quantile((1 + level) / 2, n - 1) ** 2 * np.cov(first, second) / n
+    square = below.mean**2 - spread[1, 1]
+    linear = first.mean() * below.mean - spread[0, 1]
+    constant = first.mean() ** 2 - spread[0, 0]
+    root = math.sqrt(max(0.0, linear**2 - square * constant))
+    low, high = (linear - root) / square, (linear + root) / square
+    return Interval(float(first.mean()) / below.mean, float(low), float(high), n)
+
+
+def seeds_needed(interval: Interval, half_width: float, level: float = 0.95) -> int | None:
+    r"""Number of seeds whose interval would be as narrow as asked for, at the spread observed.
+
+    .. math:: \min \{ n \ge 2 : t_{n-1,(1+level)/2} \, s / \sqrt n \le half\_width \}
+
+    Args:
+      interval: an interval of this level, from which the deviation s between seeds is read.
+      half_width: what the interval is to reach on either side of its mean, above 0.
+      level: confidence level of both, in (0, 1).
+
+    Returns:
+      The number; None where no spread was observed, as with a single seed.
+
+    Raises:
+      ValueError: if half_width is not above 0.
+
+    Example:
+      >>> seeds_needed(mean_interval([-1.0, 0.0, 1.0]), half_width=1.0)
+      7
+    """
+    if not half_width > 0:
+        raise ValueError(f"half_width must be above 0, got {half_width}")
+    if math.isnan(interval.low) or math.isnan(interval.mean):
+        return None
+    t = (1 + level) / 2
+    half = (interval.high - interval.low) / 2
+    deviation = half * math.sqrt(interval.n) / _quantile(t, interval.n - 1)
+    # never fewer than the normal quantile asks for, from which a few steps are left
+    n = max(2, math.ceil((float(stats.norm.ppf(t)) * deviation / half_width) ** 2))
+    while _quantile(t, n - 1) * deviation > half_width * math.sqrt(n):
+        n += 1
+    return n
+
+
+def spearman(a: ArrayLike, b: ArrayLike) -> float:
+    r"""Spearman's rank correlation of two curves.
+
+    Args:
+      a: values, [n].
+      b: values at the same places, [n]. A place where either is NaN does not count.
+
+    Returns:
+      The correlation, in [-1, 1]; NaN for fewer than four places or a curve that is constant.
+
+    Raises:
+      ValueError: if the two have different lengths.
+
+    Example:
+      >>> spearman([1.0, 2.0, 3.0, 4.0], [1.0, 4.0, 9.0, 16.0])
+      1.0
+    """
+    first, second = _vector(a), _vector(b)
+    if first.size != second.size:
+        raise ValueError(f"two curves need the same places, got {first.size} and {second.size}")
+    known = ~np.isnan(first) & ~np.isnan(second)
+    first, second = first[known], second[known]
+    if first.size < 4 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return math.nan
+    found: Any = stats.spearmanr(first, second)
+    return float(found.statistic)
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:

@@ -1,45 +1,34 @@
 """What a study lets one say, in plain sentences that each follow from an interval.
 
-The rule is the same for every arm and for both directions. An effect is named only where the 95%
-interval of the seed-wise differences excludes zero and, if the study compares several rows, Holm's
-adjusted p is below 0.05 too. Otherwise the finding is "no difference seen", with the interval, so
-that the reader knows which sizes of effect are ruled out. One seed gives no interval, and then
-nothing is concluded. Bits are counted, not estimated: there equality is exact.
+Whether the setting is stuck (:mod:`lipsjax.diagnosis`), what each arm changes, whether it is the
+saliency (:mod:`lipsjax.controls`), and with prices what it is worth (:mod:`lipsjax.value`). One
+rule for all of them names an effect or does not: :mod:`lipsjax.finding`. Bits are counted, not
+estimated: there equality is exact.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lipsjax.comparison import Row
-from lipsjax.stats import Interval
+from lipsjax.comparison import Row, is_pooled
+from lipsjax.controls import controls_of
+from lipsjax.controls import findings_of as control_findings
+from lipsjax.diagnosis import diagnose
+from lipsjax.diagnosis import findings_of as diagnosis_findings
+from lipsjax.finding import NO_DIFFERENCE, UNKNOWN, Finding, against_zero, outcome
+from lipsjax.value import appraise
+from lipsjax.value import findings_of as value_findings
 from lipsjax.wording import bounds, format_bits
 
-ALPHA = 0.05
+__all__ = ["NO_DIFFERENCE", "STUCK", "UNKNOWN", "Finding", "findings", "outcome", "verdict"]
+
 FULL_CELLS = 2
 """A study of more cells than this is told in counts of cells."""
 
 FULL_ARMS = 12
 """A study of more arms than this is told in counts of comparisons."""
 
-NO_DIFFERENCE = "no difference seen"
-UNKNOWN = "cannot tell"
 STUCK = "Stuck in its middle layers?"
-
-
-class Finding(NamedTuple):
-    """One thing that a study shows."""
-
-    subject: str  # "lips against dense", or the reference alone
-    cell: str  # label of the cell, "" in a study of one, or where cells are counted
-    topic: str  # "Personalised accuracy", ...
-    outcome: str  # "helps", "hurts", NO_DIFFERENCE, UNKNOWN, or a word of its topic
-    detail: str  # the rest of the sentence, with its interval
-
-    @property
-    def sentence(self) -> str:
-        """The finding as one line of text."""
-        return f"{', '.join(filter(None, (self.subject, self.cell)))}. {self.topic}: {self.detail}"
 
 
 class _Measure(NamedTuple):
@@ -71,54 +60,50 @@ _SENTENCES = {
 }
 
 
-def verdict(rows: Sequence[Row]) -> list[str]:
+def verdict(rows: Sequence[Row], prices: Mapping[str, float | None] | None = None) -> list[str]:
     """What the rows of a study show, one sentence per finding.
 
     Args:
       rows: the rows of :func:`lipsjax.comparison.compare`.
+      prices: of the study, if any.
 
     Returns:
       The sentences of :func:`findings`, in their order.
     """
-    return [found.sentence for found in findings(rows)]
+    return [found.sentence for found in findings(rows, prices)]
 
 
-def findings(rows: Sequence[Row]) -> list[Finding]:
-    """What the rows of a study show: is the reference stuck, and what does each arm change?
+def findings(
+    rows: Sequence[Row], prices: Mapping[str, float | None] | None = None
+) -> list[Finding]:
+    """What the rows of a study show: is it stuck, what does each arm change, is it the saliency?
 
     Args:
       rows: the rows of :func:`lipsjax.comparison.compare`.
+      prices: of the study, if any.
 
     Returns:
-      For the reference, whether its middle layers move less than its margins; for every other row,
-      personalised accuracy, global accuracy, inertia, bits and time. A study of more than two
-      cells is told in counts of cells, one of more than twelve arms in counts of comparisons.
+      Whether the setting is stuck; for the reference, whether its middle layers move less than its
+      margins; for every other row, personalised accuracy, global accuracy, inertia, bits, time and,
+      with prices, value; then LIPS against its controls. A study of more than two cells is told in
+      counts of cells, one of more than twelve arms in counts of comparisons.
     """
-    found = [finding for row in rows for finding in _of_row(row)]
+    setting = [found for diagnosis in diagnose(rows) for found in diagnosis_findings(diagnosis)]
+    controls = control_findings(controls_of(rows))
+    values = {(value.cell, value.arm): value for value in appraise(rows, prices) or ()}
+    found = []
+    for row in rows:
+        found += _of_row(row)
+        if (row.cell, row.arm) in values:
+            found += value_findings(values[row.cell, row.arm])
+    many_cells = len({row.cell for row in rows}) > FULL_CELLS
+    if many_cells:
+        setting, controls = _counted(setting), _counted(controls)
     if len({row.arm for row in rows}) > FULL_ARMS:
-        return _by_topic(found)
-    if len({row.cell for row in rows}) > FULL_CELLS:
-        return _counted(found)
-    return _merged(sorted(found, key=lambda f: f.topic != STUCK))
-
-
-def outcome(row: Row, measure: str, *, up: str, down: str) -> str:
-    """What a row's difference on one measure allows one to say.
-
-    Args:
-      row: a row that is compared with the reference.
-      measure: a key of :data:`lipsjax.comparison.MEASURES`.
-      up: the word for a difference above zero.
-      down: the word for a difference below zero.
-
-    Returns:
-      One of the two words, "no difference seen", or "cannot tell" where there is no interval.
-    """
-    interval = row.differences[measure].interval
-    word = _against_zero(interval, up=up, down=down)
-    if word in (up, down) and row.adjusted[measure] >= ALPHA:
-        return NO_DIFFERENCE
-    return word
+        return [*setting, *_by_topic(found), *controls]
+    if many_cells:
+        return [*setting, *_counted(found), *controls]
+    return [*setting, *_merged(sorted(found, key=lambda f: f.topic != STUCK)), *controls]
 
 
 def _of_row(row: Row) -> list[Finding]:
@@ -200,6 +185,8 @@ def _bits(row: Row) -> Finding:
         for way, interval in saved.items()
     )
     detail = f"{row.arm} moved {parts} per run than {row.reference}."
+    if is_pooled(row.config):
+        detail += " What it takes to bring the examples to one site is not counted."
     net = sum(interval.mean for interval in saved.values())
     return _finding(row, "Bits", "more bits" if net > 0 else "fewer bits", detail)
 
@@ -220,7 +207,7 @@ def _stuck(row: Row) -> Finding:
     told: dict[str, list[str]] = {}
     for window, end in _WINDOWS.items():
         index = row.means[f"inertia{end}"]
-        word = _against_zero(index, up=_MOVES_LESS, down=_MOVES_MORE)
+        word = against_zero(index, up=_MOVES_LESS, down=_MOVES_MORE)
         shown = "" if word == UNKNOWN else f"{index.mean:.3f} ({bounds(index, digits=3)}) "
         told.setdefault(word, []).append(f"{shown}over the {window}")
     detail = "; ".join(
@@ -229,14 +216,6 @@ def _stuck(row: Row) -> Finding:
     )
     *_, last = told
     return _finding(row, STUCK, last, f"{detail}; {len(row.seeds)} seeds.")
-
-
-def _against_zero(interval: Interval, *, up: str, down: str) -> str:
-    if math.isnan(interval.low):
-        return UNKNOWN
-    if interval.low <= 0 <= interval.high:
-        return NO_DIFFERENCE
-    return up if interval.mean > 0 else down
 
 
 def _merged(found: Sequence[Finding]) -> list[Finding]:

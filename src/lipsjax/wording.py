@@ -48,6 +48,47 @@ def bounds(interval: Interval, *, scale: float = 1.0, digits: int, sign: str = "
     return f"95% interval {low} to {high}"
 
 
+def points(interval: Interval, *, note: str = "") -> str:
+    """A difference of accuracies in points, with its interval and seeds.
+
+    Args:
+      interval: of the difference, in accuracy.
+      note: what else goes into the brackets.
+
+    Returns:
+      The text; of a single seed, without an interval.
+
+    Example:
+      >>> points(Interval(0.05, 0.04, 0.06, 5))
+      '+5.00 points (95% interval +4.00 to +6.00, 5 seeds)'
+    """
+    span = (
+        "no interval"
+        if math.isnan(interval.low)
+        else bounds(interval, scale=100, digits=2, sign="+")
+    )
+    seeds = f"{interval.n} seed{'' if interval.n == 1 else 's'}"
+    extra = f"; {note}" if note else ""
+    return f"{100 * interval.mean:+.2f} points ({span}, {seeds}{extra})"
+
+
+def money(amount: float, *, sign: str = "") -> str:
+    """An amount in the currency of a study's prices.
+
+    Args:
+      amount: any number.
+      sign: "+" shows the sign of a positive amount too.
+
+    Returns:
+      Two decimals; of less than a tenth, two significant digits.
+
+    Example:
+      >>> money(1234.5), money(0.00321, sign="+")
+      ('1,234.50', '+0.0032')
+    """
+    return f"{amount:{sign},.2f}" if abs(amount) >= 0.1 or amount == 0 else f"{amount:{sign}.2g}"
+
+
 def format_bits(count: float) -> str:
     """A number of bits with its decimal unit.
 

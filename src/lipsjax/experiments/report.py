@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -11,30 +11,39 @@ from rich.text import Text
 
 from lipsjax.experiments import command
 
+Format = Literal["html", "md"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Draw the table and the page of a study again, from its recordings alone."""
+    """Draw the table and the report of a study again, from its recordings alone."""
 
     directory: Annotated[Path, tyro.conf.Positional] = Path("results")
     """Directory of the study: what --out was."""
+    format: Format = "html"
+    """html: a page to look at, report.html; md: Markdown for a paper, report.md."""
 
 
-def draw(out: Path, console: Console) -> None:
-    """Write ``report.html`` and ``table.csv``; print the table and the verdict."""
+def draw(out: Path, console: Console, form: Format = "html") -> None:
+    """Write the report and ``table.csv``; print table, summary and verdict."""
     from lipsjax import recording
     from lipsjax.comparison import compare
+    from lipsjax.markdown import write_markdown
     from lipsjax.report import summary_table, write_report, write_table
+    from lipsjax.summary import executive
     from lipsjax.verdict import verdict
 
-    page = write_report(out)
+    path = write_markdown(out) if form == "md" else write_report(out)
     study = recording.read_study(out)
     write_table(study, out / "table.csv")
     console.print(summary_table(study, width=console.width))
     sentences = Table.grid(padding=(0, 1))
-    for sentence in verdict(compare(study)):
+    for number, line in enumerate(executive(study), start=1):
+        sentences.add_row(f"{number}.", Text(line))
+    sentences.add_row()
+    for sentence in verdict(compare(study), study.prices):
         sentences.add_row("•", Text(sentence))
-    console.print("", sentences, f"\nreport: {page}", highlight=False, markup=False, sep="\n")
+    console.print("", sentences, f"\nreport: {path}", highlight=False, markup=False, sep="\n")
 
 
 def main(argv: list[str]) -> None:
@@ -42,7 +51,7 @@ def main(argv: list[str]) -> None:
     options = command.parse(Report, argv, program="lipsjax report", default=Report())
     from lipsjax.experiments.watch import make_console
 
-    draw(options.directory, make_console())
+    draw(options.directory, make_console(), options.format)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def expand(study: Study) -> list[Planned]:
     """Return every trial of a study: cells, then arms, then seeds.
 
     Raises:
-      ValueError: for a field that does not exist, or a value of the wrong type.
+      ValueError: for a field that does not exist, or a value that is not possible.
 
     Example:
       >>> [(t.arm, t.seed, t.config.sparsity is None) for t in expand(Study(seeds=1))]
@@ -124,6 +124,8 @@ def expand(study: Study) -> list[Planned]:
             "the arms that have it"
         )
     references(study)
+    check_target(study.target)
+    check_prices(study.prices)
     trials = []
     for cell, overrides in enumerate(cells(study)):
         for arm, differences in study.arms.items():
@@ -169,6 +171,27 @@ def references(study: Study) -> dict[str, str]:
             raise ValueError(f"arms.{arm}.against must be another arm, not {other!r}")
         found[arm] = other
     return found
+
+
+def check_target(target: float | None) -> None:
+    """Refuse a target that no accuracy can reach.
+
+    Raises:
+      ValueError: for one outside (0, 1].
+    """
+    if target is not None and not 0 < target <= 1:
+        raise ValueError(f"target must be an accuracy in (0, 1], not {target}")
+
+
+def check_prices(prices: Prices) -> None:
+    """Refuse prices that are no prices.
+
+    Raises:
+      ValueError: for one that is negative or not finite.
+    """
+    for name, price in dataclasses.asdict(prices).items():
+        if price is not None and not 0 <= price < math.inf:
+            raise ValueError(f"prices.{name} must be a finite number, at least 0, not {price}")
 
 
 def _arm_config(study: Study, arm: str, differences: dict[str, Any]) -> Config:

@@ -1,0 +1,161 @@
+"""Is it the saliency, or would any disturbance do? LIPS against the controls of itself.
+
+A control is an arm of transient sparsity that differs from the LIPS arm in its criterion,
+operation, sharing or hold, and in nothing outside its sparsity. It is found by its config, whatever
+it is called.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from lipsjax.comparison import Row, paired
+from lipsjax.finding import NO_DIFFERENCE, UNKNOWN, Finding, named
+from lipsjax.stats import Difference, holm, paired_difference
+from lipsjax.wording import points
+
+LIPS = {"criterion": "saliency", "operation": "mask", "sharing": "client", "hold": 0}
+"""What makes transient sparsity LIPS; a control differs in at least one of these."""
+
+ACCURACIES = ("personalised", "global")
+SALIENCY = "Is it the saliency, or any disturbance?"
+BETTER = "better"
+WORSE = "worse"
+
+
+class Control(NamedTuple):
+    """LIPS against one control in one cell."""
+
+    cell: str
+    lips: str
+    control: str
+    differs: str  # "criterion random, hold 5"
+    differences: Mapping[str, Difference]  # accuracy -> LIPS - control
+    adjusted: Mapping[str, float]  # accuracy -> p after Holm over all controls of the study
+    comparisons: int  # how many these are
+
+    def outcome(self, accuracy: str = "personalised") -> str:
+        """Whether LIPS is better or worse, no difference is seen, or one cannot tell."""
+        found = self.differences[accuracy].interval
+        return named(found, self.adjusted[accuracy], up=BETTER, down=WORSE)
+
+
+def is_lips(config: Mapping[str, Any]) -> bool:
+    """Whether a run has transient sparsity as LIPS has it, of whatever density."""
+    sparsity = config.get("sparsity")
+    return bool(sparsity) and not _differs(sparsity)
+
+
+def controls_of(rows: Sequence[Row]) -> list[Control]:
+    """LIPS, in its first arm, against each of its controls, cell by cell.
+
+    Args:
+      rows: the rows of :func:`lipsjax.comparison.compare`.
+
+    Returns:
+      One comparison per cell and control, seed by seed; Holm's correction runs over all of them,
+      accuracy by accuracy.
+    """
+    found = []
+    for _, members in groupby(rows, lambda row: row.cell):
+        cell = list(members)
+        lips = next((row for row in cell if is_lips(row.config)), None)
+        if lips is not None:
+            found += [_compare(lips, row) for row in cell if _is_control(row, lips)]
+    adjusted = {m: holm([c.differences[m].p for c in found]) for m in ACCURACIES}
+    return [
+        control._replace(
+            adjusted={m: float(adjusted[m][i]) for m in ACCURACIES}, comparisons=len(found)
+        )
+        for i, control in enumerate(found)
+    ]
+
+
+def findings_of(controls: Sequence[Control]) -> list[Finding]:
+    """The controls in sentences.
+
+    Args:
+      controls: of :func:`controls_of`.
+
+    Returns:
+      For each cell whether it is the saliency, decided on personalised accuracy, then a sentence
+      for each control.
+    """
+    found = []
+    for cell, members in groupby(controls, lambda control: control.cell):
+        group = list(members)
+        subject = f"{group[0].lips} against its controls"
+        found.append(Finding(subject, cell, SALIENCY, *_answer(group)))
+        for control in group:
+            topic = f"{control.control} ({control.differs})"
+            found.append(Finding(subject, cell, topic, control.outcome(), _told(control)))
+    return found
+
+
+def _differs(sparsity: Mapping[str, Any]) -> str:
+    """In which of its fields sparsity is not that of LIPS; older recordings lack some."""
+    return ", ".join(
+        f"{name} {sparsity[name]}" for name, own in LIPS.items() if sparsity.get(name, own) != own
+    )
+
+
+def _is_control(row: Row, lips: Row) -> bool:
+    sparsity = row.config.get("sparsity")
+    return bool(sparsity) and bool(_differs(sparsity)) and _rest(row.config) == _rest(lips.config)
+
+
+def _rest(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in ("seed", "sparsity")}
+
+
+def _compare(lips: Row, control: Row) -> Control:
+    return Control(
+        cell=lips.cell,
+        lips=lips.arm,
+        control=control.arm,
+        differs=_differs(control.config["sparsity"]),
+        differences={m: paired_difference(*paired(lips, control, m)) for m in ACCURACIES},
+        adjusted={},
+        comparisons=0,
+    )
+
+
+def _answer(controls: Sequence[Control]) -> tuple[str, str]:
+    """An outcome and a sentence from the controls of one cell."""
+    words = Counter(control.outcome() for control in controls)
+    total, lips = len(controls), controls[0].lips
+    counts = (
+        f"{lips} is better than {_names(controls, BETTER)}, worse than {_names(controls, WORSE)}, "
+        f"no difference is seen from {_names(controls, NO_DIFFERENCE)}"
+    )
+    if words[UNKNOWN]:
+        counts += f", and one cannot tell for {_names(controls, UNKNOWN)}"
+    if words[BETTER] == total:
+        return "the saliency", f"The saliency: on personalised accuracy {counts}."
+    if words[UNKNOWN] == total:
+        return UNKNOWN, "Cannot tell: no control has two seeds in common with it."
+    return "not shown", (
+        f"That it is the saliency is not shown: on personalised accuracy {counts}."
+    )
+
+
+def _names(controls: Sequence[Control], word: str) -> str:
+    names = [control.control for control in controls if control.outcome() == word]
+    listed = f" ({', '.join(names)})" if names else ""
+    return f"{len(names)} of {len(controls)}{listed}"
+
+
+def _told(control: Control) -> str:
+    clauses = []
+    for accuracy in ACCURACIES:
+        interval, word = control.differences[accuracy].interval, control.outcome(accuracy)
+        if math.isnan(interval.mean):
+            clauses.append(f"{accuracy} accuracy: not measured in every seed of both arms")
+            continue
+        several = control.comparisons > 1 and word != UNKNOWN
+        p = f"Holm-adjusted p {control.adjusted[accuracy]:.2g}" if several else ""
+        how = f"{control.lips} {word}" if word in (BETTER, WORSE) else word
+        clauses.append(f"{accuracy} accuracy: {how}, {points(interval, note=p)}")
+    return f"{'; '.join(clauses)}."
