@@ -35,16 +35,11 @@ def grid_cells(fields):
     ]
 
 
-def grid_study(path, fields, **options):
-    cells = grid_cells(fields)
-    labels = tuple(cell["label"] for cell in cells)
-    study = {"cells": labels} | SMALL | options
-    return write_study(path, **study), cells
-
-
 def write_grid(path, fields, **options):
     """A fake study whose cells are a grid, as a sweep records them."""
-    out, cells = grid_study(path, fields, **options)
+    cells = grid_cells(fields)
+    labels = tuple(cell["label"] for cell in cells)
+    out = write_study(path, cells=labels, **(SMALL | options))
     record = json.loads((out / "study.json").read_text())
     (out / "study.json").write_text(json.dumps(record | {"cells": cells}))
     return read_study(out)
@@ -67,6 +62,13 @@ def page_of(path):
     return report.write_report(path).read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A small study and its page, which costs seconds to draw."""
+    path = write_study(tmp_path_factory.mktemp("plain"), **SMALL)
+    return read_study(path), page_of(path)
+
+
 def curve_of(line):
     return np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
 
@@ -79,9 +81,9 @@ def column(table, name, **where):
 # Data behind figures
 
 
-def test_data_links_hold_what_their_figures_draw(tmp_path):
-    study = read_study(write_study(tmp_path, **SMALL))
-    arms, figures = recordings_of(study, 0), figures_of(page_of(tmp_path))
+def test_data_links_hold_what_their_figures_draw(plain):
+    study, text = plain
+    arms, figures = recordings_of(study, 0), figures_of(text)
     assert set(figures) == {
         "differences.csv",
         "coupling.csv",
@@ -108,10 +110,10 @@ def test_data_links_hold_what_their_figures_draw(tmp_path):
     assert [[int(row[f"class {i}"]) for i in range(3)] for row in table] == counts
 
 
-def test_differences_and_costs_of_the_data_are_those_of_the_comparison(tmp_path):
-    study = read_study(write_study(tmp_path, **SMALL))
+def test_differences_and_costs_of_the_data_are_those_of_the_comparison(plain):
+    study, text = plain
     _, lips = compare(study)
-    figures = figures_of(page_of(tmp_path))
+    figures = figures_of(text)
     first = figures["differences.csv"][0][0]
     found = lips.differences["personalised"].interval
     assert (first["arm"], first["reference"], first["measure"]) == ("lips", "dense", "personalised")
@@ -127,23 +129,14 @@ def test_differences_and_costs_of_the_data_are_those_of_the_comparison(tmp_path)
 
 
 def test_costs_are_operations_where_they_were_counted(tmp_path):
-    write_study(tmp_path, **SMALL)
-    assert {row["cost"] for row in figures_of(page_of(tmp_path))["cost-0.csv"][0]} == {
-        "bits",
-        "seconds",
-    }
+    rows = compare(read_study(write_study(tmp_path, **SMALL)))
+    assert {row[1] for row in plots.cost(rows).rows} == {"bits", "seconds"}
     for path in tmp_path.glob("runs/*/setup.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"flops_per_round": 7e9}))
-    table = figures_of(page_of(tmp_path))["cost-0.csv"][0]
-    assert {row["cost"] for row in table} == {"bits", "flops"}
-    assert column(table, "cost_mean", cost="flops").tolist() == [6 * 7e9] * 4
-
-
-def test_every_figure_has_data_and_panels(tmp_path):
-    write_grid(tmp_path, FIELDS, arms=("dense", "lips", "random"))
-    for name, (table, elements) in figures_of(page_of(tmp_path)).items():
-        assert table, name
-        assert elements, name
+    drawing = plots.cost(compare(read_study(tmp_path)))
+    assert {row[1] for row in drawing.rows} == {"bits", "flops"}
+    at = drawing.columns.index("cost_mean")
+    assert [row[at] for row in drawing.rows if row[1] == "flops"] == [6 * 7e9] * 4
 
 
 def test_names_beside_points_keep_apart():
@@ -161,17 +154,21 @@ def test_names_beside_points_keep_apart():
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_grid_has_a_map(tmp_path, count):
     fields = dict(list(FIELDS.items())[:count])
-    study = write_grid(tmp_path, fields)
-    panels = 2 * (2 if count == 3 else 1)
-    table, elements = figures_of(page_of(tmp_path))["map-0.csv"]
-    assert len(elements) == 1 + panels  # and the colour scale
-    assert len(table) == 2 * len(study.cells)
-    for row in (row for row in compare(study) if not row.is_reference):
+    study = write_grid(tmp_path, fields, rounds=2)
+    rows = [row for row in compare(study) if not row.is_reference]
+    drawing = plots.effect_map(rows, plots.grid_of(study.cells), limit=0.1)
+    assert len(drawing.panels) == 2 * (2 if count == 3 else 1)
+    lines = [dict(zip(drawing.columns, line, strict=True)) for line in drawing.rows]
+    assert len(lines) == 2 * len(study.cells)
+    for row in rows:
         values = dict(part.split(" = ") for part in row.cell.split(", "))
         short = {k.rpartition(".")[2].replace("_", " "): v for k, v in values.items()}
-        (line,) = [r for r in table if r["measure"] == "global" and short.items() <= r.items()]
-        mean = row.differences["global"].interval.mean
-        np.testing.assert_allclose(float(line["difference"]), mean, rtol=1e-5)
+        (line,) = [r for r in lines if r["measure"] == "global" and short.items() <= r.items()]
+        assert line["difference"] == row.differences["global"].interval.mean
+        place = plots.grid_of(study.cells).at(row.cell)
+        axes = drawing.panels[len(drawing.panels) // 2 + place[0]].axes[0]
+        (text,) = [t.get_text() for t in axes.texts if t.get_position() == place[:0:-1]]
+        assert text.endswith(f"{100 * line['difference']:+.1f}".replace("-", "−"))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +210,7 @@ def test_maps_have_one_scale_centred_at_zero(tmp_path):
     assert [t.get_text() for t in axes.get_yticklabels()] == ["10", "30"]
 
 
-def test_what_is_no_grid_has_no_map(tmp_path):
+def test_what_is_no_grid_has_no_map():
     full = grid_cells({"a": [1, 2], "b": [1, 2]})
     assert plots.grid_of(full).fields == ("a", "b")
     assert plots.grid_of(full[:3]) is None  # not the full product
@@ -226,33 +223,33 @@ def test_what_is_no_grid_has_no_map(tmp_path):
         "a.every",
         "b.every",
     )
-    study = write_grid(tmp_path, {name: [1, 2] for name in "abcd"}, seeds=2, rounds=3)
-    figures = figures_of(page_of(tmp_path))
-    assert len(study.cells) == 16
-    assert set(figures) == {"differences.csv", "cells.csv"}
 
 
-def test_many_cells_have_small_panels_and_a_small_page(tmp_path):
-    fields = {"a.x": [1, 2, 3, 4], "a.y": [1, 2, 3, 4], "a.z": [1, 2]}
-    study = write_grid(tmp_path, fields, seeds=2, rounds=30)
+def test_many_cells_have_a_small_panel_each(tmp_path):
+    study = write_grid(tmp_path, {"a.x": [1, 2, 3, 4, 5]}, seeds=2)
     text = page_of(tmp_path)
     table, elements = figures_of(text)["cells.csv"]
-    assert len(elements) == 1 + 32
+    assert len(elements) == 1 + 5
     assert "Curves: " not in text
-    assert len(text) < 1.5e6
-    runs = recordings_of(study, 31)["lips"]
+    runs = recordings_of(study, 4)["lips"]
     mean = np.mean([run.scalars["accuracy_dense"] for run in runs], axis=0)
-    np.testing.assert_allclose(column(table, f"{study.cells[31]['label']}: lips"), mean, rtol=1e-5)
-    shown = re.search(r"Personalised accuracy:</b> (.*?) of 32 cells", text)[1]
-    assert sum(map(int, re.findall(r"in (\d+)", shown))) == 32
+    np.testing.assert_allclose(column(table, "a.x = 5: lips"), mean, rtol=1e-5)
+    shown = re.search(r"Personalised accuracy:</b> (.*?) of 5 cells", text)[1]
+    assert sum(map(int, re.findall(r"in (\d+)", shown))) == 5
+
+
+@pytest.mark.slow
+def test_a_page_of_many_cells_is_small(tmp_path):
+    fields = {"a.x": [1, 2, 3, 4], "a.y": [1, 2, 3, 4], "a.z": [1, 2]}
+    write_grid(tmp_path, fields, seeds=3, rounds=60)
+    assert len(page_of(tmp_path)) < 1.5e6
 
 
 # Colours
 
 
-def test_every_ink_follows_light_and_dark(tmp_path):
-    write_study(tmp_path, **SMALL)
-    text = page_of(tmp_path)
+def test_every_ink_follows_light_and_dark(plain):
+    _, text = plain
     style = text[: text.index("</style>")]
     light, dark = style.split("prefers-color-scheme: dark", 1)
     for paint in plots.PAINTS:
@@ -286,17 +283,17 @@ def test_texts_can_be_read_in_both_schemes(scheme):
 
 
 def test_a_name_that_looks_like_a_colour_stays_a_name(tmp_path):
-    write_study(tmp_path, arms=("dense", "#0072b2"), **SMALL)
-    text = page_of(tmp_path)
-    assert re.search(r"<text [^>]*>#0072b2</text>", text)
+    rows = compare(read_study(write_study(tmp_path, arms=("dense", "#0072b2"), **SMALL)))
+    element = plots.svg(plots.forest(rows).panels[0], "name", "label")
+    assert re.search(r"<text [^>]*>#0072b2</text>", element)
 
 
 # The whole page
 
 
-def test_the_summary_comes_first_in_five_lines(tmp_path):
-    study = read_study(write_study(tmp_path, **SMALL))
-    text = html.unescape(page_of(tmp_path)).replace("−", "-")
+def test_the_summary_comes_first_in_five_lines(plain):
+    study, text = plain
+    text = html.unescape(text).replace("−", "-")
     summary = re.search(r'<ol class="summary">(.*?)</ol>', text, flags=re.DOTALL)
     lines = re.findall(r"<li>(.*?)</li>", summary[1])
     assert lines == executive(study)
@@ -331,39 +328,42 @@ def test_arms_are_grouped_by_what_they_are(tmp_path):
     assert places == sorted(places)
 
 
-def test_money_is_shown_where_prices_were_given(tmp_path):
-    write_study(tmp_path / "a", **SMALL)
-    assert "What it is worth" not in page_of(tmp_path / "a")
+def test_money_is_shown_where_prices_were_given(tmp_path, plain):
+    assert "What it is worth" not in plain[1]
     prices = {"per_gb": 0.5, "per_device_hour": None, "per_point": 20.0}
-    write_study(tmp_path / "b", prices=prices, **SMALL)
-    text = " ".join(page_of(tmp_path / "b").split())
+    write_study(tmp_path, prices=prices, **SMALL)
+    text = " ".join(page_of(tmp_path).split())
     assert "What it is worth" in text
     assert "a gigabyte moved 0.50, a point of personalised accuracy 20.00." in text
     assert "a device-hour 0" not in text
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"seeds": 1},
-        {"missing": (("dense", 0), ("lips", 2))},
-        {"missing": tuple(("lips", seed) for seed in range(3))},
-        {"missing": tuple(("dense", seed) for seed in range(3))},
-        {"arms": ("dense",)},
-        {"rounds": 1},
-        {"evaluate_every": 4},
-        {"bits_ratio": float("nan")},
-    ],
-    ids=str,
+THIN = (
+    {"seeds": 1},
+    {"missing": (("dense", 0), ("lips", 2))},
+    {"missing": tuple(("lips", seed) for seed in range(3))},
+    {"missing": tuple(("dense", seed) for seed in range(3))},
+    {"arms": ("dense",)},
+    {"rounds": 1},
+    {"evaluate_every": 4},
+    {"bits_ratio": float("nan")},
 )
-@pytest.mark.parametrize("gridded", [False, True])
-def test_thin_studies_still_have_a_page(tmp_path, options, gridded):
-    options = SMALL | options
-    if gridded:
-        write_grid(tmp_path, {"partition.alpha": [0.1, 1.0]}, **options)
-    else:
-        write_study(tmp_path, **options)
-    text = page_of(tmp_path)
+
+
+@pytest.mark.parametrize("options", THIN, ids=str)
+def test_thin_studies_still_have_a_page(tmp_path, options):
+    write_study(tmp_path, **(SMALL | options))
+    check_texts(page_of(tmp_path))
+
+
+@pytest.mark.parametrize("options", THIN[:3], ids=str)
+def test_thin_grids_still_have_a_page(tmp_path, options):
+    write_grid(tmp_path, {"partition.alpha": [0.1, 1.0, 2.0, 3.0, 4.0]}, **options)
+    check_texts(page_of(tmp_path))
+
+
+def check_texts(text):
+    """No number that is none is shown."""
     seen = re.sub(r"<svg.*?</svg>|base64,[^\"]*|<style.*?</style>", "", text, flags=re.DOTALL)
     assert not re.search(r"\bnan\b", seen)
     for element in (e for _, elements in figures_of(text).values() for e in elements):
@@ -384,9 +384,12 @@ def test_a_map_without_measured_values(tmp_path):
 
 
 def test_a_grid_page_is_deterministic_and_alone(tmp_path):
-    write_grid(tmp_path, FIELDS, seeds=2)
+    write_grid(tmp_path, FIELDS, seeds=2, rounds=3, arms=("dense", "lips", "random"))
     first = page_of(tmp_path)
     assert page_of(tmp_path) == first
+    figures = figures_of(first)
+    assert {"map-0.csv", "map-1.csv"} < set(figures)
+    assert all(table and elements for table, elements in figures.values())
     links = re.findall(r'(?:href|src)="([^"]*)"', first)
     assert all(link.startswith(("#", "data:", "runs/")) for link in links)
     assert not re.search(r"<script|<link|@import|url\((?!#)", first)

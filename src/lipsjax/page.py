@@ -240,7 +240,7 @@ def _cell(study: StudyRecording, rows: list[Row], label: str, arms: plots.Arms) 
 def _reached(row: Row) -> str:
     """How many seeds reach the target."""
     share = row.means["reached"]
-    return "" if math.isnan(share.mean) else f"{round(share.mean * share.n)} of {share.n}"
+    return "" if math.isnan(share.mean) else f"{round(share.mean * share.n)} of {share.n} seeds"
 
 
 def _environment() -> jinja2.Environment:

@@ -132,13 +132,13 @@ def dashes(arms: Sequence[str]) -> dict[str, Dash]:
 
 
 def cell_name(label: str) -> str:
-    """A cell's label as a figure has room for it.
+    """A cell's label as a figure has room for it; lines break between fields alone.
 
-    >>> cell_name("partition.train_examples = 10, partition.alpha = 0.1")
+    >>> cell_name("partition.train_examples = 10, partition.alpha = 0.1").replace(chr(160), " ")
     'train examples 10, alpha 0.1'
     """
-    field = r"(?<![\w.])(?:\w+\.)*(\w+) = "
-    return re.sub(field, lambda found: found[1].replace("_", " ") + " ", label)
+    named = re.sub(r"(?<![\w.])(?:\w+\.)*(\w+) = ", r"\1 ", label).replace("_", " ")
+    return named.replace(" ", chr(160)).replace(f",{chr(160)}", ", ")
 
 
 def panel(*, width: float = PANEL, height: float = 2.35) -> tuple[Figure, Axes]:

@@ -130,7 +130,7 @@ def _cells(rows: Sequence[Row], grid: Grid, measure: str, norm: Normalize) -> tu
         _, y, x = grid.at(row.cell)
         value = points[y, x] = 100 * row.differences[measure].interval.mean
         sign = MARKS[outcome(row, measure, up="helps", down="hurts")]
-        text = sign if np.isnan(value) else f"{sign} {value:+.1f}".replace("-", "−")
+        text = sign if np.isnan(value) else f"{sign} {round(value, 1) + 0.0:+.1f}".replace("-", "−")
         ink = _ink(value, norm)
         ax.text(x, y, text, ha="center", va="center", fontsize=size, color=ink)
     edges = np.arange(width + 1) - 0.5, np.arange(height + 1) - 0.5
