@@ -34,6 +34,7 @@ ORDER = [
     {"summary"},
     {"markdown"},
     {"plots"},
+    {"page"},
     {"report"},
     {"survey"},
     {"experiments"},

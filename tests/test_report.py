@@ -15,6 +15,7 @@ from rich.console import Console
 from fake_study import write_study
 from lipsjax import plots, report
 from lipsjax.comparison import compare, middle_step, recordings_of
+from lipsjax.page import MOST_CURVES
 from lipsjax.recording import read_study
 from lipsjax.setting import describe_arm, describe_setting, describe_sparsity
 from lipsjax.stats import Difference, Interval, holm, paired_difference
@@ -58,12 +59,12 @@ def test_an_arm_is_compared_with_the_one_that_it_names(tmp_path):
     text = console.file.getvalue()
     assert "vs moon" in text
     assert "from fedavg, or from the arm after vs" in " ".join(text.split())
-    assert "Accuracy of each arm, dense and with transient sparsity" in page_of(tmp_path)
+    assert "Each arm, alone and with transient sparsity" in page_of(tmp_path)
 
 
 def test_pairs_put_each_arm_beside_itself_with_masks(tmp_path):
     rows = [r._replace(transient="lips" in r.arm) for r in rows_of(tmp_path, **OWN)]
-    axes = plots.pairs(rows).axes[0]
+    axes = plots.pairs(rows).panels[0].axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["fedavg", "moon"]
     points = [
         line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata()) == 1
@@ -267,7 +268,7 @@ class Page(HTMLParser):
         fetching = {"src", "href", "xlink:href", "data", "srcset", "action"}
         self.links += [value for name, value in attrs if name in fetching]
         self.ids += [value for name, value in attrs if name == "id"]
-        self.figures += tag == "svg"
+        self.figures += tag == "figure"
         if tag not in {"meta", "br", "link", "img", "input"}:
             self.open.append(tag)
 
@@ -290,8 +291,9 @@ def test_page_is_self_contained(tmp_path):
     write_study(tmp_path, **SMALL)
     text = page_of(tmp_path)
     page = parsed(text)
-    assert page.figures == 5
-    assert all(link.startswith(("#", "data:image/png;base64,", "runs/")) for link in page.links)
+    assert page.figures == 9
+    within = ("#", "data:image/png;base64,", "data:text/csv;charset=utf-8;base64,", "runs/")
+    assert all(link.startswith(within) for link in page.links)
     assert all(url.startswith("#") for url in re.findall(r"url\(([^)]*)\)", text))
     assert not re.search(r"<script|<link|@import", text)
     assert len(page.ids) == len(set(page.ids))
@@ -341,14 +343,14 @@ def test_names_are_escaped(tmp_path):
 @pytest.mark.parametrize("arms", [("dense",), ("dense", *"abcde")])
 def test_one_to_six_arms(tmp_path, arms):
     write_study(tmp_path, arms=arms, **(SMALL | {"seeds": 2}))
-    assert parsed(page_of(tmp_path)).figures == (4 if len(arms) == 1 else 5)
+    assert parsed(page_of(tmp_path)).figures == (8 if len(arms) == 1 else 9)
 
 
 def test_cells_have_figures_of_their_own(tmp_path):
     write_study(tmp_path, cells=("z=1", "a=2"), **SMALL)
     text = page_of(tmp_path)
     page = parsed(text)
-    assert page.figures == 1 + 2 * 4
+    assert page.figures == 2 + 2 * 7
     assert len(page.ids) == len(set(page.ids))
     assert text.index("Curves: z=1") < text.index("Curves: a=2")
 
@@ -437,22 +439,23 @@ def test_figures_draw_what_was_recorded(tmp_path):
     lips = arms["lips"]
 
     curves = plots.accuracy_curves(arms)
-    drawn = curves.axes[0].lines[1].get_ydata()
+    drawn = curves.panels[0].axes[0].lines[1].get_ydata()
     np.testing.assert_allclose(
         drawn, np.mean([run.scalars["accuracy_dense"] for run in lips], axis=0)
     )
-    heat = plots.inertia_heatmap(arms)
+    heat = [figure.axes[0].images[0] for figure in plots.inertia_heatmap(arms).panels]
     np.testing.assert_allclose(
-        heat.axes[1].images[0].get_array(), np.mean([r.layers["step"] for r in lips], axis=0).T
+        heat[1].get_array(), np.mean([r.layers["step"] for r in lips], axis=0).T
     )
-    assert heat.axes[0].images[0].norm is heat.axes[1].images[0].norm
-    assert heat.axes[1].lines[0].get_xdata().tolist() == [0.5, 5.5, 10.5]
-    moved = plots.movement(arms).axes[1].lines[1].get_ydata()
+    assert heat[0].norm is heat[1].norm
+    marks = plots.inertia_heatmap(arms).panels[1].axes[0].lines[0]
+    assert marks.get_xdata().tolist() == [0.5, 5.5, 10.5]
+    moved = plots.movement(arms).panels[1].axes[0].lines[1].get_ydata()
     np.testing.assert_allclose(
         moved, np.exp(np.mean([np.log(middle_step(run)) for run in lips], axis=0))
     )
-    mix = plots.class_mix(lips[0]).axes[0].images[0].get_array()
-    np.testing.assert_array_equal(mix.T, lips[0].setup["survey"]["train_counts"])
+    mix = plots.class_mix(lips[0]).panels[0].axes[0].images[0].get_array()
+    np.testing.assert_array_equal(mix.T.filled(0), lips[0].setup["survey"]["train_counts"])
 
 
 def test_figures_of_many_clients_and_a_still_layer(tmp_path):
@@ -462,12 +465,14 @@ def test_figures_of_many_clients_and_a_still_layer(tmp_path):
         for run in runs:
             run.layers["step"][:, 2] = 0.0
             run.layers["step"][3] = np.nan
-    for figure in (plots.inertia_heatmap(arms), plots.movement(arms), plots.class_mix(runs[0])):
-        assert report.svg(figure, "name", "label").startswith('<svg role="img" aria-label="label"')
+    for drawing in (plots.inertia_heatmap(arms), plots.movement(arms), plots.class_mix(runs[0])):
+        for figure in drawing.panels:
+            element = plots.svg(figure, "name", "label")
+            assert element.startswith('<svg role="img" aria-label="label"')
 
 
 def test_curves_of_too_many_arms_are_left_out(tmp_path):
-    arms = tuple(f"arm{i}" for i in range(report.MOST_CURVES + 1))
+    arms = tuple(f"arm{i}" for i in range(MOST_CURVES + 1))
     write_study(tmp_path, arms=arms, seeds=2, rounds=3, clients=2, classes=2)
     page = page_of(tmp_path)
     assert "too many arms to draw a curve for each" in page

@@ -1,37 +1,22 @@
-"""The answer of a study: one self-contained page, a table for the terminal, a table file.
-
-Everything is drawn from recordings alone, so a report can be drawn again at any time and gives the
-same bytes.
-"""
+"""The answer of a study as files and for the terminal: a page, a table, a table file."""
 
 import csv
 import io
 import math
-import re
-import warnings
-from collections import Counter
 from collections.abc import Iterable
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import matplotlib as mpl
 import rich.box
-from markupsafe import Markup
-from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
-from lipsjax import plots
-from lipsjax.comparison import MEASURES, Row, compare, recordings_of
+from lipsjax import page
+from lipsjax.comparison import MEASURES, Row, compare
+from lipsjax.finding import outcome
+from lipsjax.page import further_measures, missing_trials
 from lipsjax.recording import StudyRecording, read_study, write_atomically
-from lipsjax.setting import describe_arm, describe_setting
-from lipsjax.verdict import Finding, findings, outcome
 from lipsjax.wording import format_bits, shown
-
-MOST_CURVES = 12
-"""Arms whose curves are drawn; of more, nobody could tell the lines apart."""
 
 
 def write_report(out_dir: Path) -> Path:
@@ -46,29 +31,8 @@ def write_report(out_dir: Path) -> Path:
     Raises:
       ValueError: if no trial of the study is finished.
     """
-    study = read_study(out_dir)
-    rows = compare(study)
-    page = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            study=study,
-            rows=rows,
-            missing=missing_trials(study),
-            groups=_grouped(findings(rows)),
-            setting=describe_setting(study.trials[0].recording),
-            arms=[(arm, describe_arm(study, arm)) for arm in study.arms],
-            table=[
-                (label, list(members)) for label, members in groupby(rows, lambda row: row.cell)
-            ],
-            forest=_forest(rows),
-            pairs=_pairs(rows),
-            further=further_measures(rows),
-            cells=[_cell(study, index) for index in sorted({t.cell for t in study.trials})],
-        )
-    )
     path = out_dir / "report.html"
-    write_atomically(path, page)
+    write_atomically(path, page.render(read_study(out_dir)))
     return path
 
 
@@ -155,100 +119,9 @@ def write_table(study: StudyRecording, path: Path) -> None:
     write_atomically(path, text.getvalue())
 
 
-def missing_trials(study: StudyRecording) -> dict[str, int]:
-    """Arm -> number of its trials that the study asks for and that are not finished."""
-    return dict(Counter(trial["arm"] for trial in study.missing))
-
-
-def svg(figure: Figure, name: str, label: str) -> str:
-    """A figure as an SVG element for an HTML page, equal bytes for equal figures.
-
-    Args:
-      figure: the figure; its texts stay texts.
-      name: unique on the page, so that the identifiers of two figures never meet.
-      label: what a screen reader says.
-
-    Returns:
-      The ``<svg>`` element, without XML header, metadata or unused identifiers.
-    """
-    text = io.StringIO()
-    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with (
-        mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}),
-        warnings.catch_warnings(),
-    ):
-        # The browser's fonts draw the texts, whatever Matplotlib's own font lacks.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(text, format="svg", metadata=metadata, dpi=200)
-    element = text.getvalue()[text.getvalue().index("<svg") :].strip()
-    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', element))
-    element = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", element)
-    return element.replace("<svg ", f'<svg role="img" aria-label="{Markup.escape(label)}" ', 1)
-
-
-def _forest(rows: list[Row]) -> Markup | None:
-    """The differences of a study; none in a study of the reference alone."""
-    if rows[0].comparisons == 0:
-        return None
-    return Markup(svg(plots.forest(rows), "forest", "Differences from the reference arm"))
-
-
-def _cell(study: StudyRecording, index: int) -> dict[str, Any]:
-    """What the page shows of one cell: its label, the seed of its class mix, its figures."""
-    arms = recordings_of(study, index)
-    runs = [run for recordings in arms.values() for run in recordings]
-    drawn = {"mix": (plots.class_mix(runs[0]), "Training examples per client and class")}
-    has_curves = len(arms) <= MOST_CURVES
-    if has_curves:
-        drawn |= {
-            "accuracy": (plots.accuracy_curves(arms), "Accuracy over rounds"),
-            "heatmap": (plots.inertia_heatmap(arms), "Movement of each layer in each round"),
-            "movement": (plots.movement(arms), "Movement of middle layers against margins"),
-        }
-    return {
-        "label": study.cells[index]["label"],
-        "seed": runs[0].config["seed"],
-        "has_curves": has_curves,
-        "sparse": any((run.scalars["density"] < 1).any() for run in runs),
-    } | {
-        name: Markup(svg(figure, f"{name}{index}", label))
-        for name, (figure, label) in drawn.items()
-    }
-
-
-def _grouped(found: Iterable[Finding]) -> dict[str, list[Finding]]:
-    """Findings under their headings: the subject, and its cell if there are several."""
-    groups: dict[str, list[Finding]] = {}
-    for finding in found:
-        heading = ", ".join(filter(None, (finding.subject, finding.cell)))
-        groups.setdefault(heading, []).append(finding)
-    return groups
-
-
 def _references(rows: list[Row]) -> set[str]:
     """The arms that others are compared with."""
     return {row.reference for row in rows}
-
-
-_FURTHER = {"tuned": "fine-tuned", "new": "new clients", "new_tuned": "new, fine-tuned"}
-
-
-def further_measures(rows: list[Row]) -> dict[str, str]:
-    """Accuracies after the last round that some row has: measure -> its heading."""
-    return {
-        measure: name
-        for measure, name in _FURTHER.items()
-        if any(row.means[measure].mean >= 0 for row in rows)
-    }
-
-
-def _pairs(rows: list[Row]) -> Markup | None:
-    """Each arm, dense and with transient sparsity; none where all have the same reference."""
-    if len(_references(rows)) == 1:
-        return None
-    return Markup(
-        svg(plots.pairs(rows), "pairs", "Accuracy of each arm, dense and with transient sparsity")
-    )
 
 
 def _numbers(row: Row, further: Iterable[str], *, narrow: bool) -> list[Text]:
@@ -273,16 +146,3 @@ def _numbers(row: Row, further: Iterable[str], *, narrow: bool) -> list[Text]:
         "" if math.isnan(seconds) else f"{seconds:.1f}",
     )
     return [Text(text.replace(" [", "\n[") if narrow else text) for text in texts]
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lipsjax"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["typeset"] = lambda text: re.sub(r"(?<![\w.])-(?=\d)", "−", text)
-    environment.globals |= {"shown": shown, "bits": format_bits, "outcome": outcome}
-    return environment
