@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
+import pytest
+
+from lipsjax.checkpoints import Checkpoints
 from lipsjax.experiments import command
 
 TINY = (
@@ -59,3 +62,22 @@ def files(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file() and path.name not in ("timings.jsonl", ".lock", "study.json")
     }
+
+
+class StoppedError(Exception):
+    """Stands for what stops a run: no command catches it."""
+
+
+def stop_at_save(out: Path, count: int, *argv: str) -> Path:
+    """Runs until a checkpoint is about to be written, after the metrics were."""
+    save, saved = Checkpoints.save, []
+
+    def stop(self, rounds, state):
+        saved.append(rounds)
+        if len(saved) == count:
+            raise StoppedError
+        save(self, rounds, state)
+
+    with mock.patch.object(Checkpoints, "save", stop), pytest.raises(StoppedError):
+        run(out, *argv)
+    return run_dir(out)

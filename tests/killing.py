@@ -56,9 +56,9 @@ def start(
     )
 
 
-def finish(out: Path, arguments: tuple[str, ...], *, cache: Path) -> str:
+def finish(out: Path, arguments: tuple[str, ...], *, cache: Path, command: str = "run") -> str:
     """Runs to the end, or on to it; returns what was printed."""
-    with start(out, arguments, cache=cache) as process:
+    with start(out, arguments, cache=cache, command=command) as process:
         text, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, text
     return text

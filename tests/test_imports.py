@@ -70,6 +70,8 @@ def test_imports_go_one_way(path):
     [
         ("lipsjax", ["jax", "numpy"]),
         ("lipsjax.experiments.sweep", ["jax", "matplotlib", "sklearn"]),
+        ("lipsjax.experiments.search", ["jax", "optuna"]),
+        ("lipsjax.experiments.trial", ["tensorboardX", "wandb", "mlflow"]),
         ("lipsjax.datasets", ["jax", "sklearn", "tensorflow_datasets", "tensorflow"]),
         ("lipsjax.report", ["jax", "orbax"]),
         ("lipsjax.survey, lipsjax.experiments.sharing", ["jax", "orbax", "matplotlib"]),

@@ -15,25 +15,6 @@ from lipsjax.checkpoints import Checkpoints
 from lipsjax.experiments import trial
 
 
-class StoppedError(Exception):
-    """Stands for what stops a run: no command catches it."""
-
-
-def stop_at_save(out, count, *argv):
-    """Runs until a checkpoint is about to be written, after the metrics were."""
-    save, saved = Checkpoints.save, []
-
-    def stop(self, rounds, state):
-        saved.append(rounds)
-        if len(saved) == count:
-            raise StoppedError
-        save(self, rounds, state)
-
-    with mock.patch.object(Checkpoints, "save", stop), pytest.raises(StoppedError):
-        commands.run(out, *argv)
-    return commands.run_dir(out)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that was left alone."""
@@ -45,7 +26,7 @@ def whole(tmp_path_factory):
 @pytest.fixture
 def stopped(tmp_path):
     """A run that was stopped between the metrics and the checkpoint of its third call."""
-    stop_at_save(tmp_path, 3)
+    commands.stop_at_save(tmp_path, 3)
     return tmp_path
 
 
@@ -100,7 +81,7 @@ STATEFUL = (
 def test_what_clients_keep_survives_a_stop(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert commands.run(whole, *STATEFUL).status == 0
-    stop_at_save(stopped, 3, *STATEFUL)
+    commands.stop_at_save(stopped, 3, *STATEFUL)
     assert "goes on after round 4 of 6" in commands.run(stopped, *STATEFUL).out
     assert commands.files(stopped) == commands.files(whole)
 

@@ -247,16 +247,32 @@ def _is_whole(index: int, line: bytes, is_wanted: Callable[[dict[str, Any], int]
 
 def finish(run_dir: Path, summary: dict[str, Any]) -> None:
     """Write the table of all rounds, then mark the run as finished."""
-    with _reading(run_dir / "setup.json"):
-        names = [layer["name"] for layer in _read_json(run_dir / "setup.json")["layers"]]
-    with _reading(run_dir / "metrics.jsonl"):
-        rows = [_flatten(row, names) for row in _read_lines(run_dir / "metrics.jsonl")]
+    rows = read_table(run_dir)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(run_dir / "metrics.csv", text.getvalue())
     write_json(run_dir / "summary.json", summary)
+
+
+def read_table(run_dir: Path, first: int = 0) -> list[dict[str, Any]]:
+    """Read what is recorded so far as metrics.csv has it: ``step/conv1``, with a name per layer.
+
+    Args:
+      run_dir: of the run.
+      first: round to begin with.
+
+    Returns:
+      A row per round; None where it was not measured.
+
+    Raises:
+      RecordingError: if it cannot be read.
+    """
+    with _reading(run_dir / "setup.json"):
+        names = [layer["name"] for layer in _read_json(run_dir / "setup.json")["layers"]]
+    with _reading(run_dir / "metrics.jsonl"):
+        return [_flatten(row, names) for row in _read_lines(run_dir / "metrics.jsonl")[first:]]
 
 
 def is_finished(run_dir: Path) -> bool:

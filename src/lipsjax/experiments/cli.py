@@ -9,6 +9,7 @@ COMMANDS = {
     "survey": "say what each site holds, before anything is trained",
     "sweep": "compare arms over seeds and a grid, and write the report",
     "run": "train one federated run and record it",
+    "search": "search for a better setting of an arm, and confirm it",
     "plan": "say what a study would take, on devices that need not be here",
     "report": "draw a study's report again from its recordings",
 }

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from lipsjax import clients, datasets, models, partition, simulation, sparsity, strategies, tree
 from lipsjax.augmentation import augmentation
-from lipsjax.experiments import processes
+from lipsjax.experiments import processes, trackers
 from lipsjax.experiments.command import check_devices
 from lipsjax.experiments.config import (
     Config,
@@ -79,6 +79,7 @@ def prepare(
       ValueError: for anything in the config that cannot be run.
     """
     check_numbers(config)
+    trackers.check(execution.trackers)
     dataset, fingerprint = load(config.dataset, execution.data_dir)
     machine = here() if machine is None else machine
     if plan is None:

@@ -105,10 +105,22 @@ def main(argv: list[str]) -> None:
         diverged, after the others have been run.
     """
     study, _ = read_arguments(argv, Sweep, "lipsjax sweep")
-    trials = expand(study)
-    for trial in trials:
+    for trial in expand(study):
         command.check_devices(study.execution.devices, cohort_size(trial.config))
     command.start_jax(study.execution)
+    run_study(study, command.command_line("sweep", argv))
+
+
+def run_study(study: Study, line: str) -> None:
+    """Run what is not finished of a study, and draw its report; JAX has started.
+
+    Args:
+      study: what is to be run.
+      line: the command, for the record.
+
+    Raises:
+      ValueError: as :func:`main`.
+    """
     import jax
 
     from lipsjax import recording
@@ -118,14 +130,14 @@ def main(argv: list[str]) -> None:
     from lipsjax.experiments.watch import Watch
     from lipsjax.experiments.workers import count_workers
 
-    platform = jax.devices()[0].platform
+    trials, platform = expand(study), jax.devices()[0].platform
     count_workers(study.execution, len(trials), platform)
     # cells that do not differ for an arm, as a grid of sparsity for dense, share its runs
     runs = {run_dir_of(trial.config, study.execution): trial for trial in reversed(trials)}
     runs = dict(reversed(runs.items()))
     _check(runs.values(), study.execution)  # what cannot be run is refused before all else
     out = Path(study.execution.out)
-    processes.agree(lambda: write_study(out, study, trials, command.command_line("sweep", argv)))
+    processes.agree(lambda: write_study(out, study, trials, line))
     finished = processes.agree(lambda: [recording.is_finished(run) for run in runs])
     todo = [t for t, is_done in zip(runs.values(), finished, strict=True) if not is_done]
     with Watch(trials=len(todo), rounds=sum(t.config.rounds for t in todo)) as watch:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lipsjax import recording
 from lipsjax.checkpoints import Checkpoints
-from lipsjax.experiments import cache, processes
+from lipsjax.experiments import cache, processes, trackers
 from lipsjax.experiments.config import Config, Execution, cohort_size, to_dict
 from lipsjax.experiments.machine import here
 from lipsjax.experiments.prepare import Prepared, describe_plan, load, prepare, resolve
@@ -83,7 +83,9 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
             if plan is None:
                 new = prepared.plan
                 processes.agree(lambda: recording.write_json(run_dir / "plan.json", new))
-        _train(prepared, run_dir, report, say)
+        followers = execution.trackers if processes.is_main() else ()
+        log = held.enter_context(trackers.track(followers, run_dir, config, say))
+        _train(prepared, run_dir, report, say, log)
     return run_dir
 
 
@@ -120,7 +122,9 @@ def _recorded_plan(
     return plan
 
 
-def _train(prepared: Prepared, run_dir: Path, report: Report, say: Say) -> None:
+def _train(
+    prepared: Prepared, run_dir: Path, report: Report, say: Say, log: Callable[[], None]
+) -> None:
     sim, rounds = prepared.simulation, prepared.config.rounds
     key = jax.random.key(prepared.config.seed)
     state = sim.init(key)
@@ -129,6 +133,7 @@ def _train(prepared: Prepared, run_dir: Path, report: Report, say: Say) -> None:
     if found is not None:
         state = sim.from_host(found, key)
         say(f"{run_dir.name} goes on after round {done} of {rounds}")
+    log()  # rounds that trackers lack of what was recorded before
     data = sim.place(prepared.data)
     while done < rounds:
         count = min(prepared.plan["rounds_per_call"], rounds - done)
@@ -146,6 +151,7 @@ def _train(prepared: Prepared, run_dir: Path, report: Report, say: Say) -> None:
         done += count
         host = sim.to_host(state, key)
         processes.agree(functools.partial(_record, run_dir, rows, timing, done, host))
+        log()
         report(Progress(done, rounds, _newest_measured(rows), seconds, count))
     processes.agree(lambda: recording.finish(run_dir, {"rounds": done}))
 
