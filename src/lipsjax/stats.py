@@ -47,9 +47,10 @@ def _vector(values: ArrayLike) -> np.ndarray:
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
-    r"""Mean over seeds with Student's t interval.
+    """Mean over seeds with Student's t interval.
 
-    .. math:: \bar x \pm t_{n-1,(1+level)/2} \, s / \sqrt n
+    ``mean ± t s / sqrt(n)``: s is the deviation of the sample, t the (1 + level) / 2 quantile of
+    Student's distribution with n - 1 degrees of freedom.
 
     Values that agree to the last bit have an interval of width zero. A NaN among the values makes
     the mean and the bounds NaN: a seed that could not be measured is never left out in silence.
@@ -82,7 +83,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Difference:
-    r"""Interval and paired t test of :math:`a - b`, seed by seed.
+    """Interval and paired t test of ``a - b``, seed by seed.
 
     Args:
       a: one number per seed, [n].
@@ -215,9 +216,9 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    r"""Holm's adjusted p values, in the order given.
+    """Holm's adjusted p values, in the order given.
 
-    .. math:: \tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1) \, p_{(j)})
+    Of sorted p, ``adjusted_(i) = max_{j <= i} min(1, (m - j + 1) p_(j))``.
 
     Args:
       p_values: p of each comparison, [m]. A NaN (nothing could be tested) stays NaN and is not
@@ -251,7 +252,7 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 def primary(curve: ArrayLike, fraction: float = 0.1) -> float:
     r"""Mean of a curve over the evaluated rounds among its last ones.
 
-    The window is the last :math:`\max(1, \lceil fraction \cdot T \rceil)` of all T rounds, so that
+    The window is the last ``max(1, ceil(fraction T))`` of all T rounds, so that
     it covers the same part of training however often a run was evaluated.
 
     Args:

@@ -172,7 +172,7 @@ def _try(
 
         seeded = dataclasses.replace(config, seed=seed)
         run_dir = run(seeded, f"{name}, seed {seed}", execution, watch, tell)
-        scores.append(MEASURES["personalised"](recording.read(run_dir)))
+        scores.append(MEASURES["personalised"](recording.read(run_dir), math.nan))
     return statistics.fmean(scores)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from lipsjax.experiments import command, space
 from lipsjax.experiments.config import cohort_size
 from lipsjax.experiments.study import Study, expand, references
-from lipsjax.experiments.sweep import Sweep, read_arguments, write_study
+from lipsjax.experiments.sweep import Sweep, read_arguments, run_study
 
 SEEDS_ABOVE = 1000
 """How far the seeds of a search are above those of its study."""

@@ -1,6 +1,6 @@
 """What a round costs on the wire, in bits, counted exactly on the host.
 
-Two ways of counting, because it matters who knows the masks (``docs/design.md``):
+Two ways of counting, because it matters who knows the masks (``docs/concepts/costs.md``):
 
 * *client masks*: the average goes out dense and every client zeroes by its own score. Nothing is
   saved. A ``shared`` mask of scores that only clients have is the one exception: their scores go

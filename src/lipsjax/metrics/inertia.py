@@ -2,7 +2,7 @@
 
 Every measure is a pure function of kernels (one array per layer, in order) or of sums over
 clients, so that it can be streamed from inside a compiled round. Names and formulas follow the
-project's method notes (``docs/design.md``); ``drift`` is the measure that LIPS was published with
+documentation (``docs/concepts/inertia.md``); ``drift`` is the measure that LIPS was published with
 (arXiv 2506.00932).
 """
 

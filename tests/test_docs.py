@@ -1,0 +1,145 @@
+"""The documentation: its Python runs, its studies are studies, its commands and links exist."""
+
+import dataclasses
+import importlib
+import importlib.util
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from lipsjax.experiments import command
+from lipsjax.experiments.study import Study, expand, from_dict
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+SOURCE = ROOT / "src" / "lipsjax"
+PAGES = sorted(DOCS.rglob("*.md"))
+READMES = [ROOT / part / "README.md" for part in ("", "experiments", "benchmarks")]
+TRAINS = {"quickstart.md", "howto/model.md", "howto/strategy.md"}
+"""Pages whose Python trains a simulation, which takes a while to compile."""
+
+
+def blocks(page, language):
+    """Code blocks of a page, with the line at which each begins."""
+    text = page.read_text()
+    fences = re.finditer(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    return [(text.count("\n", 0, fence.start()) + 1, fence[1]) for fence in fences]
+
+
+def name(page):
+    return str(page.relative_to(DOCS if page.is_relative_to(DOCS) else ROOT))
+
+
+def with_blocks(language, pages=PAGES):
+    return [page for page in pages if blocks(page, language)]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if name(page) in TRAINS else [], id=name(page))
+        for page in with_blocks("python")
+    ],
+)
+def test_python_runs(page):
+    namespace = {}
+    for line, code in blocks(page, "python"):
+        exec(compile("\n" * line + code, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", with_blocks("toml", [*PAGES, READMES[0]]), ids=name)
+def test_studies_are_studies(page):
+    for _, text in blocks(page, "toml"):
+        assert expand(from_dict(Study, tomllib.loads(text)))
+
+
+def commands(page):
+    """The arguments of every command of lipsjax in the shell blocks of a page."""
+    for line, text in blocks(page, "sh"):
+        for part in re.split(r"\n|&&", text.replace("\\\n", " ")):
+            words = shlex.split(part, comments=True)
+            for start, length in ((["lipsjax"], 1), (["python", "-m"], 2)):
+                if words[:length] == start:
+                    argv = words[length:]
+                    if length == 1 or argv[0].startswith("lipsjax.experiments."):
+                        argv[0] = argv[0].removeprefix("lipsjax.experiments.")
+                        yield pytest.param(argv, id=f"{name(page)}:{line}:{' '.join(argv)}")
+
+
+class ParsedError(Exception):
+    """Stops a command once its options are read."""
+
+
+@pytest.mark.parametrize("argv", [c for page in [*PAGES, *READMES] for c in commands(page)])
+def test_options_of_commands_exist(argv, tmp_path, monkeypatch):
+    known, *options = argv
+    module = f"lipsjax.experiments.{known}"
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{known} is not there")
+    loaded = importlib.import_module(module)
+    if known == "report" and "--format" in options:
+        fields = {field.name for field in dataclasses.fields(loaded.Report)}
+        if "format" not in fields:
+            pytest.skip("report has no --format")
+    (tmp_path / "STUDY.toml").write_text("[arms.dense]\n[arms.lips]\nsparsity = {}\n")
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    monkeypatch.chdir(tmp_path)
+    parse = command.parse
+
+    def parsed(*arguments, **others):
+        parse(*arguments, **others)
+        raise ParsedError
+
+    end = SystemExit if "--help" in options else ParsedError
+    with mock.patch.object(command, "parse", parsed), pytest.raises(end) as ended:
+        loaded.main(options)
+    assert end is ParsedError or ended.value.code == 0
+
+
+def test_the_check_of_options_can_fail(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"unknown option .--sparsity\.denisty"):
+        importlib.import_module("lipsjax.experiments.sweep").main(["--sparsity.denisty", "1"])
+
+
+def anchors(page):
+    """Anchors of a page's headings, as Python-Markdown and GitHub make them."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", prose, flags=re.MULTILINE)
+    plain = (re.sub(r"[^\w\s-]", "", title).strip().lower() for title in titles)
+    return {re.sub(r"[-\s]+", "-", title) for title in plain}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *READMES], ids=name)
+def test_links_lead_somewhere(page):
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def test_every_page_is_in_the_navigation():
+    listed = re.findall(r": ([\w/.]+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(
+        [*map(name, PAGES), "experiments/README.md", "benchmarks/README.md"]
+    )
+
+
+def test_every_module_is_on_an_api_page():
+    """Packages are shown with all their modules."""
+    shown = [
+        module
+        for page in (DOCS / "api").glob("*.md")
+        for module in re.findall(r"^::: lipsjax\.(\w+)$", page.read_text(), flags=re.MULTILINE)
+    ]
+    modules = {path.stem for path in SOURCE.glob("*.py") if path.stem != "__init__"}
+    packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    assert sorted(shown) == sorted(modules | packages)
