@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 
 import commands
+from fake_study import write_study
 from lipsjax import datasets, tree
 from lipsjax.experiments.config import Config, Execution, ModelConfig, PartitionConfig
 from lipsjax.experiments.prepare import prepare
+from lipsjax.recording import read_study
+from lipsjax.setting import describe_setting
 from test_bad_input import nothing_left, refusal
 
 
@@ -62,6 +65,22 @@ def test_statistics_of_channels(dtype):
     np.testing.assert_allclose(mean, pixels.mean(0), rtol=1e-12)
     np.testing.assert_allclose(deviation[0], pixels[:, 0].std(), rtol=1e-9)
     assert deviation[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "cnn, 1,000 parameters, batch normalisation "),
+        ({"name": "vit"}, "vit, 1,000 parameters, layer normalisation "),
+        ({"normalise": True}, "cnn of images with mean 0 and deviation 1, 1,000 parameters, batch"),
+    ],
+)
+def test_models_in_words(tmp_path, options, words):
+    write_study(tmp_path, seeds=1, rounds=2)
+    recording = read_study(tmp_path).trials[0].recording
+    recording.config["model"] |= options
+    recording.setup["num_params"] = 1000
+    assert dict(describe_setting(recording))["Model"].startswith(words)
 
 
 REFUSED = {

@@ -5,7 +5,7 @@
     OUT/study.json              arms, cells, trials and the directories of their runs
     OUT/runs/HASH/config.json   the science; HASH is its digest
                   plan.json     how and where it ran: versions, devices, chunk, convolution ...
-                  setup.json    layers, parameters, the clients' class mix
+                  setup.json    layers, parameters, FLOPs of a round, the clients' class mix
                   metrics.jsonl a line per round; reproducible to the bit
                   timings.jsonl a line per compiled call
                   checkpoints/  of lipsjax.checkpoints
@@ -154,7 +154,7 @@ def create(run_dir: Path, *, config: dict, data_fingerprint: str, plan: dict, se
       config: the science.
       data_fingerprint: digest of the data set.
       plan: how it is run.
-      setup: layers, sizes, survey.
+      setup: layers, sizes, FLOPs, survey.
 
     Raises:
       OSError: if it cannot be written.

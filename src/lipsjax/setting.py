@@ -40,7 +40,7 @@ def describe_setting(recording: Recording) -> list[tuple[str, str]]:
       Pairs of a term and its description, in the order of a methods section.
     """
     config, setup = recording.config, recording.setup
-    partition, model, local = config["partition"], config["model"], config["local"]
+    partition, local = config["partition"], config["local"]
     middle = ", ".join(layer["name"] for layer in setup["layers"] if layer["role"] == "middle")
     options = ", ".join(f"{key} {value}" for key, value in local["options"].items())
     cohort = config["strategy"]["cohort"]
@@ -50,7 +50,7 @@ def describe_setting(recording: Recording) -> list[tuple[str, str]]:
         ("Clients", describe_partition(partition)),
         (
             "Model",
-            f"{model['name']}, {setup['num_params']:,} parameters, {model['norm']} normalisation "
+            f"{_model(config['model'], setup['num_params'])} "
             f"({_NORM_POLICIES[config['strategy']['norm']]}). Middle layers: {middle}",
         ),
         (
@@ -96,6 +96,13 @@ def in_a_phrase(recording: Recording) -> str:
         f"{config['dataset']} at {_count(partition['clients'], 'client')} of {examples} examples "
         f"({mix}), {config['model']['name']}, {_count(config['rounds'], 'round')}"
     )
+
+
+def _model(model: Mapping[str, Any], num_params: int) -> str:
+    """Name a network, its size and its normalisation."""
+    norm = "layer" if model["name"] == "vit" else model["norm"]
+    images = " of images with mean 0 and deviation 1" if model.get("normalise") else ""
+    return f"{model['name']}{images}, {num_params:,} parameters, {norm} normalisation"
 
 
 def describe_arm(study: StudyRecording, arm: str) -> str:
