@@ -236,6 +236,13 @@ def test_pictures_are_of_some_clients(channels, dtype):
     np.testing.assert_array_equal(shown, expected.astype(np.uint8))
 
 
+def test_the_darkest_shade_is_the_largest_share(tmp_path):
+    text, page = page_of(tmp_path, [[1, 1, 2], [4, 3, 3]])
+    cells = [attrs["style"] for tag, attrs in page.tags if "mix" in attrs.get("class", "")]
+    assert cells == ["--s:50", "--s:50", "--s:100", "--s:80", "--s:60", "--s:60"]
+    assert "50% of a client" in text
+
+
 def test_names_are_escaped(tmp_path):
     text, _ = page_of(tmp_path, SITES, title="<b>mine & yours", command="a '<i>'")
     assert "&lt;b&gt;mine &amp; yours" in text

@@ -98,6 +98,7 @@ def write_page(
         rows=list(rows),
         classes=classes.tolist(),
         largest=int(survey.num_examples.max()),
+        top=float((counts / survey.num_examples[clients, None]).max()),  # the darkest shade
         median_examples=float(np.median(survey.num_examples)),
         median_classes=int(np.median(survey.num_held)),
         pictures=pictures or {},
