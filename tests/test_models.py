@@ -186,14 +186,15 @@ def test_lowerings_agree(name):
     labels, mask = jnp.arange(4) % 3, jnp.arange(4) < 3
 
     def gradient(conv):
-        model = build(name, (7, 6, 2), conv=conv, param_dtype=jnp.float64)
+        # batch statistics of three single pixels would make much of how sums are rounded
+        model = build(name, (7, 6, 2), conv=conv, norm="group", param_dtype=jnp.float64)
         loss = jax.value_and_grad(model_loss(model), has_aux=True)
         return jax.jit(loss)(*drawn(model), images, labels, mask)
 
     theirs = gradient("grouped")
     for conv in ("loop", "patches"):
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9),
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11),
             gradient(conv),
             theirs,
         )
