@@ -44,6 +44,8 @@ def draw(out: Path, console: Console, form: Format = "html") -> None:
     for sentence in verdict(compare(study), study.prices):
         sentences.add_row("•", Text(sentence))
     console.print("", sentences, f"\nreport: {path}", highlight=False, markup=False, sep="\n")
+    if (out / "survey.html").exists():
+        console.print(f"survey: {out / 'survey.html'}", highlight=False, markup=False)
 
 
 def main(argv: list[str]) -> None:

@@ -5,7 +5,7 @@ Nothing is trained, and no device is needed.
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 
@@ -26,29 +26,34 @@ class Options:
     execution: Annotated[Execution, tyro.conf.arg(name="")] = Execution()
 
 
-def main(argv: list[str]) -> None:
-    """Run the command.
+class Surveyed(NamedTuple):
+    """What was found, and the page that says so."""
+
+    sites: Any  # lipsjax.partition.Survey
+    remarks: Any  # of lipsjax.survey
+    title: str
+    setting: str
+    page: Path
+
+
+def write_survey(config: Config, execution: Execution, line: str) -> Surveyed:
+    """Share out the data as a config says; write what came of it to OUT.
+
+    Args:
+      config: the science, of which data, partition and local training are read.
+      execution: where the data lies, and OUT.
+      line: the command, for the record.
 
     Raises:
       ValueError: for data that cannot be had, or not be shared out so; then nothing is written.
     """
-    study, options = Study(), list(argv)
-    if options and not options[0].startswith("-"):
-        study = load_study(Path(options.pop(0)))
-    defaults = Options(config=study.config, execution=study.execution)
-    chosen = command.parse(Options, options, program="lipsjax survey", default=defaults)
-    config, out = chosen.config, Path(chosen.execution.out)
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from lipsjax import datasets, partition, survey
     from lipsjax.experiments.sharing import check_numbers, share_out
     from lipsjax.setting import describe_features, describe_partition
 
     check_numbers(config)
-    wanted = to_dict(config)["partition"]
-    dataset = datasets.load(config.dataset, chosen.execution.data_dir)
+    wanted, out = to_dict(config)["partition"], Path(execution.out)
+    dataset = datasets.load(config.dataset, execution.data_dir)
     parts, data = share_out(config, dataset)
     sites = partition.describe(parts, dataset)
     found = survey.remarks(
@@ -60,13 +65,11 @@ def main(argv: list[str]) -> None:
         features=describe_features(wanted),
     )
     setting = f"{describe_partition(wanted)}; drawn with seed {config.seed}."
-    line = command.command_line("survey", argv)
     about = {"dataset": dataset.name, "fingerprint": datasets.fingerprint(dataset)}
     about |= {"setting": setting, "command": line, "config": to_dict(config)}
     out.mkdir(parents=True, exist_ok=True)
     survey.write_json(out / "survey.json", sites, found, about)
-    title = f"Site survey: {dataset.name}"
-    page = out / "survey.html"
+    title, page = f"Site survey: {dataset.name}", out / "survey.html"
     survey.write_page(
         page,
         sites,
@@ -77,6 +80,28 @@ def main(argv: list[str]) -> None:
         # only where they say something that numbers do not: they are somebody's images
         pictures=survey.pictures(data) if config.partition.features != "alike" else None,
     )
+    return Surveyed(sites, found, title, setting, page)
+
+
+def main(argv: list[str]) -> None:
+    """Run the command.
+
+    Raises:
+      ValueError: for data that cannot be had, or not be shared out so; then nothing is written.
+    """
+    study, options = Study(), list(argv)
+    if options and not options[0].startswith("-"):
+        study = load_study(Path(options.pop(0)))
+    defaults = Options(config=study.config, execution=study.execution)
+    chosen = command.parse(Options, options, program="lipsjax survey", default=defaults)
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from lipsjax import survey
+
+    line = command.command_line("survey", argv)
+    sites, found, title, setting, page = write_survey(chosen.config, chosen.execution, line)
     console = Console(width=None if Console().is_terminal else 100)
     console.print(Text(title, style="bold"), Text(setting), "", survey.table(sites), sep="\n")
     console.print("Entropy of the class mix in nats: 0 is a single class.", highlight=False)

@@ -126,6 +126,7 @@ def run_study(study: Study, line: str) -> None:
     from lipsjax import recording
     from lipsjax.experiments import processes
     from lipsjax.experiments.report import draw
+    from lipsjax.experiments.survey import write_survey
     from lipsjax.experiments.trial import run_dir_of
     from lipsjax.experiments.watch import Watch
     from lipsjax.experiments.workers import count_workers
@@ -138,6 +139,7 @@ def run_study(study: Study, line: str) -> None:
     _check(runs.values(), study.execution)  # what cannot be run is refused before all else
     out = Path(study.execution.out)
     processes.agree(lambda: write_study(out, study, trials, line))
+    processes.agree(lambda: write_survey(trials[0].config, study.execution, line).page)
     finished = processes.agree(lambda: [recording.is_finished(run) for run in runs])
     todo = [t for t, is_done in zip(runs.values(), finished, strict=True) if not is_done]
     with Watch(trials=len(todo), rounds=sum(t.config.rounds for t in todo)) as watch:
