@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import sys
+from unittest import mock
 
 import jax
 import pytest
@@ -90,10 +91,12 @@ def fake(monkeypatch):
     """Returns what makes a fake the one that trains, and keeps reports from being drawn."""
     monkeypatch.setattr("lipsjax.experiments.prepare.prepare", lambda *_: None)
     monkeypatch.setattr("lipsjax.experiments.report.draw", lambda *_: None)
+    monkeypatch.setattr("lipsjax.experiments.survey.write_survey", lambda *_: mock.Mock())
 
     def use(**options):
         new = Fake(**options)
-        monkeypatch.setattr(explore, "run_trial", new)
+        for module in ("explore", "trial"):  # the search, and the sweep that confirms
+            monkeypatch.setattr(f"lipsjax.experiments.{module}.run_trial", new)
         return new
 
     return use
@@ -101,6 +104,7 @@ def fake(monkeypatch):
 
 def search(out, *argv, trials=12, space=SPACE):
     options = ("--rounds", str(ROUNDS), "--seeds", str(SEEDS), "--trials", str(trials))
+    options += ("--workers", "1")
     where = ("--dataset", "synthetic", "--out", str(out))
     return commands.call("search", *options, *where, "--space", *space, *argv)
 
