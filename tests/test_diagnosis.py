@@ -154,7 +154,7 @@ def test_controls_are_found_by_config_and_compared_seed_by_seed(tmp_path):
     said = [f for f in findings(rows) if f.subject == "lips against its controls"]
     assert [f.topic for f in said[:2]] == [SALIENCY, "x (criterion random)"]
     assert said[0].outcome == "not shown"
-    assert "better than 1 of 3 (x), worse than 1 of 3 (z)" in said[0].detail
+    assert "better than 1 of 2 (x), worse than 1 of 2 (z)" in said[0].detail
 
 
 def test_better_than_all_is_the_saliency(tmp_path):
@@ -162,6 +162,28 @@ def test_better_than_all_is_the_saliency(tmp_path):
     rows = rows_of(lips_and_controls(tmp_path, gains))
     (said,) = [f for f in findings(rows) if f.topic == SALIENCY]
     assert said.outcome == "the saliency"
+
+
+@pytest.mark.parametrize(
+    ("control", "word"),
+    [
+        ({"criterion": "magnitude"}, "the saliency"),
+        ({"operation": "shrink_perturb"}, "the saliency"),
+        ({"criterion": "inverted"}, UNKNOWN),  # the opposite does not stand for any disturbance
+        ({"hold": 5}, UNKNOWN),  # chosen by saliency too
+        ({"sharing": "shared"}, UNKNOWN),
+    ],
+)
+def test_which_controls_can_show_the_saliency(tmp_path, control, word):
+    rows = rows_of(lips_and_controls(tmp_path, {"x": (control, 0.1)}))
+    (said,) = [f for f in findings(rows) if f.topic == SALIENCY]
+    assert said.outcome == word
+
+
+@pytest.mark.parametrize("other", [{"density": 0.05}, {"every": 1}, {"refill": "init"}])
+def test_a_control_differs_in_nothing_else(tmp_path, other):
+    rows = rows_of(lips_and_controls(tmp_path, {"x": ({"criterion": "random", **other}, 0.1)}))
+    assert controls_of(rows) == []
 
 
 def test_one_seed_tells_nothing_of_controls(tmp_path):

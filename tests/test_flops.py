@@ -122,7 +122,7 @@ def test_nothing_but_training_counts(mlp):
     [
         ((8, 8, 8, 8), {"batch_size": 5}, 4 * 10),  # the second batch holds 3 and two of padding
         ((8, 2, 5, 8), {}, 4 * 8),  # short clients are padded to the longest
-        ((8, 8, 8), {}, 4 * 8),  # the second device has a slot without a client
+        ((8, 8, 8), {}, 3 * 8),  # the slot without a client of the second device does not count
         ((8, 8, 8), {"devices": 1}, 3 * 8),
         ((8, 8, 8, 8), {"cohort_size": 2}, 2 * 8),
     ],

@@ -48,7 +48,6 @@ def test_a_worker_helps_at_the_end():
         (Execution(workers=3), 0, "cpu", 1),
         (Execution(devices=1), 10, "cpu", 1),
         (Execution(), 10, "gpu", 1),
-        (Execution(coordinator="localhost:1"), 10, "cpu", 1),
     ],
 )
 def test_how_many_workers(execution, trials, platform, expected):
@@ -60,16 +59,17 @@ def test_how_many_workers(execution, trials, platform, expected):
     [
         (Execution(workers=0), "cpu", "workers must be at least 1 or auto, not 0"),
         (Execution(workers=2), "gpu", "workers must be 1 or auto with the platform gpu, not 2"),
-        (
-            Execution(workers=2, coordinator="localhost:1"),
-            "cpu",
-            "workers must be 1 or auto with --coordinator, not 2",
-        ),
     ],
 )
 def test_workers_that_cannot_be(execution, platform, words):
     with pytest.raises(ValueError, match=words):
         count_workers(execution, 5, platform)
+
+
+def test_workers_of_several_processes():
+    assert count_workers(Execution(), 10, "cpu", processes=2) == 1
+    with pytest.raises(ValueError, match="workers must be 1 or auto with 2 processes, not 3"):
+        count_workers(Execution(workers=3), 10, "cpu", processes=2)
 
 
 def test_a_sweep_of_no_workers_writes_nothing(tmp_path):

@@ -1,8 +1,9 @@
 """Is it the saliency, or would any disturbance do? LIPS against the controls of itself.
 
 A control is an arm of transient sparsity that differs from the LIPS arm in its criterion,
-operation, sharing or hold, and in nothing outside its sparsity. It is found by its config, whatever
-it is called.
+operation, sharing or hold, and in nothing else that it reads. It is found by its config, whatever
+it is called. Only controls of another criterion or operation lack the saliency: a shared or a held
+mask is chosen by it too, and says something else.
 """
 
 import math
@@ -19,6 +20,9 @@ from lipsjax.wording import points
 LIPS = {"criterion": "saliency", "operation": "mask", "sharing": "client", "hold": 0}
 """What makes transient sparsity LIPS; a control differs in at least one of these."""
 
+OPPOSITE = ("inverted", "lowest")
+"""Criteria that keep what LIPS would drop: to be better than these does not say better than any."""
+
 ACCURACIES = ("personalised", "global")
 SALIENCY = "Is it the saliency, or any disturbance?"
 BETTER = "better"
@@ -32,9 +36,22 @@ class Control(NamedTuple):
     lips: str
     control: str
     differs: str  # "criterion random, hold 5"
+    sparsity: Mapping[str, Any]  # of the control
     differences: Mapping[str, Difference]  # accuracy -> LIPS - control
     adjusted: Mapping[str, float]  # accuracy -> p after Holm over all controls of the study
     comparisons: int  # how many these are
+
+    @property
+    def lacks_saliency(self) -> bool:
+        """Whether saliency has no part in it, or the opposite one."""
+        return any(self.sparsity.get(n, LIPS[n]) != LIPS[n] for n in ("criterion", "operation"))
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether it disturbs with no regard to saliency, so that it can stand for any."""
+        criterion = self.sparsity.get("criterion")
+        masks = self.sparsity.get("operation", "mask") == "mask"
+        return self.lacks_saliency and not (masks and criterion in OPPOSITE)
 
     def outcome(self, accuracy: str = "personalised") -> str:
         """Whether LIPS is better or worse, no difference is seen, or one cannot tell."""
@@ -103,11 +120,24 @@ def _differs(sparsity: Mapping[str, Any]) -> str:
 
 def _is_control(row: Row, lips: Row) -> bool:
     sparsity = row.config.get("sparsity")
-    return bool(sparsity) and bool(_differs(sparsity)) and _rest(row.config) == _rest(lips.config)
+    if not sparsity or not _differs(sparsity) or _rest(row.config) != _rest(lips.config):
+        return False
+    own = lips.config["sparsity"]
+    return all(sparsity.get(name) == own.get(name) for name in _read_by(sparsity))
 
 
 def _rest(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in ("seed", "sparsity")}
+
+
+def _read_by(sparsity: Mapping[str, Any]) -> list[str]:
+    """The fields beyond those of LIPS that a control's operation and criterion read."""
+    fields = ["density", "schedule", "every", "kinds"]
+    if sparsity.get("operation", "mask") == "mask":
+        fields += ["scope", "refill"]
+        if sparsity["criterion"] in ("saliency", "gradient", "inverted"):
+            fields.append("gradient")
+    return fields
 
 
 def _compare(lips: Row, control: Row) -> Control:
@@ -116,6 +146,7 @@ def _compare(lips: Row, control: Row) -> Control:
         lips=lips.arm,
         control=control.arm,
         differs=_differs(control.config["sparsity"]),
+        sparsity=control.config["sparsity"],
         differences={m: paired_difference(*paired(lips, control, m)) for m in ACCURACIES},
         adjusted={},
         comparisons=0,
@@ -124,8 +155,13 @@ def _compare(lips: Row, control: Row) -> Control:
 
 def _answer(controls: Sequence[Control]) -> tuple[str, str]:
     """An outcome and a sentence from the controls of one cell."""
-    words = Counter(control.outcome() for control in controls)
-    total, lips = len(controls), controls[0].lips
+    lips, controls = controls[0].lips, [c for c in controls if c.lacks_saliency]
+    if not any(control.is_neutral for control in controls):
+        return UNKNOWN, (
+            "Cannot tell: no finished control disturbs without regard to saliency, as random masks "
+            "and scaling do."
+        )
+    words, total = Counter(control.outcome() for control in controls), len(controls)
     counts = (
         f"{lips} is better than {_names(controls, BETTER)}, worse than {_names(controls, WORSE)}, "
         f"no difference is seen from {_names(controls, NO_DIFFERENCE)}"

@@ -94,7 +94,8 @@ def findings_of(diagnosis: Diagnosis) -> list[Finding]:
 
 def _diagnose(members: Sequence[Row]) -> Diagnosis | None:
     """Of the rows of one cell."""
-    plain = [row for row in members if not (is_local(row.config) or is_pooled(row.config))]
+    finished = [row for row in members if row.config]  # of others it is not known what they are
+    plain = [row for row in finished if not (is_local(row.config) or is_pooled(row.config))]
     dense = [row for row in plain if row.is_reference] + [r for r in plain if not r.transient]
     if not dense:
         return None

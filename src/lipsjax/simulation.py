@@ -64,9 +64,9 @@ class Simulation(NamedTuple):
     training_flops: Callable[[], float]
     """FLOPs of one round without any measuring; see :func:`lipsjax.program.flops`.
 
-    Of the whole cohort, on all devices. What is computed counts: padded examples, slots without a
-    client, and of branches the costliest, so that a gradient that only sparse broadcasts need is in
-    it. Traced when first asked for, which takes seconds; nothing is compiled."""
+    Of the whole cohort, the same for any devices and chunk. What is computed counts: padded
+    examples, and of branches the costliest, so that a gradient that only sparse broadcasts need is
+    in it. Traced when first asked for, which takes seconds; nothing is compiled."""
     place: Callable[[ClientData], ClientData]
     """Copy the examples of this process's clients to each of its devices: [devices, ...] each."""
     cohort: Callable[[Array, int], np.ndarray]
@@ -233,9 +233,13 @@ def build(
 
     @functools.cache
     def training_flops() -> float:
+        # on one device: on several, slots without a client would count
         silent = setup._replace(measures=False, new_clients=0, tune_epochs=0)
-        traced = _many_rounds(silent, mesh).trace(*shapes, tables, 1)
-        return mesh.size * flops(traced.jaxpr)
+        silent = silent._replace(devices=1, processes=1, chunk=1)
+        alone = client_mesh(1, list(mesh.devices.flat[:1]))
+        spread = (NamedSharding(alone, PartitionSpec(*axes)) for axes in ((), (AXIS,)))
+        placed = _shapes(silent, data, alone, State(*_by_field(*spread)))
+        return flops(_many_rounds(silent, alone).trace(*placed, tables, 1).jaxpr)
 
     def program(count: int) -> jax.stages.Compiled:
         if count not in compiled:

@@ -103,7 +103,7 @@ def _stuck(diagnoses: Sequence[Diagnosis]) -> str:
         return "Setting: cannot tell, no arm is both federated and dense."
     controls = {"trains alone": diagnoses[0].local, "pools the data": diagnoses[0].pooled}
     missing = [what for what, arm in controls.items() if arm is None]
-    lacking = f"; no arm {' or '.join(missing)}" if missing else ""
+    lacking = f"; no finished arm {' or '.join(missing)}" if missing else ""
     if len(diagnoses) > 1:
         return f"Setting: {_in_how_many([d.outcome for d in diagnoses], 'cell')}{lacking}."
     (d,) = diagnoses
@@ -211,8 +211,9 @@ def _advice(rows: Sequence[Row], judged: Sequence[Row]) -> str:
         f"{word} for {_label(row)}, {_reason(row, word)}"
         for row, word in zip(judged, advice, strict=True)
     )
-    lost = [d for d in diagnose(rows) if d.outcome == NOT_STUCK]
-    idle = " – the setting is not stuck, so there is little to free" if lost else ""
+    stuck = [d.outcome for d in diagnose(rows)]
+    is_idle = set(stuck) == {NOT_STUCK} and GO not in advice
+    idle = " – the setting is not stuck, so there is little to free" if is_idle else ""
     return f"Next: {told}{idle}{f'; {settle}' if unsettled else ''}."
 
 

@@ -182,9 +182,13 @@ def _outcome(gain: Interval, extra: Interval) -> str:
         return UNKNOWN
     word = against_zero(gain, up="gains", down="loses")
     if word == "gains":
-        return PAYS_ALWAYS if extra.high <= 0 else PAYS_FROM
+        if extra.high <= 0:
+            return PAYS_ALWAYS
+        return PAYS_FROM if extra.low > 0 else UNKNOWN
     if word == "loses":
-        return PAYS_BELOW if extra.high < 0 else NEVER
+        if extra.high < 0:
+            return PAYS_BELOW
+        return NEVER if extra.low >= 0 else UNKNOWN
     # exactly no gain, as of an arm that is the same: only a saving pays
     if gain.low == gain.high == 0:
         return PAYS_ALWAYS if extra.high < 0 else NEVER
@@ -198,6 +202,8 @@ def _break_even(v: Value) -> str:
             "no gain or loss in accuracy is seen"
             if seen == NO_DIFFERENCE
             else "costs were not measured"
+            if v.extra is None or math.isnan(v.extra.low)
+            else "it may cost more or less than its reference"
         )
         return f"break-even is not known, as {why}"
     if v.break_even is None:

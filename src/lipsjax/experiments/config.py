@@ -319,7 +319,7 @@ class Prices:
     per_gb: float | None = None
     """Of moving a gigabyte (10^9 bytes) between a client and the server, either way."""
     per_device_hour: float | None = None
-    """Of training for an hour on one client's device, as fast as one device here."""
+    """Of an hour of one device as fast as those here; evaluation counts, compiling does not."""
     per_point: float | None = None
     """What a point (1 %) of accuracy is worth."""
 
@@ -330,7 +330,9 @@ def num_clients(config: Config) -> int:
 
 
 def cohort_size(config: Config) -> int:
-    """Return how many clients take part in a round."""
+    """Return how many clients take part in a round; of pooled data, the one there is."""
+    if config.partition.pooled:
+        return 1
     return num_clients(config) if config.strategy.cohort is None else config.strategy.cohort
 
 

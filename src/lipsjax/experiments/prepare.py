@@ -270,7 +270,7 @@ def _build(
         ),
         rounds=config.rounds,
         data=data,
-        cohort_size=config.strategy.cohort,
+        cohort_size=cohort_size(config),
         evaluate_every=config.evaluation.every,
         clients_on_global=config.evaluation.clients_on_global,
         participation=Participation(**to_dict(config.participation)),

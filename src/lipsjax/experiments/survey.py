@@ -36,13 +36,14 @@ class Surveyed(NamedTuple):
     page: Path
 
 
-def write_survey(config: Config, execution: Execution, line: str) -> Surveyed:
+def write_survey(config: Config, execution: Execution, line: str, cell: str = "") -> Surveyed:
     """Share out the data as a config says; write what came of it to OUT.
 
     Args:
       config: the science, of which data, partition and local training are read.
       execution: where the data lies, and OUT.
       line: the command, for the record.
+      cell: which of a study's grid this is, if it has one.
 
     Raises:
       ValueError: for data that cannot be had, or not be shared out so; then nothing is written.
@@ -65,6 +66,7 @@ def write_survey(config: Config, execution: Execution, line: str) -> Surveyed:
         features=describe_features(wanted),
     )
     setting = f"{describe_partition(wanted)}; drawn with seed {config.seed}."
+    setting += f" One cell of a grid: {cell}." if cell else ""
     about = {"dataset": dataset.name, "fingerprint": datasets.fingerprint(dataset)}
     about |= {"setting": setting, "command": line, "config": to_dict(config)}
     out.mkdir(parents=True, exist_ok=True)

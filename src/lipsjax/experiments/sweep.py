@@ -105,8 +105,8 @@ def main(argv: list[str]) -> None:
         diverged, after the others have been run.
     """
     study, _ = read_arguments(argv, Sweep, "lipsjax sweep")
-    for trial in expand(study):
-        command.check_devices(study.execution.devices, cohort_size(trial.config))
+    most = max(cohort_size(trial.config) for trial in expand(study))
+    command.check_devices(study.execution.devices, most)
     command.start_jax(study.execution)
     run_study(study, command.command_line("sweep", argv))
 
@@ -132,20 +132,24 @@ def run_study(study: Study, line: str) -> None:
     from lipsjax.experiments.workers import count_workers
 
     trials, platform = expand(study), jax.devices()[0].platform
-    count_workers(study.execution, len(trials), platform)
+    # by all trials, not those that are left: what each gets of the machine does not change
+    workers = count_workers(study.execution, len(trials), platform, processes=jax.process_count())
     # cells that do not differ for an arm, as a grid of sparsity for dense, share its runs
     runs = {run_dir_of(trial.config, study.execution): trial for trial in reversed(trials)}
     runs = dict(reversed(runs.items()))
     _check(runs.values(), study.execution)  # what cannot be run is refused before all else
     out = Path(study.execution.out)
     processes.agree(lambda: write_study(out, study, trials, line))
-    processes.agree(lambda: write_survey(trials[0].config, study.execution, line).page)
+    surveyed = dataclasses.replace(
+        trials[0].config, partition=dataclasses.replace(trials[0].config.partition, pooled=False)
+    )
+    cell = ", ".join(f"{name} = {value}" for name, value in cells(study)[0].items())
+    processes.agree(lambda: write_survey(surveyed, study.execution, line, cell).page)
     finished = processes.agree(lambda: [recording.is_finished(run) for run in runs])
     todo = [t for t, is_done in zip(runs.values(), finished, strict=True) if not is_done]
     with Watch(trials=len(todo), rounds=sum(t.config.rounds for t in todo)) as watch:
         if len(todo) < len(runs):
             watch.say(f"{len(runs) - len(todo)} of {len(runs)} runs found finished")
-        workers = count_workers(study.execution, len(todo), platform)
         diverged = _run(study, todo, workers, watch)
     if len(diverged) < len(runs):
         processes.agree(lambda: draw(out, watch.console))
@@ -158,7 +162,13 @@ def _check(trials: Iterable[Planned], execution: Execution) -> None:
     from lipsjax.experiments.prepare import prepare
 
     for trial in {program_key(trial.config): trial for trial in trials}.values():
-        prepare(trial.config, execution)
+        prepare(trial.config, _of(trial.config, execution))
+
+
+def _of(config: Config, execution: Execution) -> Execution:
+    """Return how one trial is run: on no more devices than it has clients."""
+    devices = execution.devices
+    return dataclasses.replace(execution, devices=devices and min(devices, cohort_size(config)))
 
 
 def _run(study: Study, todo: list[Planned], workers: int, watch: Any) -> list[str]:
@@ -170,7 +180,7 @@ def _run(study: Study, todo: list[Planned], workers: int, watch: Any) -> list[st
     tasks = [
         Task(i, _name(trial, overrides[trial.cell]), trial.config) for i, trial in enumerate(todo)
     ]
-    if workers > 1:
+    if workers > 1 and tasks:
         watch.say(f"{workers} workers run trials side by side")
         ended = run_tasks(
             tasks,
@@ -184,7 +194,7 @@ def _run(study: Study, todo: list[Planned], workers: int, watch: Any) -> list[st
     for task in tasks:
         report = watch.begin(task.name, task.config.rounds)
         try:
-            run_trial(task.config, execution, report, watch.say)
+            run_trial(task.config, _of(task.config, execution), report, watch.say)
         except DivergedError as error:
             diverged.append(f"{task.name}: {error}")
             watch.say(f"stopped {diverged[-1]}")

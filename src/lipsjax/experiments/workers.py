@@ -41,31 +41,32 @@ class Ended(NamedTuple):
     error: str
 
 
-def count_workers(execution: Execution, tasks: int, platform: str) -> int:
+def count_workers(execution: Execution, tasks: int, platform: str, *, processes: int = 1) -> int:
     """Return how many processes run trials side by side.
 
     Args:
       execution: what was asked for.
       tasks: trials that are to be run.
       platform: of JAX's devices.
+      processes: that run this command together.
 
     Raises:
-      ValueError: for a number that cannot be, or several that would share an accelerator or a
-        coordinator.
+      ValueError: for a number that cannot be, or several on an accelerator or in each of several
+        processes.
 
     Example:
       >>> count_workers(Execution(workers=4), 2, "cpu")
       2
     """
     asked = execution.workers
-    alone = platform != "cpu" or execution.coordinator is not None
+    alone = platform != "cpu" or processes > 1
     if asked == "auto":
         # who asks for devices has said how a trial is to use this machine
         asked = 1 if alone or execution.devices is not None else len(usable_cores())
     if asked < 1:
         raise ValueError(f"workers must be at least 1 or auto, not {asked}")
     if asked > 1 and alone:
-        what = "--coordinator" if execution.coordinator else f"the platform {platform}"
+        what = f"{processes} processes" if processes > 1 else f"the platform {platform}"
         raise ValueError(f"workers must be 1 or auto with {what}, not {asked}")
     return max(1, min(asked, tasks))
 
@@ -103,11 +104,11 @@ def run_tasks(
     waiting, ended, attempts = list(tasks), [], collections.Counter()
     cores = usable_cores()
     share = max(1, len(cores) // workers)
-    crew = [
-        _Worker(i, execution, [cores[(i * share + j) % len(cores)] for j in range(share)])
-        for i in range(workers)
-    ]
+    crew: list[_Worker] = []
     try:
+        for i in range(workers):
+            own = [cores[(i * share + j) % len(cores)] for j in range(share)]
+            crew.append(_Worker(i, execution, own))
         while waiting or any(worker.task for worker in crew):
             for worker in crew:
                 if worker.task is None and waiting:
@@ -123,7 +124,7 @@ def run_tasks(
                 assert task is not None
                 try:
                     kind, value = worker.connection.recv()
-                except (EOFError, ConnectionError):
+                except (EOFError, OSError):  # the latter if it was killed in the middle of a word
                     killer = worker.replace()
                     if killer is None:
                         raise ValueError(f"{task.name}: its worker failed, as said above") from None
@@ -132,7 +133,10 @@ def run_tasks(
                             f"{task.name}: its worker was killed {ATTEMPTS} times, at last by "
                             f"signal {killer}; fewer --workers need less memory"
                         ) from None
-                    say(f"the worker of {task.name} was killed by signal {killer}; another goes on")
+                    say(
+                        f"the worker of {task.name} was killed by signal {killer}; another goes on "
+                        f"(attempt {attempts[task.number] + 1} of {ATTEMPTS})"
+                    )
                     waiting.insert(0, task)
                     continue
                 if kind == "report":
@@ -225,7 +229,7 @@ def _work(connection: Connection, execution: Execution, cores: list[int]) -> Non
             config = connection.recv()
         except EOFError:
             return
-        devices = execution.devices or min(len(cores), cohort_size(config))
+        devices = min(execution.devices or len(cores), cohort_size(config))
         try:
             run_trial(
                 config,

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from lipsjax.comparison import Row
+from lipsjax.controls import is_lips
 from lipsjax.finding import outcome
 from lipsjax.plots.drawing import (
     AXIS,
@@ -101,7 +102,9 @@ def pairs(rows: Sequence[Row]) -> Drawing:
       arm with it whose reference it is, if there is one.
     """
     bases = [row for row in rows if not row.transient]
-    others = {(row.cell, row.reference): row for row in rows if row.transient}
+    # of several that are compared with one arm, LIPS, else the first
+    transient = sorted((row for row in rows if row.transient), key=lambda r: is_lips(r.config))
+    others = {(row.cell, row.reference): row for row in transient}
     names = [f"{cell_name(row.cell)} {row.arm}" for row in bases]
     panels, table = [], []
     for measure, title in ACCURACIES.items():
