@@ -53,7 +53,7 @@ def reference_model(norm="batch"):
 
 def allowed(case):
     """``last_local`` gradients need all clients."""
-    needs = case["score"] in (("saliency", "last_local"), ("gradient", "last_local"))
+    needs = case["score"] in [(c, "last_local") for c in ("saliency", "gradient", "inverted")]
     return not (needs and case["cohort"] is not None)
 
 

@@ -143,7 +143,7 @@ def test_margins_biases_and_norms_are_never_masked():
     from lipsjax.types import Delivery
 
     bits = jax.tree.map(lambda b: b[0], state["bits"])
-    delivery = Delivery(bits, jax.random.key(0), jnp.ones((), bool))
+    delivery = Delivery(bits, jax.random.key(0), jnp.ones((), bool), jnp.float32(0.1))
     received = strategy.receive(state["server"], state["clients"], average, delivery)
     changed = {
         jax.tree_util.keystr(path, simple=True, separator="/")

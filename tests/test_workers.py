@@ -78,6 +78,7 @@ def test_a_sweep_of_no_workers_writes_nothing(tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_table_of_one(tmp_path):
     for workers in ("1", "2"):
         ended = call(
