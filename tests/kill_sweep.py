@@ -3,9 +3,9 @@
     python tests/kill_sweep.py --kills 5 --seed 0
 
 A worker that is killed is replaced by the sweep itself; after the parent is killed, the same
-command is started again. The exit status is 1 if the table (but for seconds and hours) or a bit of any run's
-metrics differs from those of a sweep that was left alone, if a run that was finished was touched
-again, or if a worker outlived its parent.
+command is started again. The exit status is 1 if the table (but for seconds and hours) or a bit of
+any run's metrics differs from those of a sweep that was left alone, if a run that was finished was
+touched again, or if a worker outlived its parent.
 """
 
 import argparse

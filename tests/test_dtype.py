@@ -25,6 +25,7 @@ def gradient(conv, dtype):
     images = jax.random.normal(jax.random.key(3), (32, 8, 8, 1), jnp.float32)
     labels, mask = jnp.arange(32) % 4, jnp.ones(32, bool)
     variables = model.init(jax.random.key(0))
+    # not compiled as a whole, which keeps some sums in float32
     found, _ = jax.grad(model_loss(model), has_aux=True)(*variables, images, labels, mask)
     return np.concatenate([x.ravel() for x in jax.tree.leaves(found)])
 
@@ -33,12 +34,12 @@ def distance(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
-@pytest.mark.parametrize("conv", ["loop", "patches"])
-def test_own_rules_round_as_those_of_xla(conv):
-    rounded, reference = gradient(conv, "bfloat16"), gradient("grouped", "bfloat16")
-    exact = gradient("grouped", "float32")
-    assert distance(rounded, reference) < 0.02  # as 8 bits of mantissa have it
-    assert 1e-3 < distance(rounded, exact) < 0.3
+def test_own_rules_round_as_those_of_xla():
+    reference, exact = gradient("grouped", "bfloat16"), gradient("grouped", "float32")
+    for conv in ("loop", "patches"):
+        rounded = gradient(conv, "bfloat16")
+        assert distance(rounded, reference) < 0.02, conv  # as 8 bits of mantissa have it
+        assert 1e-3 < distance(rounded, exact) < 0.3, conv
 
 
 def test_what_a_round_leaves_is_float32():

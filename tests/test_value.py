@@ -109,6 +109,15 @@ def test_when_it_pays(rows, gains, bits, outcome):
     assert "nan" not in said.detail
 
 
+def test_a_gain_that_does_not_outlive_holm_has_no_break_even(rows):
+    dense, lips = row_of(rows, [0.04, 0.05, 0.06], [4, 5, 6])
+    several = lips._replace(adjusted={**lips.adjusted, "personalised": 0.06})
+    (value,) = appraise([dense, several], ALL)
+    assert (value.outcome, value.break_even) == ("cannot tell", None)
+    (said,) = findings_of(value)
+    assert "break-even is not known, as no gain or loss in accuracy is seen" in said.detail
+
+
 def test_without_prices_there_is_no_money(rows):
     nothing = dict.fromkeys(ALL)
     assert appraise(rows, nothing) is None

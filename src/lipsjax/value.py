@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from lipsjax.comparison import Row, is_pooled, paired
-from lipsjax.finding import NO_DIFFERENCE, UNKNOWN, Finding, against_zero
+from lipsjax.finding import NO_DIFFERENCE, UNKNOWN, Finding, named
 from lipsjax.stats import Interval, mean_interval, paired_difference, ratio_interval
 from lipsjax.wording import money
 
@@ -41,6 +41,9 @@ class Value(NamedTuple):
     reference_cost: Interval | None
     extra: Interval | None  # cost of the arm - cost of the reference, seed by seed
     gain: Interval  # accuracy points of the arm - those of the reference, personalised
+    seen: (
+        str  # of the gain: "gains", "loses", or that none is seen, as :mod:`lipsjax.finding` rules
+    )
     benefit: Interval | None  # gain times its price
     net: Interval | None  # benefit - extra
     break_even: Interval | None  # price per point at which extra and benefit are equal
@@ -143,8 +146,7 @@ def findings_of(value: Value) -> list[Finding]:
         parts.append(f"benefit less extra cost {_amount(v.net)}")
     if v.outcome:
         parts.append(_break_even(v))
-    word = v.outcome or against_zero(v.benefit or v.gain, up="gains", down="loses")
-    return [Finding(subject, v.cell, "Value", word, f"{'; '.join(parts)}.")]
+    return [Finding(subject, v.cell, "Value", v.outcome or v.seen, f"{'; '.join(parts)}.")]
 
 
 def _value(row: Row, reference: Row, prices: Prices) -> Value:
@@ -159,7 +161,8 @@ def _value(row: Row, reference: Row, prices: Prices) -> Value:
     extra = [a - b for a, b in zip(ours, theirs, strict=True)]
     worth = None if per_point is None else [per_point * points for points in gained]
     extra_interval = mean_interval(extra) if is_priced else None
-    word = "" if extra_interval is None else _outcome(gain, extra_interval)
+    seen = named(gain, row.adjusted["personalised"], up="gains", down="loses")
+    word = "" if extra_interval is None else _outcome(gain, seen, extra_interval)
     return Value(
         cell=row.cell,
         arm=row.arm,
@@ -169,6 +172,7 @@ def _value(row: Row, reference: Row, prices: Prices) -> Value:
         reference_cost=mean_interval(theirs) if is_priced else None,
         extra=extra_interval,
         gain=gain,
+        seen=seen,
         benefit=None if worth is None else mean_interval(worth),
         net=paired_difference(worth, extra).interval if worth is not None and is_priced else None,
         break_even=ratio_interval(extra, gained) if word in (PAYS_FROM, PAYS_BELOW) else None,
@@ -176,16 +180,15 @@ def _value(row: Row, reference: Row, prices: Prices) -> Value:
     )
 
 
-def _outcome(gain: Interval, extra: Interval) -> str:
+def _outcome(gain: Interval, seen: str, extra: Interval) -> str:
     """Whether there is a price per point at which the arm pays."""
     if math.isnan(extra.low):
         return UNKNOWN
-    word = against_zero(gain, up="gains", down="loses")
-    if word == "gains":
+    if seen == "gains":
         if extra.high <= 0:
             return PAYS_ALWAYS
         return PAYS_FROM if extra.low > 0 else UNKNOWN
-    if word == "loses":
+    if seen == "loses":
         if extra.high < 0:
             return PAYS_BELOW
         return NEVER if extra.low >= 0 else UNKNOWN
@@ -197,10 +200,9 @@ def _outcome(gain: Interval, extra: Interval) -> str:
 
 def _break_even(v: Value) -> str:
     if v.outcome == UNKNOWN:
-        seen = against_zero(v.gain, up="", down="")
         why = (
             "no gain or loss in accuracy is seen"
-            if seen == NO_DIFFERENCE
+            if v.seen == NO_DIFFERENCE
             else "costs were not measured"
             if v.extra is None or math.isnan(v.extra.low)
             else "it may cost more or less than its reference"

@@ -336,6 +336,12 @@ def cohort_size(config: Config) -> int:
     return num_clients(config) if config.strategy.cohort is None else config.strategy.cohort
 
 
+def fit_devices(execution: Execution, config: Config) -> Execution:
+    """Return an execution of a trial on no more devices than its clients can fill."""
+    devices = execution.devices
+    return dataclasses.replace(execution, devices=devices and min(devices, cohort_size(config)))
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a config as nested dicts, as it is recorded and hashed."""
     return dataclasses.asdict(config)

@@ -36,25 +36,24 @@ class Surveyed(NamedTuple):
     page: Path
 
 
-def write_survey(config: Config, execution: Execution, line: str, cell: str = "") -> Surveyed:
+def write_survey(dataset: Any, config: Config, out: Path, line: str, cell: str = "") -> Surveyed:
     """Share out the data as a config says; write what came of it to OUT.
 
     Args:
-      config: the science, of which data, partition and local training are read.
-      execution: where the data lies, and OUT.
+      dataset: a :class:`lipsjax.datasets.Dataset`.
+      config: the science, of which partition and local training are read.
+      out: OUT.
       line: the command, for the record.
       cell: which of a study's grid this is, if it has one.
 
     Raises:
-      ValueError: for data that cannot be had, or not be shared out so; then nothing is written.
+      ValueError: for data that cannot be shared out so; then nothing is written.
     """
     from lipsjax import datasets, partition, survey
-    from lipsjax.experiments.sharing import check_numbers, share_out
+    from lipsjax.experiments.sharing import share_out
     from lipsjax.setting import describe_features, describe_partition
 
-    check_numbers(config)
-    wanted, out = to_dict(config)["partition"], Path(execution.out)
-    dataset = datasets.load(config.dataset, execution.data_dir)
+    wanted = to_dict(config)["partition"]
     parts, data = share_out(config, dataset)
     sites = partition.describe(parts, dataset)
     found = survey.remarks(
@@ -100,10 +99,14 @@ def main(argv: list[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from lipsjax import survey
+    from lipsjax import datasets, survey
+    from lipsjax.experiments.sharing import check_numbers
 
+    config, execution = chosen.config, chosen.execution
+    check_numbers(config)  # before data is read that may be large
+    dataset = datasets.load(config.dataset, execution.data_dir)
     line = command.command_line("survey", argv)
-    sites, found, title, setting, page = write_survey(chosen.config, chosen.execution, line)
+    sites, found, title, setting, page = write_survey(dataset, config, Path(execution.out), line)
     console = Console(width=None if Console().is_terminal else 100)
     console.print(Text(title, style="bold"), Text(setting), "", survey.table(sites), sep="\n")
     console.print("Entropy of the class mix in nats: 0 is a single class.", highlight=False)

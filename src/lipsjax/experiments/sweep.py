@@ -15,6 +15,7 @@ from lipsjax.experiments.config import (
     Prices,
     SparsityConfig,
     cohort_size,
+    fit_devices,
     to_dict,
 )
 from lipsjax.experiments.study import (
@@ -125,6 +126,7 @@ def run_study(study: Study, line: str) -> None:
 
     from lipsjax import recording
     from lipsjax.experiments import processes
+    from lipsjax.experiments.prepare import load
     from lipsjax.experiments.report import draw
     from lipsjax.experiments.survey import write_survey
     from lipsjax.experiments.trial import run_dir_of
@@ -144,7 +146,8 @@ def run_study(study: Study, line: str) -> None:
         trials[0].config, partition=dataclasses.replace(trials[0].config.partition, pooled=False)
     )
     cell = ", ".join(f"{name} = {value}" for name, value in cells(study)[0].items())
-    processes.agree(lambda: write_survey(surveyed, study.execution, line, cell).page)
+    dataset, _ = load(surveyed.dataset, study.execution.data_dir)
+    processes.agree(lambda: write_survey(dataset, surveyed, out, line, cell).page)
     finished = processes.agree(lambda: [recording.is_finished(run) for run in runs])
     todo = [t for t, is_done in zip(runs.values(), finished, strict=True) if not is_done]
     with Watch(trials=len(todo), rounds=sum(t.config.rounds for t in todo)) as watch:
@@ -162,13 +165,7 @@ def _check(trials: Iterable[Planned], execution: Execution) -> None:
     from lipsjax.experiments.prepare import prepare
 
     for trial in {program_key(trial.config): trial for trial in trials}.values():
-        prepare(trial.config, _of(trial.config, execution))
-
-
-def _of(config: Config, execution: Execution) -> Execution:
-    """Return how one trial is run: on no more devices than it has clients."""
-    devices = execution.devices
-    return dataclasses.replace(execution, devices=devices and min(devices, cohort_size(config)))
+        prepare(trial.config, fit_devices(execution, trial.config))
 
 
 def _run(study: Study, todo: list[Planned], workers: int, watch: Any) -> list[str]:
@@ -194,7 +191,7 @@ def _run(study: Study, todo: list[Planned], workers: int, watch: Any) -> list[st
     for task in tasks:
         report = watch.begin(task.name, task.config.rounds)
         try:
-            run_trial(task.config, _of(task.config, execution), report, watch.say)
+            run_trial(task.config, fit_devices(execution, task.config), report, watch.say)
         except DivergedError as error:
             diverged.append(f"{task.name}: {error}")
             watch.say(f"stopped {diverged[-1]}")

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from lipsjax.experiments import command
-from lipsjax.experiments.config import Config, Execution, cohort_size
+from lipsjax.experiments.config import Config, Execution, fit_devices
 from lipsjax.experiments.study import program_key
 
 ATTEMPTS = 3
@@ -222,6 +222,7 @@ def _work(connection: Connection, execution: Execution, cores: list[int]) -> Non
         os.sched_setaffinity(0, cores)
     # as many devices as there are, so that a run goes on that was begun on all of them
     command.start_jax(dataclasses.replace(execution, devices=None))
+    execution = dataclasses.replace(execution, devices=execution.devices or len(cores))
     from lipsjax.experiments.trial import DivergedError, run_trial
 
     while True:
@@ -229,11 +230,10 @@ def _work(connection: Connection, execution: Execution, cores: list[int]) -> Non
             config = connection.recv()
         except EOFError:
             return
-        devices = min(execution.devices or len(cores), cohort_size(config))
         try:
             run_trial(
                 config,
-                dataclasses.replace(execution, devices=devices),
+                fit_devices(execution, config),
                 lambda progress: connection.send(("report", progress)),
                 lambda line: connection.send(("say", line)),
             )

@@ -195,6 +195,7 @@ def scan_chunks(
         return x.reshape(-1, setup.chunk, *x.shape[1:])
 
     chunks = jax.tree.map(split, (slots.ids, slots.present, *inputs))
+    share = jax.jit(share, inline=True)  # its shapes and the loop's body are of one trace
     shapes = jax.eval_shape(share, *jax.tree.map(lambda x: x[0], chunks))
     nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
@@ -215,11 +216,13 @@ def where_measured(setup: Setup, measured: Array, function: Callable, *args):
     if not setup.measures:
         return None
 
+    once = jax.jit(function, inline=True)  # its shapes and its branch are of one trace
+
     def zeros():
-        shapes = jax.eval_shape(function, *args)
+        shapes = jax.eval_shape(once, *args)
         return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-    return jax.lax.cond(measured, lambda: function(*args), zeros)
+    return jax.lax.cond(measured, lambda: once(*args), zeros)
 
 
 def delivery_to(setup: Setup, key: Array, after: Array, client: Array, bits, sparse, density):
