@@ -22,12 +22,12 @@ from pathlib import Path
 import killing
 
 SWEEP = (
-    *("--dataset", "synthetic", "--rounds", "40", "--rounds-per-call", "2", "--seeds", "4"),
+    *("--dataset", "synthetic", "--rounds", "40", "--rounds-per-call", "2"),
     *("--partition.clients", "3", "--partition.train-examples", "20", "--local.epochs", "1"),
     *("--model.width", "8", "--evaluation.global-examples", "50", "--workers", "2"),
     *("--grid", "partition.alpha=[0.1, 1.0, 10.0]"),
 )
-TRIALS = 24
+EACH = 2 * 3  # arms, cells
 DEADLINE = 300.0
 
 
@@ -37,38 +37,39 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        wrong = compare(Path(folder), options.kills, random.Random(options.seed))
+        wrong = compare(Path(folder), options.kills, random.Random(options.seed), seeds=4)
     print("\n".join(wrong) or "the same table, and nothing finished was run twice")
     sys.exit(bool(wrong))
 
 
-def compare(folder: Path, kills: int, rng: random.Random) -> list[str]:
+def compare(folder: Path, kills: int, rng: random.Random, *, seeds: int) -> list[str]:
     """Returns what is wrong with a sweep that was killed."""
+    sweep, trials = (*SWEEP, "--seeds", str(seeds)), EACH * seeds
     whole, broken, cache = folder / "whole", folder / "broken", folder / "cache"
     begin = time.monotonic()
-    finish(whole, cache)
+    finish(whole, sweep, cache)
     seconds = time.monotonic() - begin
     wrong, finished = [], {}
-    process = killing.start(broken, SWEEP, cache=cache, command="sweep")
+    process = killing.start(broken, sweep, cache=cache, command="sweep")
     for number in range(kills):
         # spread over the sweep: so many trials are finished when something is killed
-        until = (number + 1) * TRIALS // (kills + 1)
+        until = (number + 1) * trials // (kills + 1)
         wait(process, lambda until=until: len(done(broken)) >= until)
-        time.sleep(rng.uniform(0, seconds / TRIALS))
+        time.sleep(rng.uniform(0, seconds / trials))
         finished = check(broken, finished, wrong)
         workers = children(process.pid)
         if number % 2 == 0:
             os.kill(rng.choice(workers), signal.SIGKILL)
-            print(f"killed a worker with {len(finished)} of {TRIALS} trials finished")
+            print(f"killed a worker with {len(finished)} of {trials} trials finished")
             continue
         process.kill()
         process.wait()
         process.stdout.close()
-        print(f"killed the sweep with {len(finished)} of {TRIALS} trials finished")
+        print(f"killed the sweep with {len(finished)} of {trials} trials finished")
         time.sleep(2)
         if any(is_alive(worker) for worker in workers):
             wrong.append("a worker outlived the sweep")
-        process = killing.start(broken, SWEEP, cache=cache, command="sweep")
+        process = killing.start(broken, sweep, cache=cache, command="sweep")
     text, _ = process.communicate(timeout=DEADLINE)
     if process.returncode:
         wrong.append(f"it ended with status {process.returncode}: {text}")
@@ -107,8 +108,8 @@ def table(out: Path) -> list[dict[str, str]]:
     ]
 
 
-def finish(out: Path, cache: Path) -> None:
-    process = killing.start(out, SWEEP, cache=cache, command="sweep")
+def finish(out: Path, sweep: tuple[str, ...], cache: Path) -> None:
+    process = killing.start(out, sweep, cache=cache, command="sweep")
     text, _ = process.communicate(timeout=DEADLINE)
     if process.returncode:
         raise SystemExit(text)

@@ -28,35 +28,26 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
-def variant(request):
-    """A strategy, its cohort, and what it gives on one device with all clients in one chunk."""
-    make, cohort = VARIANTS[request.param]
-    model = tiny_model()
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(v, marks=pytest.mark.slow if v == "personal" else ()) for v in VARIANTS],
+)
+def test_chunks_and_devices(variant):
+    make, cohort = VARIANTS[variant]
+    model, data = tiny_model(), world(SIZES)
     strategy = make(model)
-    state, metrics, _ = simulate(
-        model, strategy, world(SIZES), rounds=3, total=4, cohort_size=cohort, chunk=5
-    )
-    return model, strategy, cohort, state, metrics
 
+    def run(devices, chunk):
+        plan = {"devices": devices, "chunk": chunk, "cohort_size": cohort}
+        return simulate(model, strategy, data, rounds=3, total=4, **plan)[:2]
 
-@pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (1, 3), (2, 5), (4, 1)])
-def test_chunks_and_devices(variant, devices, chunk):
-    model, strategy, cohort, state, metrics = variant
-    other, other_metrics, _ = simulate(
-        model,
-        strategy,
-        world(SIZES),
-        rounds=3,
-        total=4,
-        cohort_size=cohort,
-        devices=devices,
-        chunk=chunk,
-    )
-    for bits, others in zip(state["bits"], other["bits"], strict=True):
-        np.testing.assert_array_equal(bits, others)
-    assert_close(state, other)
-    assert_close(metrics._replace(client_loss=None), other_metrics._replace(client_loss=None))
+    state, metrics = run(1, 5)
+    for devices, chunk in ((1, 3), (2, 5), (4, 1)):
+        other, other_metrics = run(devices, chunk)
+        for bits, others in zip(state["bits"], other["bits"], strict=True):
+            np.testing.assert_array_equal(bits, others)
+        assert_close(state, other)
+        assert_close(metrics._replace(client_loss=None), other_metrics._replace(client_loss=None))
 
 
 def test_others_do_not_matter():

@@ -286,12 +286,6 @@ def assert_learns(model, strategy, rounds=2):
     return state
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", models.NAMES)
-def test_two_rounds_of_fedavg(name):
-    assert_learns(build(name, (5, 5, 1), 4, depth=1), fedavg())
-
-
 @pytest.mark.parametrize(
     "name", ["mlp", *(pytest.param(n, marks=pytest.mark.slow) for n in models.NAMES[1:])]
 )

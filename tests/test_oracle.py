@@ -190,7 +190,7 @@ def name_of(case):
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, id=name_of(case), marks=pytest.mark.slow if i % 2 else ())
+        pytest.param(case, id=name_of(case), marks=pytest.mark.slow if i % 3 else ())
         for i, case in enumerate(CASES)
     ],
 )

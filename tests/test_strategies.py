@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as draw
 
 import strategy_loops as loops
-from lipsjax import models, simulation, sparsity, strategies, transient_sparsity
+from lipsjax import models, sparsity, strategies, transient_sparsity
 from lipsjax.local import LocalTraining
 from lipsjax.types import Layer
 from loop_reference import flat
@@ -178,9 +178,13 @@ TABLE = {
         for kind in ("label_flip", "noise", "sign_flip")
     },
 }
-# one of each kind is enough for a quick run
+# enough for a quick run: what differs by more than an elementwise rule; and of what does, some
 QUICK = ("scaffold", "ditto", "feddst")
-SIMILAR = ("uniform", "fedadagrad", "fedyogi", "ifa later", "noise", "sign_flip")
+FIRST = (
+    *QUICK,
+    *("feddyn", "fednova", "moon", "fedadam", "fedbn", "fedrep", "fedpart", "ifa", "dsd"),
+    *("top_k of scaffold", "median", "label_flip"),
+)
 
 
 def case(name, *more, quick):
@@ -188,16 +192,9 @@ def case(name, *more, quick):
 
 
 WRAPPED = [
-    *(case(name, False, quick=name not in SIMILAR) for name in TABLE),
+    *(case(name, False, quick=name in FIRST) for name in TABLE),
     *(case(name, True, quick=name in QUICK) for name, entry in TABLE.items() if entry.lips),
 ]
-# of those that differ by an elementwise rule at the server, one
-DISTINCT = [n for n in TABLE if n not in ("uniform", "fedadagrad", "fedyogi", "noise", "sign_flip")]
-
-
-@pytest.fixture(params=[case(name, quick=name in QUICK) for name in DISTINCT])
-def distinct(request):
-    return TABLE[request.param]
 
 
 def make(entry, model, *, wrapped=False):
@@ -211,7 +208,9 @@ def make(entry, model, *, wrapped=False):
 
 @pytest.mark.parametrize(("name", "wrapped"), WRAPPED)
 def test_equals_its_loop(name, wrapped):
+    """On one device in chunks; as it is in LIPS, or alone if it does not go there, on four."""
     entry, data = TABLE[name], world(SIZES)
+    is_spread = wrapped or not entry.lips
     model = tiny_model(norm=entry.norm)
     case = {**PUBLISHED, "density": 0.3, "every": 2, "criterion": "saliency", "gradient": "stored"}
     loop = entry.loop(
@@ -237,7 +236,9 @@ def test_equals_its_loop(name, wrapped):
         total=entry.total,
         cohort_size=COHORT,
         compare_loss=False,
-        chunk=2,
+        chunk=1 if is_spread else 2,
+        devices=4 if is_spread else 1,
+        stops=is_spread,
         tolerance=entry.tolerance,
         evaluate_every=int(not wrapped),  # measures do not depend on who is wrapped
     )
@@ -266,34 +267,6 @@ def run(strategy, model, rounds=2, **options):
     return simulate(
         model, strategy, world(SIZES), rounds=rounds, total=3, evaluate_every=0, **options
     )
-
-
-def test_chunks_devices_and_a_stop_change_nothing(distinct):
-    """Of two runs on four devices one is on the host after every round: equal bits."""
-    model, data, key = tiny_model(norm=distinct.norm), world(SIZES), jax.random.key(1)
-    strategy = make(distinct, model, wrapped=distinct.lips)
-    one, _, _ = run(strategy, model, rounds=3, cohort_size=COHORT, chunk=3)
-    four = simulation.build(
-        model,
-        strategy,
-        LocalTraining(optax.sgd(RATE, momentum=MOMENTUM), 2, 4),
-        rounds=3,
-        data=data,
-        cohort_size=COHORT,
-        evaluate_every=0,
-        mesh=simulation.client_mesh(4),
-    )
-    placed, ends = four.place(data), []
-    for stop in (False, True):
-        state = four.init(key)
-        for _ in range(3):
-            state, _ = four.run(state, key, placed, 1)
-            if stop:
-                state = four.from_host(four.to_host(state, key), key)
-        ends.append(four.to_host(state, key))
-    jax.tree.map(np.testing.assert_array_equal, *ends)
-    jax.tree.map(np.testing.assert_array_equal, one["bits"], ends[0]["bits"])
-    assert_close(one, ends[0])
 
 
 STANDS_STILL = [n for n in TABLE if n not in ("ifa", "ifa later", "sign_majority", "noise")]

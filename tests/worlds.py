@@ -70,8 +70,14 @@ def world(sizes, *, test=6, seed=0, alpha=0.5, global_examples=12, **share):
     return clients.stack(dataset, parts, global_examples=global_examples, rng=rng, **share)
 
 
-def simulate(model, strategy, data, *, rounds, devices=1, seed=1, total=None, **options):
-    """Run a simulation; return the final state (host), metrics as NumPy, and the simulation."""
+def simulate(
+    model, strategy, data, *, rounds, devices=1, seed=1, total=None, stops=False, **options
+):
+    """Run a simulation; return the final state (host), metrics as NumPy, and the simulation.
+
+    With stops it runs round by round, twice: with its state on the host after every round it gives
+    the same bits.
+    """
     training = options.pop("training", LocalTraining(optax.sgd(0.1, momentum=0.9), 2, 4))
     sim = simulation.build(
         model,
@@ -82,9 +88,22 @@ def simulate(model, strategy, data, *, rounds, devices=1, seed=1, total=None, **
         mesh=simulation.client_mesh(devices),
         **options,
     )
-    key = jax.random.key(seed)
-    state, metrics = sim.run(sim.init(key), key, sim.place(data), rounds)
-    return sim.to_host(state, key), jax.tree.map(np.asarray, metrics), sim
+    key, placed = jax.random.key(seed), sim.place(data)
+    if not stops:
+        state, metrics = sim.run(sim.init(key), key, placed, rounds)
+        return sim.to_host(state, key), jax.tree.map(np.asarray, metrics), sim
+    ends = []
+    for on_host in (False, True):
+        state, each = sim.init(key), []
+        for _ in range(rounds):
+            if on_host:
+                state = sim.from_host(sim.to_host(state, key), key)
+            state, metrics = sim.run(state, key, placed, 1)
+            each.append(jax.tree.map(np.asarray, metrics))
+        together = jax.tree.map(lambda *rows: np.concatenate(rows), *each)
+        ends.append((sim.to_host(state, key), together))
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+    return *ends[0], sim
 
 
 def assert_close(a, b, tolerance=1e-9):
