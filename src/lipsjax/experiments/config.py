@@ -258,7 +258,7 @@ class EvaluationConfig:
     clients_on_global: bool = True
     """Also evaluate each client's own model on the global test set (costs cohort x test)."""
     tune_epochs: int = 0
-    """Epochs for which clients fine-tune after the last round, to be scored; 0: they do not."""
+    """Epochs, at the full rate, of fine-tuning after the last round, to be scored; 0: none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
