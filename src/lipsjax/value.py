@@ -41,9 +41,7 @@ class Value(NamedTuple):
     reference_cost: Interval | None
     extra: Interval | None  # cost of the arm - cost of the reference, seed by seed
     gain: Interval  # accuracy points of the arm - those of the reference, personalised
-    seen: (
-        str  # of the gain: "gains", "loses", or that none is seen, as :mod:`lipsjax.finding` rules
-    )
+    seen: str  # by the rule of :mod:`lipsjax.finding`: "gains", "loses", or that none is seen
     benefit: Interval | None  # gain times its price
     net: Interval | None  # benefit - extra
     break_even: Interval | None  # price per point at which extra and benefit are equal
