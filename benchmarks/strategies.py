@@ -12,12 +12,12 @@ from typing import Literal
 import jax
 import tyro
 from measure import Figure, interleave, ratio, report, start_jax
-from rounds import one_round, prepared
 from workloads import CLASSES, WORKLOADS, make_data, make_simulation
 
-from lipsjax import models, sparsity, strategies
+from lipsjax import models, strategies
 from lipsjax.strategies import Strategy, keep_local
 from lipsjax.types import Model
+from rounds import one_round, prepared
 
 ROUNDS = 30
 TOGETHER = 6
@@ -57,9 +57,9 @@ def made(workload) -> dict[str, Callable[[Strategy, Model], Strategy]]:
         "fedbabu": strategies.fedbabu,
         "fedpart": strategies.fedpart,
         "ifa": lambda layers: strategies.ifa(layers=layers, rounds=ROUNDS),
-        "feddst": lambda layers: sparsity.feddst(layers=layers, rounds=ROUNDS),
-        "constant_topk": sparsity.constant_topk,
-        "dsd": sparsity.dsd,
+        "feddst": lambda layers: strategies.feddst(layers=layers, rounds=ROUNDS),
+        "constant_topk": strategies.constant_topk,
+        "dsd": strategies.dsd,
     }
     return {
         **{name: lambda s, m, make=make: make() for name, make in alone.items()},

@@ -72,8 +72,8 @@ def said(attr):
 def to_markdown(text):
     """Return a docstring without reST.
 
-    >>> to_markdown("As :func:`~lipsjax.stats.holm`::")
-    'As [`holm`][lipsjax.stats.holm]:'
+    >>> to_markdown("As :func:`~lipsjax.analysis.stats.holm`::")
+    'As [`holm`][lipsjax.analysis.stats.holm]:'
     """
     text = re.sub(r":\w+:`~([\w.]*?(\w+))`", r"[`\2`][\1]", text)
     text = re.sub(r":\w+:`([\w.]+\.[\w.]+)`", r"[`\1`][\1]", text)

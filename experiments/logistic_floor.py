@@ -14,8 +14,8 @@ import numpy as np
 
 from lipsjax import recording
 from lipsjax.experiments import command
-from lipsjax.experiments.config import Config, PartitionConfig
 from lipsjax.experiments.run import Run
+from lipsjax.runs.config import Config, PartitionConfig
 
 DEFAULT = Run(config=Config(partition=PartitionConfig(kind="iid")))
 
@@ -37,8 +37,8 @@ def main(argv: list[str]) -> None:
     """Print both accuracies."""
     options = command.parse(Run, argv, program="logistic_floor", default=DEFAULT)
     command.start_jax(options.execution)
-    from lipsjax.experiments.prepare import load, share_out
-    from lipsjax.experiments.trial import run_trial
+    from lipsjax.runs.build import load, share_out
+    from lipsjax.runs.trial import run_trial
 
     config = options.config
     _, data = share_out(config, load(config.dataset, options.execution.data_dir)[0])

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from lipsjax.experiments import command
-from lipsjax.experiments.study import Study, expand, from_dict
+from lipsjax.runs.study import Study, expand, from_dict
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

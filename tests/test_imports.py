@@ -1,4 +1,4 @@
-"""The way of the data: a module imports what stands before it, never what comes after."""
+"""The order of the rooms: a room imports those before it, never one after it (docs/design.md)."""
 
 import ast
 import subprocess
@@ -9,37 +9,24 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "lipsjax"
 
-# each stage may import itself and the stages before it
-ORDER = [
-    {"datasets"},
-    {"partition"},
-    {"clients"},
-    {"types", "keys"},
-    {"tree"},
-    {"topk", "augmentation"},
-    {"program"},
-    {"models", "metrics", "local"},
-    {"strategies"},
+# from the data to the commands; entries of one line may import each other
+ROOMS = [
+    {"types", "keys", "tree"},
+    {"datasets", "partition", "clients"},
+    {"models"},
+    {"local", "augmentation"},
+    {"strategy"},
     {"sparsity"},
-    {"rounds"},
-    {"simulation"},
-    {"recording", "checkpoints"},
-    {"stats"},
-    {"comparison"},
-    {"wording"},
-    {"finding"},
-    {"diagnosis", "controls", "value"},
-    {"verdict"},
-    {"setting"},
-    {"summary"},
-    {"markdown"},
-    {"plots"},
-    {"page"},
+    {"strategies"},
+    {"metrics"},
+    {"rounds", "simulation"},
+    {"recording"},
+    {"analysis"},
     {"report"},
-    {"survey"},
+    {"runs"},
     {"experiments"},
 ]
-STAGE = {name: i for i, names in enumerate(ORDER) for name in names}
+PLACE = {name: i for i, names in enumerate(ROOMS) for name in names}
 FILES = sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")
 
 
@@ -59,10 +46,30 @@ def imported(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
-def test_imports_go_one_way(path):
-    stage = STAGE[package_of(path)]
+def test_a_room_imports_no_later_one(path):
+    place = PLACE[package_of(path)]
     for name in imported(path):
-        assert STAGE[name] <= stage, f"{path.name} imports {name}, which comes after it"
+        assert PLACE[name] <= place, f"{path.name} imports {name}, a later room"
+
+
+def test_every_entry_has_a_room():
+    entries = {
+        p.stem for p in SOURCE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
+    }
+    assert entries - {"__init__"} == set(PLACE)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(SOURCE.rglob("__init__.py")), ids=lambda p: str(p.relative_to(SOURCE))
+)
+def test_init_files_hold_no_code(path):
+    """But for the top one, whose names are imported on first use."""
+    if path.parent == SOURCE:
+        return
+    for node in ast.parse(path.read_text()).body:
+        is_all = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
+        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        assert is_all or is_docstring or isinstance(node, ast.ImportFrom), ast.unparse(node)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +78,10 @@ def test_imports_go_one_way(path):
         ("lipsjax", ["jax", "numpy"]),
         ("lipsjax.experiments.sweep", ["jax", "matplotlib", "sklearn"]),
         ("lipsjax.experiments.search", ["jax", "optuna"]),
-        ("lipsjax.experiments.trial", ["tensorboardX", "wandb", "mlflow"]),
+        ("lipsjax.runs.trial", ["tensorboardX", "wandb", "mlflow"]),
         ("lipsjax.datasets", ["jax", "sklearn", "tensorflow_datasets", "tensorflow"]),
-        ("lipsjax.report", ["jax", "orbax"]),
-        ("lipsjax.survey, lipsjax.experiments.sharing", ["jax", "orbax", "matplotlib"]),
+        ("lipsjax.report.html", ["jax", "orbax"]),
+        ("lipsjax.survey, lipsjax.runs.data", ["jax", "orbax", "matplotlib"]),
     ],
 )
 def test_what_an_import_does_not_pull_in(module, absent):

@@ -21,7 +21,7 @@ from lipsjax import tree
 from lipsjax.clients import ClientData
 from lipsjax.keys import SERVER, Purpose, derive
 from lipsjax.local import LocalTraining
-from lipsjax.program import flops
+from lipsjax.metrics.flops import flops
 from lipsjax.rounds import (
     AXIS,
     Metrics,
@@ -35,7 +35,7 @@ from lipsjax.rounds import (
     run_round,
 )
 from lipsjax.rounds.participation import check as check_participation
-from lipsjax.strategies.base import Strategy
+from lipsjax.strategy import Strategy
 from lipsjax.types import Array, Model, PyTree
 
 EVERYONE = Participation()
@@ -62,7 +62,7 @@ class Simulation(NamedTuple):
     compile: Callable[[int], float]
     """Compile ``run`` for a number of rounds; return the seconds it took, 0 if it was done."""
     training_flops: Callable[[], float]
-    """FLOPs of one round without any measuring; see :func:`lipsjax.program.flops`.
+    """FLOPs of one round without any measuring; see :func:`lipsjax.metrics.flops.flops`.
 
     Of the whole cohort, the same for any devices and chunk. What is computed counts: padded
     examples, and of branches the costliest, so that a gradient that only sparse broadcasts need is

@@ -1,1 +1,1 @@
-"""From a study file to its answer; imports everything, imported by nobody."""
+"""Commands: each module is one, and thin."""

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lipsjax.experiments import command
-from lipsjax.experiments.config import Execution, cohort_size
-from lipsjax.experiments.study import Planned, Study, cells, expand, program_key
 from lipsjax.experiments.sweep import Sweep, read_arguments
+from lipsjax.runs import startup
+from lipsjax.runs.config import Execution, cohort_size
+from lipsjax.runs.study import Planned, Study, cells, expand, program_key
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,13 +68,13 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"price_per_hour must be above 0, not {price}")
     trials = expand(study)
     for trial in trials:
-        command.check_devices(study.execution.devices, cohort_size(trial.config))
+        startup.check_devices(study.execution.devices, cohort_size(trial.config))
     on_cpu = options.device == "cpu"
     os.environ["JAX_PLATFORMS"] = "cpu"  # of a TPU only the compiler is used
     here = dataclasses.replace(study.execution, coordinator=None, processes=None, process=None)
-    command.start_jax(here if on_cpu else dataclasses.replace(here, devices=None))
-    from lipsjax.experiments import machine
-    from lipsjax.experiments.watch import make_console
+    startup.start_jax(here if on_cpu else dataclasses.replace(here, devices=None))
+    from lipsjax.runs import machine
+    from lipsjax.runs.watch import make_console
 
     target = machine.here() if on_cpu else machine.tpu(options.device)
     rates = machine.measure_cpu() if on_cpu else machine.TPU_RATES.get(target.kind)
@@ -115,9 +116,9 @@ def _examine(
     name: str, trials: list[Planned], execution: Execution, target: Any, rates: Any
 ) -> Program:
     """Compile a round of trials that share a program, and count what it takes."""
-    from lipsjax import program
-    from lipsjax.experiments.machine import FILLED, PASSES, program_bytes
-    from lipsjax.experiments.prepare import prepare
+    from lipsjax.metrics import flops as program
+    from lipsjax.runs.build import prepare
+    from lipsjax.runs.machine import FILLED, PASSES, program_bytes
 
     config = trials[0].config
     execution = dataclasses.replace(execution, rounds_per_call=1)

@@ -27,11 +27,11 @@ class Report:
 def draw(out: Path, console: Console, form: Format = "html") -> None:
     """Write the report and ``table.csv``; print table, summary and verdict."""
     from lipsjax import recording
-    from lipsjax.comparison import compare
-    from lipsjax.markdown import write_markdown
-    from lipsjax.report import summary_table, write_report, write_table
-    from lipsjax.summary import executive
-    from lipsjax.verdict import verdict
+    from lipsjax.analysis.comparison import compare
+    from lipsjax.analysis.verdict import verdict
+    from lipsjax.report.markdown import write_markdown
+    from lipsjax.report.summary import executive
+    from lipsjax.report.terminal import summary_table, write_report, write_table
 
     path = write_markdown(out) if form == "md" else write_report(out)
     study = recording.read_study(out)
@@ -51,7 +51,7 @@ def draw(out: Path, console: Console, form: Format = "html") -> None:
 def main(argv: list[str]) -> None:
     """Run the command."""
     options = command.parse(Report, argv, program="lipsjax report", default=Report())
-    from lipsjax.experiments.watch import make_console
+    from lipsjax.runs.watch import make_console
 
     draw(options.directory, make_console(), options.format)
 

@@ -6,8 +6,9 @@ from typing import Annotated
 import tyro
 
 from lipsjax.experiments import command
-from lipsjax.experiments.config import Config, Execution, SparsityConfig, cohort_size
 from lipsjax.recording import Recording
+from lipsjax.runs import startup
+from lipsjax.runs.config import Config, Execution, SparsityConfig, cohort_size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,12 +35,12 @@ def main(argv: list[str]) -> None:
         config = dataclasses.replace(config, sparsity=options.sparsity)
     elif options.sparsity != SparsityConfig():
         raise ValueError("options of --sparsity are read with --lips True alone")
-    command.check_devices(options.execution.devices, cohort_size(config))
-    command.start_jax(options.execution)
+    startup.check_devices(options.execution.devices, cohort_size(config))
+    startup.start_jax(options.execution)
     from lipsjax import recording
-    from lipsjax.experiments import processes
-    from lipsjax.experiments.trial import run_dir_of, run_trial
-    from lipsjax.experiments.watch import Watch
+    from lipsjax.runs import processes
+    from lipsjax.runs.trial import run_dir_of, run_trial
+    from lipsjax.runs.watch import Watch
 
     run_dir = run_dir_of(config, options.execution)
     found = processes.agree(lambda: recording.is_finished(run_dir))

@@ -19,10 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lipsjax.experiments import command, space
-from lipsjax.experiments.config import cohort_size
-from lipsjax.experiments.study import Study, expand, references
+from lipsjax.experiments import command
 from lipsjax.experiments.sweep import Sweep, read_arguments, run_study
+from lipsjax.runs import space, startup
+from lipsjax.runs.config import cohort_size
+from lipsjax.runs.study import Study, expand, references
 
 SEEDS_ABOVE = 1000
 """How far the seeds of a search are above those of its study."""
@@ -59,15 +60,15 @@ def main(argv: list[str]) -> None:
     """
     study, options = read_arguments(argv, Search, "lipsjax search")
     question = ask(study, options)
-    command.check_devices(study.execution.devices, cohort_size(question.config))
+    startup.check_devices(study.execution.devices, cohort_size(question.config))
     if importlib.util.find_spec("optuna") is None:
         raise ValueError("lipsjax search needs optuna: pip install 'lipsjax[search]'")
-    command.start_jax(study.execution)
+    startup.start_jax(study.execution)
     import jax
 
-    from lipsjax.experiments.explore import explore, opened, tried
-    from lipsjax.experiments.prepare import prepare
-    from lipsjax.experiments.watch import make_console
+    from lipsjax.runs.build import prepare
+    from lipsjax.runs.explore import explore, opened, tried
+    from lipsjax.runs.watch import make_console
 
     if jax.process_count() > 1:
         raise ValueError(f"lipsjax search runs in one process, not in {jax.process_count()}")
@@ -133,7 +134,7 @@ def _table(tried: list[Any], question: space.Question) -> Any:
     """Return a table of the trials, the best first."""
     from rich.table import Table
 
-    from lipsjax.experiments.explore import score
+    from lipsjax.runs.explore import score
 
     table = Table(title=f"settings of {question.arm}")
     table.add_column("accuracy", justify="right")
@@ -151,8 +152,8 @@ def _table(tried: list[Any], question: space.Question) -> Any:
 
 
 def _write_csv(path: Path, tried: list[Any], question: space.Question) -> None:
-    from lipsjax.experiments.explore import score
     from lipsjax.recording import write_atomically
+    from lipsjax.runs.explore import score
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -10,8 +10,8 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 from lipsjax.experiments import command
-from lipsjax.experiments.config import Config, Execution, to_dict
-from lipsjax.experiments.study import Study, load_study
+from lipsjax.runs.config import Config, Execution, to_dict
+from lipsjax.runs.study import Study, load_study
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,9 +49,10 @@ def write_survey(dataset: Any, config: Config, out: Path, line: str, cell: str =
     Raises:
       ValueError: for data that cannot be shared out so; then nothing is written.
     """
-    from lipsjax import datasets, partition, survey
-    from lipsjax.experiments.sharing import share_out
-    from lipsjax.setting import describe_features, describe_partition
+    from lipsjax import datasets, partition
+    from lipsjax.report import survey
+    from lipsjax.report.setting import describe_features, describe_partition
+    from lipsjax.runs.data import share_out
 
     wanted = to_dict(config)["partition"]
     parts, data = share_out(config, dataset)
@@ -99,8 +100,9 @@ def main(argv: list[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from lipsjax import datasets, survey
-    from lipsjax.experiments.sharing import check_numbers
+    from lipsjax import datasets
+    from lipsjax.report import survey
+    from lipsjax.runs.data import check_numbers
 
     config, execution = chosen.config, chosen.execution
     check_numbers(config)  # before data is read that may be large

@@ -9,7 +9,8 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from lipsjax.experiments import command
-from lipsjax.experiments.config import (
+from lipsjax.runs import startup
+from lipsjax.runs.config import (
     Config,
     Execution,
     Prices,
@@ -18,7 +19,7 @@ from lipsjax.experiments.config import (
     fit_devices,
     to_dict,
 )
-from lipsjax.experiments.study import (
+from lipsjax.runs.study import (
     Planned,
     Study,
     cells,
@@ -107,8 +108,8 @@ def main(argv: list[str]) -> None:
     """
     study, _ = read_arguments(argv, Sweep, "lipsjax sweep")
     most = max(cohort_size(trial.config) for trial in expand(study))
-    command.check_devices(study.execution.devices, most)
-    command.start_jax(study.execution)
+    startup.check_devices(study.execution.devices, most)
+    startup.start_jax(study.execution)
     run_study(study, command.command_line("sweep", argv))
 
 
@@ -125,13 +126,13 @@ def run_study(study: Study, line: str) -> None:
     import jax
 
     from lipsjax import recording
-    from lipsjax.experiments import processes
-    from lipsjax.experiments.prepare import load
     from lipsjax.experiments.report import draw
     from lipsjax.experiments.survey import write_survey
-    from lipsjax.experiments.trial import run_dir_of
-    from lipsjax.experiments.watch import Watch
-    from lipsjax.experiments.workers import count_workers
+    from lipsjax.runs import processes
+    from lipsjax.runs.build import load
+    from lipsjax.runs.trial import run_dir_of
+    from lipsjax.runs.watch import Watch
+    from lipsjax.runs.workers import count_workers
 
     trials, platform = expand(study), jax.devices()[0].platform
     # by all trials, not those that are left: what each gets of the machine does not change
@@ -162,7 +163,7 @@ def run_study(study: Study, line: str) -> None:
 
 def _check(trials: Iterable[Planned], execution: Execution) -> None:
     """Refuse what cannot be run; trials that differ in the seed alone are alike."""
-    from lipsjax.experiments.prepare import prepare
+    from lipsjax.runs.build import prepare
 
     for trial in {program_key(trial.config): trial for trial in trials}.values():
         prepare(trial.config, fit_devices(execution, trial.config))
@@ -170,8 +171,8 @@ def _check(trials: Iterable[Planned], execution: Execution) -> None:
 
 def _run(study: Study, todo: list[Planned], workers: int, watch: Any) -> list[str]:
     """Run trials to their ends, here or in several processes; return what diverged, in words."""
-    from lipsjax.experiments.trial import DivergedError, run_trial
-    from lipsjax.experiments.workers import Task, run_tasks
+    from lipsjax.runs.trial import DivergedError, run_trial
+    from lipsjax.runs.workers import Task, run_tasks
 
     overrides, execution = cells(study), study.execution
     tasks = [
@@ -209,8 +210,8 @@ def write_study(out: Path, study: Study, trials: list[Planned], line: str) -> No
     import jax
 
     from lipsjax import recording
-    from lipsjax.experiments.prepare import versions
-    from lipsjax.experiments.trial import run_dir_of
+    from lipsjax.runs.build import versions
+    from lipsjax.runs.trial import run_dir_of
 
     labelled = [
         {"label": ", ".join(f"{n} = {v}" for n, v in overrides.items()), "overrides": overrides}

@@ -1,9 +1,9 @@
 """Who holds which examples, how many, and what sets them apart: the split of a data set."""
 
-from lipsjax.partition.describing import Survey, describe
 from lipsjax.partition.features import distort
 from lipsjax.partition.quantity import sizes
 from lipsjax.partition.splits import Partition, dirichlet, iid, pool, shards
+from lipsjax.partition.survey import Survey, describe
 
 __all__ = [
     "Partition",

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from lipsjax.datasets import Dataset, Examples
-from lipsjax.partition.drawing import spawn
+from lipsjax.partition.sampling import spawn
 from lipsjax.partition.splits import Partition
 
 _MOST_DEGREES = 90.0

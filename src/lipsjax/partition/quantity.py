@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from lipsjax.partition.drawing import apportion
+from lipsjax.partition.sampling import apportion
 
 _LARGEST_SKEW = 100.0
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lipsjax.datasets import Dataset
-from lipsjax.partition.drawing import (
+from lipsjax.partition.sampling import (
     check_sizes,
     class_counts,
     draw_alone,

@@ -8,7 +8,7 @@ a cohort, the states go to where its clients train and back, [C, ...] each way.
 import jax
 import jax.numpy as jnp
 
-from lipsjax.rounds.plan import AXIS, Setup, Slots, homes
+from lipsjax.rounds.spec import AXIS, Setup, Slots, homes
 from lipsjax.types import Array, PyTree
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lipsjax.sparsity.criteria import Criterion
-from lipsjax.topk import pack, topk_mask, unpack
+from lipsjax.sparsity.topk import pack, topk_mask, unpack
 from lipsjax.types import Array, Kernels
 
 

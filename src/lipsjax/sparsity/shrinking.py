@@ -14,7 +14,7 @@ from lipsjax import tree
 from lipsjax.sparsity import density as densities
 from lipsjax.sparsity import masking
 from lipsjax.sparsity.transient import WRAPPERS, maskable
-from lipsjax.strategies.base import Downlink, Strategy, fits, seeing
+from lipsjax.strategy import Downlink, Strategy, fits, seeing
 from lipsjax.types import Layer, Received, Variables
 
 

@@ -17,8 +17,8 @@ from lipsjax import tree
 from lipsjax.sparsity import density as densities
 from lipsjax.sparsity import masking
 from lipsjax.sparsity.criteria import CRITERIA, NEEDS_GRADIENT
-from lipsjax.strategies.base import Downlink, Strategy, fits, seeing
-from lipsjax.topk import unpack
+from lipsjax.sparsity.topk import unpack
+from lipsjax.strategy import Downlink, Strategy, fits, seeing
 from lipsjax.types import Layer, Received, Variables
 
 WRAPPERS = ("transient_sparsity", "constant_topk", "dsd")

@@ -1,17 +1,12 @@
 """Federated strategies as values; one file per published method."""
 
-from lipsjax.strategies.base import (
-    Companion,
-    Downlink,
-    Strategy,
-    Traffic,
-    fedavg,
-    keep_local,
-)
 from lipsjax.strategies.compression import Codec, compress, quantise, sign_majority, top_k
+from lipsjax.strategies.constant_topk import constant_topk
 from lipsjax.strategies.ditto import ditto
+from lipsjax.strategies.dsd import dsd
 from lipsjax.strategies.faults import faulty
 from lipsjax.strategies.fedbabu import fedbabu
+from lipsjax.strategies.feddst import feddst
 from lipsjax.strategies.feddyn import feddyn
 from lipsjax.strategies.fednova import fednova
 from lipsjax.strategies.fedopt import fedadagrad, fedadam, fedavgm, fedopt, fedyogi
@@ -24,6 +19,7 @@ from lipsjax.strategies.local import local
 from lipsjax.strategies.moon import moon
 from lipsjax.strategies.robust import clip, median, trimmed_mean
 from lipsjax.strategies.scaffold import scaffold
+from lipsjax.strategy import Companion, Downlink, Strategy, Traffic, fedavg, keep_local
 
 __all__ = [
     "Codec",
@@ -33,13 +29,16 @@ __all__ = [
     "Traffic",
     "clip",
     "compress",
+    "constant_topk",
     "ditto",
+    "dsd",
     "faulty",
     "fedadagrad",
     "fedadam",
     "fedavg",
     "fedavgm",
     "fedbabu",
+    "feddst",
     "feddyn",
     "fednova",
     "fedopt",

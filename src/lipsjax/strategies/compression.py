@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lipsjax import tree
-from lipsjax.strategies.base import BITS, Strategy, Traffic, alike, fits, seeing
-from lipsjax.strategies.movement import Movement, as_if_moved, movement
+from lipsjax.sparsity.topk import topk_mask
+from lipsjax.strategies.delta import Movement, as_if_moved, movement
 from lipsjax.strategies.steps import check_positive
-from lipsjax.topk import topk_mask
+from lipsjax.strategy import BITS, Strategy, Traffic, alike, fits, seeing
 from lipsjax.types import Array, Received, Variables
 
 

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 
 from lipsjax import tree
-from lipsjax.strategies.base import Companion, Strategy, fedavg, fits, seeing
 from lipsjax.strategies.fedprox import pulled
+from lipsjax.strategy import Companion, Strategy, fedavg, fits, seeing
 from lipsjax.types import LossFn, Received, Variables
 
 

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from lipsjax.strategies.base import Companion, Strategy, fits
-from lipsjax.strategies.movement import as_if_moved, movement
+from lipsjax.strategies.delta import as_if_moved, movement
+from lipsjax.strategy import Companion, Strategy, fits
 from lipsjax.types import LossFn, Received
 
 KINDS = ("label_flip", "noise", "sign_flip")

@@ -1,8 +1,8 @@
 """FedBABU: the body learns under a classifier that nobody trains."""
 
 from lipsjax import tree
-from lipsjax.strategies.base import BITS, Strategy, Traffic, fedavg
 from lipsjax.strategies.layerwise import freeze, is_head
+from lipsjax.strategy import BITS, Strategy, Traffic, fedavg
 from lipsjax.types import Layer, Variables
 
 

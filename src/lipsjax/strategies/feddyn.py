@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from lipsjax import tree
-from lipsjax.strategies.base import Strategy, alike, by_examples, fedavg
 from lipsjax.strategies.steps import check_participation
+from lipsjax.strategy import Strategy, alike, by_examples, fedavg
 from lipsjax.types import LocalResult, LossFn, Received, Variables
 
 

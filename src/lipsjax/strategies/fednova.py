@@ -3,8 +3,8 @@
 import jax
 
 from lipsjax import tree
-from lipsjax.strategies.base import Strategy, fedavg
 from lipsjax.strategies.steps import check_fraction, effective_steps
+from lipsjax.strategy import Strategy, fedavg
 from lipsjax.types import LocalResult, Received, Variables
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from lipsjax import tree
-from lipsjax.strategies.base import Strategy, fedavg
 from lipsjax.strategies.steps import check_fraction, check_positive
+from lipsjax.strategy import Strategy, fedavg
 from lipsjax.types import Variables
 
 

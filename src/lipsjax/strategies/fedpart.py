@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lipsjax import tree
-from lipsjax.strategies.base import BITS, Strategy, Traffic, fedavg
 from lipsjax.strategies.layerwise import freeze, layer_index, leaf_paths
+from lipsjax.strategy import BITS, Strategy, Traffic, fedavg
 from lipsjax.types import Layer, Variables
 
 EVERY = -1  # stands for a round in which every layer trains

@@ -1,7 +1,7 @@
 """FedPer: every client keeps a classifier of its own."""
 
-from lipsjax.strategies.base import Strategy, fedavg, keep_local
 from lipsjax.strategies.layerwise import is_head
+from lipsjax.strategy import Strategy, fedavg, keep_local
 from lipsjax.types import Layer
 
 

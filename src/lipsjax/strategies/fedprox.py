@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from lipsjax.strategies.base import Strategy, fedavg
+from lipsjax.strategy import Strategy, fedavg
 from lipsjax.types import LossFn, Params
 
 

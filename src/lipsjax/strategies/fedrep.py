@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 
-from lipsjax.strategies.base import Strategy
 from lipsjax.strategies.fedper import fedper
 from lipsjax.strategies.layerwise import freeze, in_turn, is_head
+from lipsjax.strategy import Strategy
 from lipsjax.types import Layer
 
 

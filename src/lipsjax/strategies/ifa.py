@@ -5,8 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from lipsjax.strategies.base import Strategy, fedavg, fits, seeing
 from lipsjax.strategies.layerwise import layer_index, leaf_paths
+from lipsjax.strategy import Strategy, fedavg, fits, seeing
 from lipsjax.types import Layer, Variables
 
 

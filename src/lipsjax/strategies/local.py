@@ -1,6 +1,6 @@
 """No federation at all: what every site can do without the others."""
 
-from lipsjax.strategies.base import Strategy, fedavg, keep_local
+from lipsjax.strategy import Strategy, fedavg, keep_local
 
 
 def local() -> Strategy:

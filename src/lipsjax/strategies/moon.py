@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from lipsjax.strategies.base import Strategy, fedavg
 from lipsjax.strategies.steps import check_positive
+from lipsjax.strategy import Strategy, fedavg
 from lipsjax.types import Array, LossFn, Received
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import jax.numpy as jnp
 
-from lipsjax.strategies.base import Strategy, alike, fits
-from lipsjax.strategies.movement import as_if_moved, movement
+from lipsjax.strategies.delta import as_if_moved, movement
 from lipsjax.strategies.steps import check_positive
+from lipsjax.strategy import Strategy, alike, fits
 from lipsjax.types import Array, PyTree
 
 FEW = 32

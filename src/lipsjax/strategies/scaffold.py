@@ -5,14 +5,6 @@ import jax.numpy as jnp
 import optax
 
 from lipsjax import tree
-from lipsjax.strategies.base import (
-    BITS,
-    Strategy,
-    alike,
-    by_examples,
-    constant_traffic,
-    fedavg,
-)
 from lipsjax.strategies.steps import (
     add_to_gradient,
     check_fraction,
@@ -20,6 +12,7 @@ from lipsjax.strategies.steps import (
     check_positive,
     effective_steps,
 )
+from lipsjax.strategy import BITS, Strategy, alike, by_examples, constant_traffic, fedavg
 from lipsjax.types import LocalResult, Received, Variables
 
 

@@ -1,0 +1,1 @@
+"""From numbers to findings: statistics, measures, rules, controls, value, verdict."""

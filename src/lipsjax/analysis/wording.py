@@ -1,0 +1,110 @@
+"""Numbers as the terminal, the verdict and the report write them."""
+
+import math
+
+from lipsjax.analysis.stats import Interval
+
+
+def shown(interval: Interval, *, scale: float = 1.0, digits: int = 1, sign: str = "") -> str:
+    """A mean with its interval in brackets; without brackets where there is no interval.
+
+    Args:
+      interval: what to show.
+      scale: factor from the interval to the unit shown.
+      digits: decimals.
+      sign: "+" shows the sign of a positive mean too.
+
+    Returns:
+      The text, "none" for an interval over no seeds.
+
+    Example:
+      >>> shown(Interval(0.5, 0.25, 0.75, 3), scale=100)
+      '50.0 [25.0, 75.0]'
+    """
+    if interval.n == 0:
+        return "none"
+    mean = f"{scale * interval.mean:{sign}.{digits}f}"
+    low, high = (f"{scale * bound:.{digits}f}" for bound in interval[1:3])
+    return mean if math.isnan(interval.low) else f"{mean} [{low}, {high}]"
+
+
+def bounds(interval: Interval, *, scale: float = 1.0, digits: int, sign: str = "") -> str:
+    """The bounds of an interval in words.
+
+    Args:
+      interval: an interval at the level of 95%.
+      scale: factor from the interval to the unit shown.
+      digits: decimals.
+      sign: "+" shows the sign of positive bounds too.
+
+    Returns:
+      The text.
+
+    Example:
+      >>> bounds(Interval(0.5, 0.25, 0.75, 3), digits=2, sign="+")
+      '95% interval +0.25 to +0.75'
+    """
+    low, high = (f"{scale * bound:{sign}.{digits}f}" for bound in interval[1:3])
+    return f"95% interval {low} to {high}"
+
+
+def points(interval: Interval, *, note: str = "") -> str:
+    """A difference of accuracies in points, with its interval and seeds.
+
+    Args:
+      interval: of the difference, in accuracy.
+      note: what else goes into the brackets.
+
+    Returns:
+      The text; of a single seed, without an interval.
+
+    Example:
+      >>> points(Interval(0.05, 0.04, 0.06, 5))
+      '+5.00 points (95% interval +4.00 to +6.00, 5 seeds)'
+    """
+    span = (
+        "no interval"
+        if math.isnan(interval.low)
+        else bounds(interval, scale=100, digits=2, sign="+")
+    )
+    seeds = f"{interval.n} seed{'' if interval.n == 1 else 's'}"
+    extra = f"; {note}" if note else ""
+    return f"{100 * interval.mean:+.2f} points ({span}, {seeds}{extra})"
+
+
+def money(amount: float, *, sign: str = "") -> str:
+    """An amount in the currency of a study's prices.
+
+    Args:
+      amount: any number.
+      sign: "+" shows the sign of a positive amount too.
+
+    Returns:
+      Two decimals; of less than a tenth, two significant digits.
+
+    Example:
+      >>> money(1234.5), money(0.00321, sign="+")
+      ('1,234.50', '+0.0032')
+    """
+    return f"{amount:{sign},.2f}" if abs(amount) >= 0.1 or amount == 0 else f"{amount:{sign}.2g}"
+
+
+def format_bits(count: float) -> str:
+    """A number of bits with its decimal unit.
+
+    Args:
+      count: number of bits; NaN where none were counted.
+
+    Returns:
+      Three significant digits and bit, kbit, Mbit, Gbit, Tbit or Pbit.
+
+    Example:
+      >>> format_bits(1_234_567.0)
+      '1.23 Mbit'
+    """
+    if math.isnan(count):
+        return "not counted"
+    count = float(f"{count:.2e}")  # rounded first, so that 999.9 kbit reads 1 Mbit
+    power = min(5, max(0, math.floor(math.log10(count) / 3))) if count > 0 else 0
+    unit = ("bit", "kbit", "Mbit", "Gbit", "Tbit", "Pbit")[power]
+    return f"{count / 1000**power:.4g} {unit}"

@@ -1,0 +1,49 @@
+"""Load a data set by name or path. NumPy on the host; nothing is downloaded, ever."""
+
+from pathlib import Path
+
+from lipsjax.datasets.base import DataError, Dataset, validate
+from lipsjax.datasets.digits import digits
+from lipsjax.datasets.mnist1d import mnist1d
+from lipsjax.datasets.own import from_idx, from_npz
+from lipsjax.datasets.synthetic import synthetic
+from lipsjax.datasets.tfds import from_tfds, how_to_prepare
+
+_BUILT_IN = {"digits": digits, "synthetic": synthetic, "mnist1d": mnist1d}
+
+
+def load(name: str, data_dir: str | Path | None = None) -> Dataset:
+    """Loads and validates a data set.
+
+    Args:
+      name: `digits`, `synthetic`, `mnist1d` (needs the package of that name), the path of an
+        `.npz` file or of a folder of IDX files, or a TFDS image classification set such as
+        `fashion_mnist` or `emnist/balanced`.
+      data_dir: the TFDS data directory that holds the set, prepared as array_record.
+        The built-in sets read no files and do not look at it.
+
+    Returns:
+      The data set; images [N, H, W, C] as uint8 in 0..255 or float32, labels int32.
+
+    Raises:
+      DataError: the set cannot be found, read, or trained on; one line that says why
+        and what to do.
+
+    Example:
+      >>> dataset = load("digits")
+      >>> dataset.num_classes, dataset.test.images.shape
+      (10, (359, 8, 8, 1))
+    """
+    if name in _BUILT_IN:
+        return validate(_BUILT_IN[name]())
+    if name.endswith(".npz"):
+        return validate(from_npz(Path(name).expanduser()))
+    if data_dir is None and Path(name).expanduser().is_dir():
+        return validate(from_idx(Path(name).expanduser()))
+    if data_dir is None:
+        raise DataError(
+            f"no built-in data set {name!r} (built in are {', '.join(_BUILT_IN)}), and no .npz "
+            "file or folder of IDX files; a TFDS set "
+            f"needs data_dir, the folder that holds it; {how_to_prepare(name, 'DIR')}"
+        )
+    return validate(from_tfds(name, data_dir))

@@ -1,0 +1,114 @@
+"""What a partition came to: the survey of its sites.
+
+Symbols: K clients, C classes; the mix of a client is the share of each class among its training
+examples.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import entr
+
+from lipsjax.datasets import Dataset
+from lipsjax.partition.sampling import class_counts
+from lipsjax.partition.splits import Partition
+
+
+class Survey(NamedTuple):
+    """What a partition came to; `describe` makes it."""
+
+    requested: np.ndarray  # [K, C] float64, the class mix asked for
+    train_counts: np.ndarray  # [K, C] int64, training examples per client and class
+    test_counts: np.ndarray  # [K, C] int64, test examples per client and class
+    num_examples: np.ndarray  # [K] int64, training examples per client
+    label_entropy: np.ndarray  # [K] float64, nats, of the training mix; at most log(C)
+    mean_pairwise_tv: float  # mean total-variation distance of two clients' training mixes
+    distinct_train: int  # training examples that at least one client holds
+    num_held: np.ndarray  # [K] int64, classes of which a client has training examples
+    largest_share: np.ndarray  # [K] float64, of its commonest class in a client's training mix
+    mean_pairwise_js: float  # nats, mean Jensen-Shannon divergence of two mixes; at most log(2)
+    smallest_client: int  # the first of those with fewest training examples
+    absent_classes: tuple[int, ...]  # of which no client has training examples
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as lists and numbers, ready for JSON."""
+        return {
+            field: value.tolist() if isinstance(value, np.ndarray) else value
+            for field, value in self._asdict().items()
+        }
+
+
+def describe(partition: Partition, dataset: Dataset) -> Survey:
+    """Measures what a partition came to: a survey of the sites before anything is trained.
+
+    The total-variation distance of two mixes is half the sum of their absolute differences: the
+    share of one's examples that would have to change class for the mixes to agree. Their
+    Jensen-Shannon divergence is H((p + q) / 2) - (H(p) + H(q)) / 2, with the entropy
+    H(p) = -sum p log p. Means run over all pairs of clients and are 0 for one client alone.
+
+    Args:
+      partition: a partition of `dataset`.
+      dataset: the data set that was shared out.
+
+    Returns:
+      The realised class counts and what follows from them.
+
+    Example:
+      >>> from lipsjax.datasets import synthetic
+      >>> partition = Partition((np.arange(9),), (np.arange(4),), np.full([1, 4], 0.25))
+      >>> describe(partition, synthetic()).num_examples
+      array([9])
+    """
+    train_counts, test_counts = (
+        np.stack([class_counts(labels[indices], dataset.num_classes) for indices in clients])
+        for labels, clients in (
+            (dataset.train.labels, partition.train),
+            (dataset.test.labels, partition.test),
+        )
+    )
+    num_examples = train_counts.sum(axis=1)
+    mixes = train_counts / num_examples[:, None]
+    logs = np.log(mixes, out=np.zeros_like(mixes), where=mixes > 0)
+    return Survey(
+        requested=partition.requested,
+        train_counts=train_counts,
+        test_counts=test_counts,
+        num_examples=num_examples,
+        label_entropy=np.abs((mixes * logs).sum(axis=1)),
+        mean_pairwise_tv=mean_pairwise_tv(mixes),
+        distinct_train=len(np.unique(np.concatenate(partition.train))),
+        num_held=(train_counts > 0).sum(axis=1),
+        largest_share=mixes.max(axis=1),
+        mean_pairwise_js=_mean_pairwise_js(mixes),
+        smallest_client=int(num_examples.argmin()),
+        absent_classes=tuple(np.flatnonzero(train_counts.sum(axis=0) == 0).tolist()),
+    )
+
+
+def mean_pairwise_tv(mixes: np.ndarray) -> float:
+    """Mean over pairs of rows of [K, C] of half the L1 distance."""
+    num_clients = len(mixes)
+    if num_clients == 1:
+        return 0.0
+    # In a sorted column, the i-th value is the larger one of i pairs and the smaller one of
+    # K - 1 - i, so that all K^2 pairs need no more than a sort.
+    weights = 2 * np.arange(num_clients) - (num_clients - 1)
+    num_pairs = num_clients * (num_clients - 1) / 2
+    return float(0.5 * (weights @ np.sort(mixes, axis=0)).sum() / num_pairs)
+
+
+def _mean_pairwise_js(mixes: np.ndarray) -> float:
+    """Mean over pairs of rows of [K, C] of their Jensen-Shannon divergence."""
+    num_clients = len(mixes)
+    if num_clients == 1:
+        return 0.0
+    # A class has few shares, as clients hold few examples: it is their pairs that are summed up,
+    # each as often as it occurs. All ordered pairs are, which adds each client's with itself: 0.
+    total = 0.0
+    for column in mixes.T:
+        shares, times = np.unique(column, return_counts=True)
+        own = entr(shares)
+        for share, entropy, count in zip(shares, own, times, strict=True):
+            total += count * float((entr((share + shares) / 2) - (entropy + own) / 2) @ times)
+    # shares that are rounded may come out a little below 0
+    return max(total / (num_clients * (num_clients - 1)), 0.0)

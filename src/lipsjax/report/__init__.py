@@ -1,0 +1,1 @@
+"""From findings to pages: HTML, Markdown, the terminal, figures, the survey of sites."""

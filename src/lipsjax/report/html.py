@@ -1,0 +1,266 @@
+"""The page of a study: its answer in five lines, then the evidence, in one file without network.
+
+Everything is drawn from recordings alone, so a page can be drawn again at any time and gives the
+same bytes.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import jinja2
+from markupsafe import Markup
+
+from lipsjax.analysis.comparison import Row, compare, recordings_of
+from lipsjax.analysis.controls import is_lips
+from lipsjax.analysis.finding import Finding, outcome
+from lipsjax.analysis.value import appraise
+from lipsjax.analysis.verdict import findings
+from lipsjax.analysis.wording import format_bits, money, shown
+from lipsjax.recording import StudyRecording
+from lipsjax.report import plots
+from lipsjax.report.setting import describe_arm, describe_setting
+from lipsjax.report.summary import executive
+
+MOST_CURVES = 12
+"""Arms whose curves are drawn; of more, nobody could tell the lines apart."""
+
+MOST_CELLS = 4
+"""Cells whose figures are drawn in full; of more, each has one small panel."""
+
+MOST_LINES = 24
+"""Lines of a table or figure that are shown without being asked for."""
+
+SETTING = "The setting as it is"
+LIPS = "Transient sparsity"
+VARIANTS = "Variants and controls of transient sparsity"
+OTHERS = "Without transient sparsity: controls and other strategies"
+ALL = "All comparisons"
+
+MINOR = ("Inertia", "Bits", "Time", "Value")
+"""Topics that are told on request, where an arm has findings on others."""
+
+
+class Shown(NamedTuple):
+    """A figure as the page holds it."""
+
+    panels: list[Markup]  # SVG elements
+    key: Markup | None  # the SVG element of what all panels share
+    link: str  # its numbers as a data: address
+    file: str  # name under which they are saved
+    small: bool  # whether its panels are of the small kind
+
+
+def render(study: StudyRecording) -> str:
+    """The page of a recorded study.
+
+    Args:
+      study: the recorded study.
+
+    Returns:
+      HTML that needs no other file and no network.
+
+    Raises:
+      ValueError: if no trial of the study is finished.
+    """
+    rows = compare(study)
+    cells = {
+        study.cells[index]["label"]: recordings_of(study, index)
+        for index in sorted({trial.cell for trial in study.trials})
+    }
+    few = len(cells) <= MOST_CELLS
+    several = len({row.reference for row in rows}) > 1
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            study=study,
+            summary=executive(study),
+            rows=rows,
+            missing=missing_trials(study),
+            groups=_grouped(findings(rows, study.prices), rows),
+            values=appraise(rows, study.prices),
+            setting=describe_setting(study.trials[0].recording),
+            arms=[(arm, describe_arm(study, arm)) for arm in study.arms],
+            table=[(label, list(members)) for label, members in groupby(rows, _cell_of)],
+            further=further_measures(rows),
+            several=several,
+            maps=_maps(study, rows),
+            pairs=_shown(plots.pairs(rows), "pairs", "Each arm, alone and with transient sparsity")
+            if several
+            else None,
+            forest=_forest(rows),
+            coupling=_coupling(rows),
+            cells=[_cell(study, rows, label, arms) for label, arms in cells.items()] if few else [],
+            overview=None
+            if few
+            else _shown(plots.accuracy_cells(cells), "cells", "Accuracy over rounds in each cell"),
+        )
+    )
+
+
+def missing_trials(study: StudyRecording) -> dict[str, int]:
+    """Arm -> number of its trials that the study asks for and that are not finished."""
+    return dict(Counter(trial["arm"] for trial in study.missing))
+
+
+_FURTHER = {"tuned": "fine-tuned", "new": "new clients", "new_tuned": "new, fine-tuned"}
+
+
+def further_measures(rows: list[Row]) -> dict[str, str]:
+    """Accuracies after the last round that some row has: measure -> its heading."""
+    return {
+        measure: name
+        for measure, name in _FURTHER.items()
+        if any(row.means[measure].mean >= 0 for row in rows)
+    }
+
+
+def kind_of(row: Row) -> str:
+    """Under which heading the findings of a row stand."""
+    if row.is_reference:
+        return SETTING
+    if is_lips(row.config):
+        return LIPS
+    return VARIANTS if row.transient else OTHERS
+
+
+def _cell_of(row: Row) -> str:
+    return row.cell
+
+
+def _grouped(found: Iterable[Finding], rows: Sequence[Row]) -> dict[str, dict[str, list[Finding]]]:
+    """Findings by the kind of their arm, then by subject, and cell where there are several."""
+    kinds = {}
+    for row in rows:
+        kinds |= {row.arm: SETTING, f"{row.arm} against its controls": VARIANTS}
+    kinds |= {f"{r.arm} against {r.reference}": kind_of(r) for r in rows if not r.is_reference}
+    groups = {kind: {} for kind in (SETTING, ALL, LIPS, VARIANTS, OTHERS)}
+    for finding in found:
+        heading = ", ".join(filter(None, (finding.subject, finding.cell)))
+        kind = groups[kinds.get(finding.subject, ALL)]
+        kind.setdefault(heading, []).append(finding)
+    # LIPS against all its controls comes before each of them
+    groups[VARIANTS] = dict(sorted(groups[VARIANTS].items(), key=_is_of_one))
+    return {kind: headings for kind, headings in groups.items() if headings}
+
+
+def _is_of_one(group: tuple[str, list[Finding]]) -> bool:
+    return not group[1][0].subject.endswith(" against its controls")
+
+
+def _shown(drawing: plots.Drawing, name: str, label: str) -> Shown:
+    """A figure for the page.
+
+    Args:
+      drawing: the figure.
+      name: unique on the page.
+      label: what a screen reader says.
+    """
+    panels = [
+        Markup(plots.svg(panel, f"{name}-{i}", label)) for i, panel in enumerate(drawing.panels)
+    ]
+    key = drawing.key and Markup(plots.svg(drawing.key, f"{name}-key", f"{label}: key"))
+    small = drawing.panels[0].get_figwidth() < plots.PANEL
+    return Shown(panels, key or None, plots.csv_link(drawing), f"{name}.csv", small)
+
+
+def _forest(rows: list[Row]) -> Shown | None:
+    """The differences of a study; none in a study of the reference alone."""
+    if rows[0].comparisons == 0:
+        return None
+    return _shown(plots.forest(rows), "differences", "Differences from the reference arm")
+
+
+def _coupling(rows: list[Row]) -> Shown | None:
+    """How movement and aggregation gain go together, where some arm has enough rounds."""
+    if all(math.isnan(row.means["coupling"].mean) for row in rows):
+        return None
+    return _shown(plots.coupling(rows), "coupling", "Correlation of movement and aggregation gain")
+
+
+def _maps(study: StudyRecording, rows: list[Row]) -> list[dict[str, Any]]:
+    """A map of each arm with transient sparsity, or of each compared arm if none has it."""
+    grid = plots.grid_of(study.cells)
+    compared = [row for row in rows if not row.is_reference]
+    if grid is None or not compared:
+        return []
+    wanted = [row for row in compared if row.transient] or compared
+    limit = plots.largest_difference(wanted)
+    maps = []
+    for i, arm in enumerate(dict.fromkeys(row.arm for row in wanted)):
+        members = [row for row in compared if row.arm == arm]
+        drawing = plots.effect_map(members, grid, limit=limit)
+        counts = {
+            title: Counter(outcome(row, measure, up="helps", down="hurts") for row in members)
+            for measure, title in plots.ACCURACIES.items()
+        }
+        maps.append(
+            {
+                "arm": arm,
+                "reference": members[0].reference,
+                "counts": counts,
+                "cells": len(members),
+                "figure": _shown(drawing, f"map-{i}", f"Where {arm} helps and hurts"),
+            }
+        )
+    return maps
+
+
+def _cell(study: StudyRecording, rows: list[Row], label: str, arms: plots.Arms) -> dict[str, Any]:
+    """What the page shows of one cell: its label, the seed of its class mix, its figures."""
+    index = [cell["label"] for cell in study.cells].index(label)
+    runs = [run for recordings in arms.values() for run in recordings]
+    members = [row for row in rows if row.cell == label]
+    drawn = {
+        "cost": (plots.cost(members), "Cost against accuracy"),
+        "mix": (plots.class_mix(runs[0]), "Training examples per client and class"),
+    }
+    if len(arms) <= MOST_CURVES:
+        drawn |= {
+            "accuracy": (plots.accuracy_curves(arms), "Accuracy over rounds"),
+            "stages": (plots.stages(arms), "Accuracy before, of the average, and after"),
+            "steps": (plots.inertia_heatmap(arms), "Movement of each layer in each round"),
+            "movement": (plots.movement(arms), "Movement of middle layers against margins"),
+            "changes": (plots.changes(arms), "Changes of movement against changes of gain"),
+        }
+    return {
+        "label": label,
+        "seed": runs[0].config["seed"],
+        "has_curves": "accuracy" in drawn,
+        "sparse": any((run.scalars["density"] < 1).any() for run in runs),
+    } | {
+        name: _shown(drawing, f"{name}-{index}", title) for name, (drawing, title) in drawn.items()
+    }
+
+
+def _reached(row: Row) -> str:
+    """How many seeds reach the target."""
+    share = row.means["reached"]
+    return "" if math.isnan(share.mean) else f"{round(share.mean * share.n)} of {share.n} seeds"
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lipsjax.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["typeset"] = lambda text: re.sub(r"(?<![\w.])-(?=\d)", "−", text)
+    environment.tests["minor"] = lambda topic: topic.startswith(MINOR)
+    environment.globals |= {
+        "shown": shown,
+        "bits": format_bits,
+        "money": money,
+        "reached": _reached,
+        "number": lambda value: "" if math.isnan(value) else f"{value:.3g}",
+        "marks": plots.MARKS,
+        "paints": plots.PAINTS,
+        "most_lines": MOST_LINES,
+    }
+    return environment

@@ -1,0 +1,158 @@
+"""A study as Markdown, for a paper's appendix or an issue: summary, table, sentences, setting."""
+
+import math
+from pathlib import Path
+
+from lipsjax.analysis.comparison import Row, compare
+from lipsjax.analysis.verdict import findings
+from lipsjax.analysis.wording import format_bits, shown
+from lipsjax.recording import StudyRecording, read_study, write_atomically
+from lipsjax.report.setting import describe_arm, describe_setting
+from lipsjax.report.summary import executive
+
+COLUMNS = (
+    "arm",
+    "seeds",
+    "personalised, %",
+    "difference, points",
+    "Holm p",
+    "global, %",
+    "difference, points",
+    "Holm p",
+    "inertia index",
+    "bits up",
+    "bits down",
+    "s",
+)
+
+
+def write_markdown(out_dir: Path) -> Path:
+    """Writes ``report.md`` of a recorded study, whole or not at all.
+
+    Args:
+      out_dir: folder of the study.
+
+    Returns:
+      The path of the file.
+
+    Raises:
+      ValueError: if no trial of the study is finished.
+    """
+    path = out_dir / "report.md"
+    write_atomically(path, markdown(read_study(out_dir)))
+    return path
+
+
+def markdown(study: StudyRecording) -> str:
+    """A study in GitHub's Markdown; equal recordings give equal text.
+
+    Args:
+      study: the recorded study.
+
+    Returns:
+      The text, with a line feed at its end.
+
+    Raises:
+      ValueError: if no trial of the study is finished.
+    """
+    rows = compare(study)
+    blocks = [f"# {_escape(study.name)}"]
+    if study.description:
+        blocks.append(_escape(study.description))
+    blocks += ["## Summary", _numbered(executive(study)), "## Results", _table(study, rows)]
+    blocks.append(_legend(study, rows))
+    blocks += ["## What this study shows", _bullets(_sentences(study, rows))]
+    setting = [
+        *describe_setting(study.trials[0].recording),
+        *((f"Arm {arm}", describe_arm(study, arm)) for arm in study.arms),
+    ]
+    blocks += ["## Setting", "\n".join(f"- **{_escape(t)}**: {_escape(d)}" for t, d in setting)]
+    versions = ", ".join(f"{name} {version}" for name, version in study.versions.items())
+    blocks += [
+        "## To run it again",
+        _code(study.command),
+        _escape(f"Platform {study.platform}; {versions}."),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _table(study: StudyRecording, rows: list[Row]) -> str:
+    several = len(study.cells) > 1
+    head = ("cell", *COLUMNS) if several else COLUMNS
+    # texts to the left, numbers to the right
+    rule = [":---" if name in ("cell", "arm") else "---:" for name in head]
+    lines = [head, rule]
+    for row in rows:
+        cells = [_escape(row.arm) + _against(study, row), str(len(row.seeds))]
+        for measure in ("personalised", "global"):
+            cells.append(_shown(row, measure))
+            if row.is_reference:
+                cells += ["", ""]
+                continue
+            found, p = row.differences[measure].interval, row.adjusted[measure]
+            cells.append("" if math.isnan(found.mean) else shown(found, scale=100, sign="+"))
+            cells.append("" if math.isnan(p) else f"{p:.2g}")
+        seconds = row.means["seconds"].mean
+        cells += [
+            _shown(row, "inertia_end", scale=1, digits=2),
+            *(format_bits(row.means[f"{way}link_bits"].mean) for way in ("up", "down")),
+            "" if math.isnan(seconds) else f"{seconds:.1f}",
+        ]
+        lines.append([_escape(row.cell), *cells] if several else cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _legend(study: StudyRecording, rows: list[Row]) -> str:
+    count = rows[0].comparisons
+    p = (
+        f"p of the paired t test after Holm's correction over {count} comparisons"
+        if count > 1
+        else "p of the paired t test"
+    )
+    own = " or from the arm after vs" if len({row.reference for row in rows}) > 1 else ""
+    missing = (
+        f" Not finished: {len(study.missing)} of {len(study.missing) + len(study.trials)} trials."
+        if study.missing
+        else ""
+    )
+    return _escape(
+        "Mean [95% interval] over seeds of the last 10% of rounds; differences are seed by seed, "
+        f"from {study.reference}{own}; {p}. Bits and seconds are per run, over all clients; "
+        f"seconds without compiling.{missing}"
+    )
+
+
+def _sentences(study: StudyRecording, rows: list[Row]) -> list[str]:
+    return [found.sentence for found in findings(rows, study.prices)]
+
+
+def _shown(row: Row, measure: str, *, scale: float = 100, digits: int = 1) -> str:
+    mean = row.means[measure]
+    return "" if math.isnan(mean.mean) else shown(mean, scale=scale, digits=digits)
+
+
+def _against(study: StudyRecording, row: Row) -> str:
+    apart = row.reference not in (study.reference, row.arm)
+    return f" (vs {_escape(row.reference)})" if apart else ""
+
+
+def _numbered(lines: list[str]) -> str:
+    return "\n".join(f"{i}. {_escape(line)}" for i, line in enumerate(lines, start=1))
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {_escape(line)}" for line in lines)
+
+
+def _code(text: str) -> str:
+    """A fenced block whose fence is longer than any run of backticks in it."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}\n{text}\n{fence}"
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    escaped = "".join(f"\\{c}" if c in "\\`*_|<>[]#$~" else c for c in text)
+    return " ".join(escaped.split())

@@ -1,0 +1,45 @@
+"""Figures of a study: pure functions from recordings and comparison rows to a :class:`Drawing`.
+
+Nothing here touches pyplot's global state or the disk.
+"""
+
+from lipsjax.report.plots.curves import (
+    Arms,
+    accuracy_cells,
+    accuracy_curves,
+    changes,
+    class_mix,
+    inertia_heatmap,
+    movement,
+    stages,
+)
+from lipsjax.report.plots.effects import ACCURACIES, cost, coupling, forest, pairs
+from lipsjax.report.plots.figures import PAINTS, PANEL, Drawing, csv_link, csv_text, svg
+from lipsjax.report.plots.maps import MARKS, Grid, effect_map, grid_of, largest_difference
+
+__all__ = [
+    "ACCURACIES",
+    "MARKS",
+    "PAINTS",
+    "PANEL",
+    "Arms",
+    "Drawing",
+    "Grid",
+    "accuracy_cells",
+    "accuracy_curves",
+    "changes",
+    "class_mix",
+    "cost",
+    "coupling",
+    "csv_link",
+    "csv_text",
+    "effect_map",
+    "forest",
+    "grid_of",
+    "inertia_heatmap",
+    "largest_difference",
+    "movement",
+    "pairs",
+    "stages",
+    "svg",
+]

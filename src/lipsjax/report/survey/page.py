@@ -1,0 +1,178 @@
+"""A survey as a table for the terminal, as a page, and as JSON."""
+
+import base64
+import csv
+import io
+import json
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import rich.box
+from PIL import Image
+from rich.table import Table
+
+from lipsjax.clients import ClientData
+from lipsjax.partition import Survey
+from lipsjax.recording import write_atomically
+from lipsjax.report.survey.remarks import Remark
+
+MOST_ROWS = 30
+"""Clients that the terminal shows one by one; of more, quantiles."""
+MOST_DRAWN = 60
+"""Clients that the page shows one by one."""
+MOST_CLASSES = 100
+"""Classes that the page shows."""
+MOST_PICTURES = 8
+"""Clients of which the page shows an image."""
+
+_PER_CLIENT = ("examples", "classes", "entropy", "largest class")
+_FORMS = ("{:,.0f}", "{:.0f}", "{:.2f}", "{:.0%}")
+_QUANTILES = {
+    "least": 0,
+    "a quarter below": 0.25,
+    "median": 0.5,
+    "a quarter above": 0.75,
+    "most": 1,
+}
+
+
+def table(survey: Survey) -> Table:
+    """Returns what clients hold as a table for the terminal, one by one or as quantiles."""
+    shown = Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    columns = (survey.num_examples, survey.num_held, survey.label_entropy, survey.largest_share)
+    values = np.stack(columns, axis=1)
+    first, names = "client", [str(client) for client in range(len(values))]
+    if len(values) > MOST_ROWS:
+        first, names = "of each column", list(_QUANTILES)
+        values = np.quantile(values, list(_QUANTILES.values()), axis=0)
+    shown.add_column(first)
+    for name in _PER_CLIENT:
+        shown.add_column(name, justify="right")
+    for name, row in zip(names, values, strict=True):
+        texts = (form.format(value) for form, value in zip(_FORMS, row, strict=True))
+        shown.add_row(name, *texts)
+    return shown
+
+
+def write_page(
+    path: Path,
+    survey: Survey,
+    found: list[Remark],
+    *,
+    title: str,
+    setting: str,
+    command: str,
+    pictures: Mapping[int, str] | None = None,
+) -> None:
+    """Writes a survey as one page that needs no other file and no network.
+
+    Args:
+      path: file to write, replaced whole.
+      survey: what clients hold.
+      found: what `remarks` says of it.
+      title: of the page.
+      setting: how the data was shared out, in a sentence.
+      command: that made the page.
+      pictures: client -> the address of one of its images, as `pictures` makes them.
+    """
+    clients, classes = _drawn(survey)
+    counts = survey.train_counts[np.ix_(clients, classes)]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lipsjax.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    rows = zip(clients.tolist(), counts.tolist(), strict=True)
+    page = environment.get_template("survey.html").render(
+        title=title,
+        setting=setting,
+        command=command,
+        remarks=found,
+        survey=survey,
+        rows=list(rows),
+        classes=classes.tolist(),
+        largest=int(survey.num_examples.max()),
+        top=float((counts / survey.num_examples[clients, None]).max()),  # the darkest shade
+        median_examples=float(np.median(survey.num_examples)),
+        median_classes=int(np.median(survey.num_held)),
+        pictures=pictures or {},
+        csv=urllib.parse.quote(_csv(survey)),
+    )
+    write_atomically(path, page)
+
+
+def _drawn(survey: Survey) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the clients and the classes that the page shows: all, or a choice of them."""
+    clients = np.arange(len(survey.num_examples))
+    if len(clients) > MOST_DRAWN:
+        ordered = np.lexsort((clients, survey.label_entropy))
+        clients = ordered[np.linspace(0, len(clients) - 1, MOST_DRAWN).round().astype(int)]
+    commonest = np.argsort(-survey.train_counts.sum(axis=0), kind="stable")[:MOST_CLASSES]
+    return clients, np.sort(commonest)
+
+
+def _csv(survey: Survey) -> str:
+    """Returns everything that the page shows, of all clients."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    classes = survey.train_counts.shape[1]
+    columns = ("client", "examples", "test_examples", "classes", "entropy", "largest_share")
+    writer.writerow([*columns, *(f"class_{label}" for label in range(classes))])
+    for client, counts in enumerate(survey.train_counts.tolist()):
+        writer.writerow(
+            [
+                client,
+                survey.num_examples[client],
+                survey.test_counts[client].sum(),
+                survey.num_held[client],
+                f"{survey.label_entropy[client]:.6g}",
+                f"{survey.largest_share[client]:.6g}",
+                *counts,
+            ]
+        )
+    return text.getvalue()
+
+
+def pictures(data: ClientData) -> dict[int, str]:
+    """Returns the first training image of some clients, as addresses that hold it themselves.
+
+    Args:
+      data: what clients hold, distorted if they see differently.
+
+    Returns:
+      Client -> a ``data:`` address of a PNG, of at most 8 clients, evenly spaced. Images of other
+      than three channels are shown in grey, by their first.
+    """
+    shown = np.linspace(0, data.num_clients - 1, min(data.num_clients, MOST_PICTURES))
+    pixels = data.train.images
+    low, high = (0, 255) if pixels.dtype == np.uint8 else (pixels.min(), pixels.max())
+    found = {}
+    for client in np.unique(shown.round().astype(int)).tolist():
+        image = (pixels[data.train_index[client, 0]].astype(float) - low) / max(high - low, 1e-12)
+        content = io.BytesIO()
+        values = (255 * image).round().astype(np.uint8)
+        Image.fromarray(values if image.shape[-1] == 3 else values[..., 0]).save(content, "PNG")
+        found[client] = f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return found
+
+
+def write_json(path: Path, survey: Survey, found: list[Remark], about: dict[str, Any]) -> None:
+    """Writes everything that a survey found, and of what.
+
+    Args:
+      path: file to write, replaced whole.
+      survey: what clients hold.
+      found: what `remarks` says of it.
+      about: what the survey is of.
+    """
+    content = about | {
+        "survey": survey.to_dict(),
+        "remarks": [remark._asdict() for remark in found],
+    }
+    write_atomically(path, json.dumps(content, indent=1) + "\n")

@@ -1,0 +1,207 @@
+"""What to know of the sites, and to ask, before anything is trained: plain sentences.
+
+They are questions and no verdicts: whether a site with three examples matters, only who runs it
+can know.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from lipsjax.datasets import Dataset
+from lipsjax.partition import Survey
+from lipsjax.partition.survey import mean_pairwise_tv
+
+_CHANCE_DRAWS = 20
+_ALIKE = 0.1
+"""Of the way from chance to no class in common; below it, sites are called little different."""
+
+
+class Remark(NamedTuple):
+    """Something about the sites, and what to ask because of it."""
+
+    topic: str
+    statement: str
+    question: str  # empty where there is nothing to ask
+
+
+def remarks(
+    survey: Survey,
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    epochs: int,
+    new_clients: int = 0,
+    features: str = "",
+) -> list[Remark]:
+    """Says in sentences what the sites hold, and what to ask before training on them.
+
+    Args:
+      survey: of a partition of `dataset`.
+      dataset: that was shared out.
+      batch_size: examples of a local step.
+      epochs: local passes of a round.
+      new_clients: how many of the last clients never train.
+      features: how the images of clients differ, in a phrase; empty where they do not.
+
+    Returns:
+      Remarks, the most general ones first.
+
+    Example:
+      >>> from lipsjax import datasets, partition
+      >>> held = partition.Partition((np.arange(9),), (np.arange(4),), np.full([1, 4], 0.25))
+      >>> digits = datasets.synthetic()
+      >>> found = remarks(partition.describe(held, digits), digits, batch_size=10, epochs=1)
+      >>> found[0].statement
+      'One client holds 9 of the 800 training examples of synthetic.'
+    """
+    found = [
+        _examples(survey, dataset),
+        _smallest(survey),
+        _largest(survey, new_clients),
+        _classes(survey),
+        _absent(survey, dataset),
+        _differences(survey),
+        _steps(survey, batch_size, epochs),
+        _tests(survey, new_clients),
+    ]
+    if features:
+        text = f"{features[0].upper()}{features[1:]}."
+        found.append(Remark("Images", text, "Do the cameras of your sites differ like that?"))
+    if new_clients:
+        who = _count(new_clients, "client never trains", "clients never train")
+        found.append(Remark("New sites", f"The last {who}: scored at the end, as new sites.", ""))
+    return [remark for remark in found if remark is not None]
+
+
+def _examples(survey: Survey, dataset: Dataset) -> Remark:
+    sizes, exist = survey.num_examples, len(dataset.train.labels)
+    who = "One client holds" if len(sizes) == 1 else f"{len(sizes):,} clients hold"
+    text = f"{who} {survey.distinct_train:,} of the {exist:,} training examples of {dataset.name}"
+    if len(sizes) > 1:
+        each = f"{sizes.min():,}"
+        if sizes.min() < sizes.max():
+            each += f" to {sizes.max():,}, {np.median(sizes):,.0f} at the median"
+        text += f": {each} each" if sizes.min() == sizes.max() else f": {each}"
+    if sizes.sum() > survey.distinct_train:
+        text += f". They share examples, and count {sizes.sum():,} together"
+    ask = "Is that what your sites will have when you train?"
+    return Remark("Examples", f"{text}.", ask)
+
+
+def _smallest(survey: Survey) -> Remark | None:
+    sizes, client = survey.num_examples, survey.smallest_client
+    if sizes.min() == sizes.max():
+        return None
+    what = _count(sizes[client], "training example", "training examples")
+    of = _count(survey.num_held[client], "class", "classes")
+    return Remark(
+        "Smallest site",
+        f"Client {client} holds the fewest: {what}, of {of}.",
+        "Should a site like that train, or only receive the model?",
+    )
+
+
+def _largest(survey: Survey, new_clients: int) -> Remark | None:
+    sizes = survey.num_examples[: len(survey.num_examples) - new_clients]
+    share = sizes.max() / sizes.sum()
+    if len(sizes) == 1 or share < 2 / len(sizes):
+        return None
+    return Remark(
+        "Largest site",
+        f"Client {sizes.argmax()} holds {share:.0%} of what is trained on, and weighs as much in "
+        "an average by examples.",
+        "May one site decide so much?",
+    )
+
+
+def _classes(survey: Survey) -> Remark:
+    count, (clients, classes) = survey.num_held, survey.train_counts.shape
+    typical, alone = int(np.median(count)), int((count == 1).sum())
+    who = "It" if clients == 1 else "The typical client"
+    text = f"{who} holds {typical} of {classes} classes"
+    text += f", and lacks {classes - typical}" if typical < classes else ""
+    text += f"; its commonest class makes {np.median(survey.largest_share):.0%} of its examples"
+    if alone and clients > 1:
+        text += f". {_count(alone, 'client holds', 'clients hold')} one class alone"
+    ask = (
+        "Must a site know classes that it has no examples of? If so, look at the accuracy on the "
+        "global test set; if not, at the personalised one."
+    )
+    return Remark("Classes", f"{text}.", ask if typical < classes else "")
+
+
+def _absent(survey: Survey, dataset: Dataset) -> Remark | None:
+    if not survey.absent_classes:
+        return None
+    missing = [str(label) for label in survey.absent_classes]
+    shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+    what = "class" if len(missing) == 1 else "classes"
+    text = f"No client holds {what} {shown}"
+    if np.isin(survey.absent_classes, dataset.test.labels).any():
+        text += ", and the test split asks for them: no model here can get these right"
+    return Remark("Absent classes", f"{text}.", "Leave them out, or find a site that has them?")
+
+
+def _differences(survey: Survey) -> Remark | None:
+    if len(survey.num_examples) == 1:
+        return None
+    by_chance = chance_tv(survey)
+    text = (
+        f"For the class mixes of two clients to agree, {survey.mean_pairwise_tv:.0%} of the "
+        f"examples of one would have to change class, in the mean over all pairs; {by_chance:.0%} "
+        "if clients of these sizes had drawn from one pool. Jensen-Shannon divergence "
+        f"{survey.mean_pairwise_js:.2f}, of at most {np.log(2):.2f} nats."
+    )
+    ask = "Does one model suit sites that differ so? Train an arm of each site alone to compare."
+    if survey.mean_pairwise_tv - by_chance < _ALIKE * (1 - by_chance):
+        ask = "That is little more than chance: what would a model of its own add to a site?"
+    return Remark("Differences", text, ask)
+
+
+def chance_tv(survey: Survey) -> float:
+    """Returns the mean pairwise distance if all clients had drawn from what they hold together.
+
+    It is estimated by 20 multinomial draws from a seed that is always the same.
+    """
+    rng = np.random.default_rng(0)
+    mix = survey.train_counts.sum(axis=0) / survey.num_examples.sum()
+    draws = rng.multinomial(survey.num_examples, mix, (_CHANCE_DRAWS, len(survey.num_examples)))
+    return float(np.mean([mean_pairwise_tv(x / x.sum(axis=1, keepdims=True)) for x in draws]))
+
+
+def _steps(survey: Survey, batch_size: int, epochs: int) -> Remark:
+    steps = epochs * -(-survey.num_examples // batch_size)
+    fewer = int((survey.num_examples < batch_size).sum())
+    each = f"{steps.min()}" if steps.min() == steps.max() else f"{steps.min()} to {steps.max()}"
+    each += " step" if steps.max() == 1 else " steps"
+    text = f"With batches of {batch_size}, a client takes {each} a round"
+    if not fewer:
+        return Remark("Steps", f"{text}.", "")
+    who = "no client fills"
+    if fewer < len(steps):
+        who = _count(fewer, "client does not fill", "clients do not fill")
+    text += f"; {who} a batch, so that an epoch is one step."
+    return Remark("Steps", text, "Would a smaller local.batch_size use what they hold better?")
+
+
+def _tests(survey: Survey, new_clients: int) -> Remark:
+    sizes = survey.test_counts.sum(axis=1)
+    trained = sizes[: len(sizes) - new_clients]
+    # 95% of a mean of K m draws with the largest variance, that of accuracy 1/2
+    band = 1.96 * 50 * np.sqrt((1 / trained).sum()) / len(trained)
+    text = (
+        f"A client is tested on {_count(sizes.min(), 'example', 'examples')}: one of them is "
+        f"{100 / sizes.min():.1f} points of its accuracy. Which ones were drawn moves the mean "
+        f"over clients by up to {band:.1f} points either way (95%)."
+    )
+    return Remark("Test sets", text, "Is the gain that you look for larger than that?")
+
+
+def _count(number: int, one: str, many: str) -> str:
+    """Returns a number and its noun.
+
+    >>> _count(1, "client", "clients"), _count(1200, "client", "clients")
+    ('1 client', '1,200 clients')
+    """
+    return f"{number:,} {one if number == 1 else many}"

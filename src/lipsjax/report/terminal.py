@@ -1,0 +1,148 @@
+"""The answer of a study as files and for the terminal: a page, a table, a table file."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import rich.box
+from rich.table import Table
+from rich.text import Text
+
+from lipsjax.analysis.comparison import MEASURES, Row, compare
+from lipsjax.analysis.finding import outcome
+from lipsjax.analysis.wording import format_bits, shown
+from lipsjax.recording import StudyRecording, read_study, write_atomically
+from lipsjax.report import html as page
+from lipsjax.report.html import further_measures, missing_trials
+
+
+def write_report(out_dir: Path) -> Path:
+    """Writes ``report.html`` of a recorded study, whole or not at all.
+
+    Args:
+      out_dir: folder of the study.
+
+    Returns:
+      The path of the page. It needs no other file and no network.
+
+    Raises:
+      ValueError: if no trial of the study is finished.
+    """
+    path = out_dir / "report.html"
+    write_atomically(path, page.render(read_study(out_dir)))
+    return path
+
+
+def summary_table(study: StudyRecording, *, width: int = 100) -> Table:
+    """The comparison as a table for the terminal.
+
+    Args:
+      study: the recorded study.
+      width: columns of the terminal; in fewer than 100, intervals go below their means, which
+        fits 80.
+
+    Returns:
+      One line per cell and arm, and a second one with its differences from the reference.
+
+    Raises:
+      ValueError: if no trial of the study is finished.
+    """
+    rows = compare(study)
+    numbers = {label: i for i, label in enumerate(dict.fromkeys(row.cell for row in rows), start=1)}
+    several = len(numbers) > 1
+    own = ", or from the arm after vs" if len(_references(rows)) > 1 else ""
+    further = further_measures(rows)
+    legend = [
+        "Mean [95% interval] over n seeds, last 10% of rounds; below it the seed-wise difference "
+        f"from {study.reference}{own}, with * where the interval excludes zero"
+        f"{' and Holm-adjusted p < 0.05' if rows[0].comparisons > 1 else ''}. "
+        "Bits and seconds per run; seconds without compiling.",
+        *(f"Not finished: {n} of {arm}." for arm, n in missing_trials(study).items()),
+        *(f"{number}: {label}" for label, number in numbers.items() if several),
+    ]
+    table = Table(
+        box=rich.box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        title=Text(study.name),
+        title_justify="left",
+        caption=Text("\n".join(legend)),
+        caption_justify="left",
+    )
+    table.add_column("arm", overflow="fold", min_width=6)
+    for name in (
+        "n",
+        "personalised %",
+        "global %",
+        *(f"{name} %" for name in further.values()),
+        "inertia index",
+        "bits",
+        "s",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row, following in zip(rows, [*rows[1:], rows[0]], strict=True):
+        arm = f"{numbers[row.cell]}: {row.arm}" if several else row.arm
+        if row.reference not in (study.reference, row.arm):
+            arm += f"\nvs {row.reference}"
+        cells = _numbers(row, further, narrow=width < 100 + 16 * len(further))
+        table.add_row(Text(arm), *cells, end_section=row.cell != following.cell)
+    return table
+
+
+def write_table(study: StudyRecording, path: Path) -> None:
+    """Writes the comparison as CSV, all digits, one line per cell and arm.
+
+    Args:
+      study: the recorded study.
+      path: file to write, replaced whole.
+
+    Raises:
+      ValueError: if no trial of the study is finished.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [f"{m}_{part}" for m in MEASURES for part in ("mean", "low", "high")]
+    columns += [
+        f"{m}_difference_{part}" for m in MEASURES for part in ("mean", "low", "high", "p", "holm")
+    ]
+    writer.writerow(["cell", "arm", "reference", "seeds", "paired_seeds", *columns])
+    for row in compare(study):
+        paired = row.differences["personalised"].interval.n if row.differences else ""
+        cells: list[Any] = [v for m in MEASURES for v in row.means[m][:3]]
+        for m in MEASURES:
+            found = row.differences.get(m)
+            cells += [*found.interval[:3], found.p, row.adjusted[m]] if found else [""] * 5
+        writer.writerow([row.cell, row.arm, row.reference, len(row.seeds), paired, *cells])
+    write_atomically(path, text.getvalue())
+
+
+def _references(rows: list[Row]) -> set[str]:
+    """The arms that others are compared with."""
+    return {row.reference for row in rows}
+
+
+def _numbers(row: Row, further: Iterable[str], *, narrow: bool) -> list[Text]:
+    """What the terminal's table shows of a row, its differences below."""
+
+    def both(key: str, scale: float, digits: int) -> str:
+        mean = shown(row.means[key], scale=scale, digits=digits)
+        if row.is_reference:
+            return mean
+        found = shown(row.differences[key].interval, scale=scale, digits=digits, sign="+")
+        return f"{mean} \n{found}{'*' if outcome(row, key, up='*', down='*') == '*' else ' '}"
+
+    up, down = (format_bits(row.means[f"{way}link_bits"].mean) for way in ("up", "down"))
+    seconds = row.means["seconds"].mean
+    texts = (
+        str(len(row.seeds)),
+        both("personalised", 100, 1),
+        both("global", 100, 1),
+        *(both(measure, 100, 1) for measure in further),
+        both("inertia_end", 1, 2),
+        f"{up} up\n{down} dn",
+        "" if math.isnan(seconds) else f"{seconds:.1f}",
+    )
+    return [Text(text.replace(" [", "\n[") if narrow else text) for text in texts]

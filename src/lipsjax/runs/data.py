@@ -1,0 +1,144 @@
+"""From a config to who holds what: the partition that it asks for. No JAX here."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from lipsjax import clients, datasets, partition
+from lipsjax.runs.config import Config, PartitionConfig, cohort_size, num_clients, to_dict
+
+
+def share_out(
+    config: Config, dataset: datasets.Dataset, *, processes: int = 1, process: int = 0
+) -> tuple[partition.Partition, clients.ClientData]:
+    """Partition a data set among the clients, as the config and its seed say.
+
+    Args:
+      config: the science; its numbers are checked by :func:`check_numbers`.
+      dataset: to share out.
+      processes: of several, each gets the examples of its own clients.
+      process: which of them this is.
+
+    Returns:
+      Who holds what of the data set, and the data of clients, distorted if the config says so.
+
+    Raises:
+      ValueError: for a partition that the data set cannot serve.
+    """
+    wanted = config.partition
+    if wanted.overlap and wanted.kind != "dirichlet":
+        raise ValueError(f"partition.overlap needs partition.kind='dirichlet', not {wanted.kind!r}")
+    most = len(dataset.train.labels) - wanted.new_clients
+    if not wanted.overlap and wanted.clients > most:
+        raise ValueError(
+            f"partition.clients must be at most {most}, the training examples of {dataset.name} "
+            f"that new_clients leave, not {wanted.clients}"
+        )
+    # a stream for each purpose, so that none depends on how much another draws
+    for_clients, for_test, for_sizes, for_looks = np.random.default_rng(config.seed).spawn(4)
+    parts = _split(wanted, dataset, _train_sizes(wanted, for_sizes), for_clients)
+    own, held = dataset, parts
+    if wanted.features != "alike":
+        own, held = partition.distort(
+            dataset, parts, kind=wanted.features, skew=wanted.feature_skew, rng=for_looks
+        )
+    if wanted.pooled:
+        parts, held = (partition.pool(each, wanted.clients) for each in (parts, held))
+    return parts, clients.stack(
+        own,
+        held,
+        global_examples=config.evaluation.global_examples,
+        rng=for_test,
+        global_from=len(dataset.test.labels),
+        processes=processes,
+        process=process,
+    )
+
+
+def _split(
+    wanted: PartitionConfig,
+    dataset: datasets.Dataset,
+    train_sizes: np.ndarray,
+    rng: np.random.Generator,
+) -> partition.Partition:
+    """Return who holds what."""
+    sizes = {
+        "train_sizes": train_sizes,
+        "test_sizes": np.full(len(train_sizes), wanted.test_examples),
+    }
+    if wanted.kind == "iid":
+        return partition.iid(dataset, rng=rng, **sizes)
+    if wanted.kind == "shards":
+        return partition.shards(dataset, classes=wanted.classes, rng=rng, **sizes)
+    return partition.dirichlet(
+        dataset, alpha=wanted.alpha, overlap=wanted.overlap, rng=rng, **sizes
+    )
+
+
+def _train_sizes(wanted: PartitionConfig, rng: np.random.Generator) -> np.ndarray:
+    """Return the number of training examples of each client, [K]."""
+    asked = wanted.train_examples
+    clients = wanted.clients + wanted.new_clients
+    if isinstance(asked, int):
+        return partition.sizes(
+            wanted.sizes, mean=asked, clients=clients, skew=wanted.size_skew, rng=rng
+        )
+    if wanted.sizes != "equal":
+        raise ValueError(
+            f"partition.sizes={wanted.sizes!r} needs one number as partition.train_examples, their "
+            f"mean, not {len(asked)} numbers"
+        )
+    if len(asked) != clients:
+        raise ValueError(
+            f"partition.train_examples must be one number or {clients}, one for each client, not "
+            f"{len(asked)} numbers"
+        )
+    return np.array(asked)
+
+
+def check_numbers(config: Config) -> None:
+    """Refuse numbers that no later check would name as the user does.
+
+    Raises:
+      ValueError: naming the field, the value and what is allowed.
+    """
+    for name, value in _numbers(to_dict(config)):
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number, not {value}")
+    at_least_one = {
+        "rounds": config.rounds,
+        "partition.clients": config.partition.clients,
+        "partition.train_examples": np.min(config.partition.train_examples, initial=2**31),
+        "partition.test_examples": config.partition.test_examples,
+        "local.epochs": config.local.epochs,
+        "local.batch_size": config.local.batch_size,
+        "strategy.cohort": cohort_size(config),
+        "evaluation.every": config.evaluation.every,
+    }
+    at_least_zero = {
+        "partition.new_clients": config.partition.new_clients,
+        "evaluation.tune_epochs": config.evaluation.tune_epochs,
+        "faults.clients": config.faults.clients,
+    }
+    for least, values in ((1, at_least_one), (0, at_least_zero)):
+        for name, value in values.items():
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
+    if config.faults.clients > num_clients(config):
+        raise ValueError(
+            f"faults.clients must be at most {num_clients(config)}, the clients, not "
+            f"{config.faults.clients}"
+        )
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed must be in 0..{2**32 - 1}, not {config.seed}")
+
+
+def _numbers(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield every floating number of a config with its dotted name."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, float):
+            yield prefix + name, value

@@ -1,0 +1,88 @@
+"""What must be settled before JAX starts: processes, devices, the compilation cache."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from lipsjax.runs.config import Execution
+
+
+def check_devices(devices: int | None, clients: int) -> None:
+    """Refuse a number of devices of which some would have nothing to do.
+
+    Raises:
+      ValueError: if it is not in 1..clients.
+    """
+    if devices is not None and not 1 <= devices <= max(clients, 1):
+        raise ValueError(f"devices must be in 1..{clients}, the clients of a round, not {devices}")
+
+
+def start_jax(execution: Execution) -> None:
+    """Settle what must be settled before JAX starts: processes, the host's devices, the cache.
+
+    Raises:
+      ValueError: if JAX cannot start on the platform that ``JAX_PLATFORMS`` asks for, or the
+        processes cannot find each other.
+    """
+    import jax
+
+    processes = join_processes(execution)
+    if execution.devices is not None or "JAX_NUM_CPU_DEVICES" not in os.environ:
+        here = -(-execution.devices // processes) if execution.devices else os.cpu_count()
+        jax.config.update("jax_num_cpu_devices", here or 1)
+    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lipsjax" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise ValueError(f"JAX cannot start: {error}") from None
+
+
+def join_processes(execution: Execution) -> int:
+    """Join the processes of this command, if there are several, and count them if that is known.
+
+    Options come before the environment variables ``JAX_COORDINATOR_ADDRESS``,
+    ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``.
+
+    Raises:
+      ValueError: if what is given does not say who they are, or they cannot be reached.
+    """
+    coordinator = execution.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if coordinator == "auto":
+        _initialize("no SLURM, Open MPI or Cloud TPU pod is found here, for --coordinator auto")
+        return 1
+    count = _given(execution.processes, "JAX_NUM_PROCESSES")
+    index = _given(execution.process, "JAX_PROCESS_ID")
+    if coordinator is None:
+        if execution.processes is None and execution.process is None:
+            return 1
+        raise ValueError("--processes and --process need --coordinator HOST:PORT, of process 0")
+    if not re.fullmatch(r".+:\d+", coordinator):
+        raise ValueError(f"coordinator must be HOST:PORT or auto, not {coordinator!r}")
+    if count is None or index is None:
+        raise ValueError("--coordinator HOST:PORT needs --processes and --process")
+    if count < 1:
+        raise ValueError(f"processes must be at least 1, not {count}")
+    if not 0 <= index < count:
+        raise ValueError(f"process must be in 0..{count - 1}, not {index}")
+    _initialize(f"{coordinator} cannot be reached", coordinator, count, index)
+    return count
+
+
+def _given(option: int | None, variable: str) -> int | None:
+    if option is not None or variable not in os.environ:
+        return option
+    if not os.environ[variable].isdecimal():
+        raise ValueError(f"{variable} must be a number, not {os.environ[variable]!r}")
+    return int(os.environ[variable])
+
+
+def _initialize(problem: str, *who: Any) -> None:
+    import jax
+
+    try:
+        jax.distributed.initialize(*who)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{problem}: {error}") from None

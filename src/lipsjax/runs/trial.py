@@ -1,0 +1,228 @@
+"""One run from config to recording: go on where it was stopped, stop where it makes no sense."""
+
+import contextlib
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lipsjax import recording
+from lipsjax.recording.checkpoints import Checkpoints
+from lipsjax.rounds import Metrics
+from lipsjax.runs import cache, processes, trackers
+from lipsjax.runs.build import Prepared, describe_plan, load, prepare, resolve
+from lipsjax.runs.config import Config, Execution, cohort_size, to_dict
+from lipsjax.runs.machine import here
+from lipsjax.simulation import Simulation
+from lipsjax.types import Array, PyTree
+
+
+class Progress(NamedTuple):
+    """How far a run is, told after every compiled call."""
+
+    done: int  # rounds
+    rounds: int
+    newest: dict[str, Any]  # metrics of the last round measured
+    seconds: float  # of the call, without compiling
+    fresh: int  # rounds of the call
+
+
+class DivergedError(ValueError):
+    """A client's loss is not finite; the message names round and clients."""
+
+
+Report = Callable[[Progress], None]
+Say = Callable[[str], None]
+
+
+def run_dir_of(config: Config, execution: Execution) -> Path:
+    """Return the directory of a run: named by the digest of its config and its data."""
+    fingerprint = load(config.dataset, execution.data_dir)[1]
+    return Path(execution.out) / "runs" / recording.run_hash(to_dict(config), fingerprint)
+
+
+def run_trial(config: Config, execution: Execution, report: Report, say: Say) -> Path:
+    """Run one config to its end, or on from where it was stopped; a finished one is left alone.
+
+    Args:
+      config: the science.
+      execution: how to run it; a run that goes on follows the plan recorded when it began.
+      report: called after every compiled call.
+      say: called with a line when something is worth telling.
+
+    Returns:
+      The run's directory.
+
+    Raises:
+      ValueError: for a config that cannot be run; then nothing has been written.
+      DivergedError: if a client's loss is not finite.
+    """
+    run_dir = run_dir_of(config, execution)
+    fingerprint = load(config.dataset, execution.data_dir)[1]
+    if processes.agree(lambda: _is_finished(run_dir, config, fingerprint)):
+        return run_dir
+    prepared = None
+    if not processes.agree(run_dir.exists):
+        prepared = prepare(config, execution)
+        say(describe_plan(prepared.plan, config.model.dtype))
+        setup = prepared.setup | {"flops_per_round": prepared.simulation.training_flops()}
+        about = {"plan": prepared.plan, "setup": setup, "data_fingerprint": fingerprint}
+        processes.agree(lambda: recording.create(run_dir, config=to_dict(config), **about))
+    with contextlib.ExitStack() as held:
+        processes.agree(lambda: held.enter_context(recording.lock(run_dir)))
+        if prepared is None:
+            plan = processes.agree(
+                lambda: _recorded_plan(run_dir, execution, cohort_size(config), say)
+            )
+            prepared = prepare(config, execution, plan)
+            if plan is None:
+                new = prepared.plan
+                processes.agree(lambda: recording.write_json(run_dir / "plan.json", new))
+        followers = execution.trackers if processes.is_main() else ()
+        log = held.enter_context(trackers.track(followers, run_dir, config, say))
+        _train(prepared, run_dir, report, say, log)
+    return run_dir
+
+
+def _is_finished(run_dir: Path, config: Config, fingerprint: str) -> bool:
+    """Tell whether a run is finished, or refuse a directory that holds another."""
+    if not run_dir.exists():
+        return False
+    recording.check(run_dir, config=to_dict(config), data_fingerprint=fingerprint)
+    return recording.is_finished(run_dir)
+
+
+def _recorded_plan(
+    run_dir: Path, execution: Execution, clients: int, say: Say
+) -> dict[str, Any] | None:
+    """Return the plan that a stopped run goes on with; None if it needs a new one."""
+    plan = recording.read_plan(run_dir)
+    machine = here()
+    now = resolve(execution, clients, machine)
+    too_many = plan["devices"] > len(machine.devices)
+    if too_many or any(plan[name] != now[name] for name in ("platform", "processes")):
+        begun = f"{plan['devices']} x {plan['platform']}"
+        if plan["processes"] > 1:
+            begun += f" in {plan['processes']} processes"
+        say(
+            f"{run_dir.name} was begun on {begun}, which is not here: it goes on with a new plan, "
+            "and not to the same bits"
+        )
+        return None
+    for name in ("devices", "chunk", "conv", "precision", "rounds_per_call"):
+        if now[name] not in (plan[name], "auto"):
+            say(f"{run_dir.name} goes on with {name} {plan[name]}, as begun, not {now[name]}")
+    if plan["versions"] != now["versions"]:
+        say(f"{run_dir.name} was begun with other package versions: its bits may differ")
+    return plan
+
+
+def _train(
+    prepared: Prepared, run_dir: Path, report: Report, say: Say, log: Callable[[], None]
+) -> None:
+    sim, rounds = prepared.simulation, prepared.config.rounds
+    key = jax.random.key(prepared.config.seed)
+    state = sim.init(key)
+    like = sim.to_host(state, key)
+    found, done = processes.agree(lambda: _find_start(run_dir, like, say))
+    if found is not None:
+        state = sim.from_host(found, key)
+        say(f"{run_dir.name} goes on after round {done} of {rounds}")
+    log()  # rounds that trackers lack of what was recorded before
+    data = sim.place(prepared.data)
+    while done < rounds:
+        count = min(prepared.plan["rounds_per_call"], rounds - done)
+        compile_seconds, cached = cache.watched(functools.partial(sim.compile, count))
+        if cached:
+            say(cache.describe(compile_seconds, cached))
+        begin = time.perf_counter()
+        state, metrics = sim.run(state, key, data, count)
+        metrics = jax.device_get(metrics)
+        seconds = time.perf_counter() - begin
+        _check_finite(sim, key, metrics, done)
+        rows = list(_rows(prepared, metrics, done))
+        timing = {"first_round": done, "rounds": count, "seconds": seconds}
+        timing |= {"compile_seconds": compile_seconds, "cache": cached}
+        done += count
+        host = sim.to_host(state, key)
+        processes.agree(functools.partial(_record, run_dir, rows, timing, done, host))
+        log()
+        report(Progress(done, rounds, _newest_measured(rows), seconds, count))
+    processes.agree(lambda: recording.finish(run_dir, {"rounds": done}))
+
+
+def _record(run_dir: Path, rows: list, timing: dict[str, Any], done: int, host: PyTree) -> None:
+    """Write the metrics of a call, then the checkpoint that covers them."""
+    recording.append(run_dir / "metrics.jsonl", rows)
+    recording.append(run_dir / "timings.jsonl", [timing])
+    Checkpoints(run_dir).save(done, host)
+
+
+def _find_start(run_dir: Path, like: PyTree, say: Say) -> tuple[PyTree, int]:
+    """Return the state to go on from and its rounds, and cut the metrics back to these."""
+    checkpoints = Checkpoints(run_dir)
+    found = checkpoints.restore(like, say)
+    done = 0 if found is None else found[0]
+    measured = recording.truncate(run_dir, done)
+    if found is None:
+        if (run_dir / "metrics.jsonl").exists():
+            say(f"{run_dir.name} has no whole checkpoint and starts again")
+        return None, 0
+    if measured < done:
+        say(
+            f"{run_dir.name} has metrics of only {measured} of {done} rounds, as its metrics.jsonl "
+            "is damaged, and starts again"
+        )
+        checkpoints.clear()
+        recording.truncate(run_dir, 0)
+        return None, 0
+    return found[1], done
+
+
+def _newest_measured(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the last row with an accuracy; the last of all if there is none."""
+    measured = [row for row in rows if not math.isnan(row["accuracy_dense"])]
+    return measured[-1] if measured else rows[-1]
+
+
+def _check_finite(sim: Simulation, key: Array, metrics: Metrics, first: int) -> None:
+    for i, losses in enumerate(metrics.client_loss):
+        bad = np.flatnonzero(~np.isfinite(losses))
+        if len(bad):
+            members = sim.cohort(key, first + i)
+            shown = ", ".join(str(members[i]) for i in bad[:10])
+            more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
+            raise DivergedError(
+                f"the loss is not finite in round {first + i}, clients {shown}{more}; a smaller "
+                "learning_rate may help"
+            )
+
+
+def _rows(prepared: Prepared, metrics: Metrics, first: int) -> Iterator[dict[str, Any]]:
+    """Turn the metrics of a call into recorded rows, one per round."""
+    densities = prepared.simulation.schedule.densities
+    for i in range(len(metrics.client_loss)):
+        bits = prepared.bits[first + i]
+        cohort = prepared.simulation.setup.cohort
+        # who does not arrive has received, and sends nothing; every client sends as much
+        arrived = int(metrics.scalars["clients_arrived"][i]) if _reports(metrics) else cohort
+        yield {
+            "round": first + i,
+            "density": float(densities[first + i]),
+            **{name: float(values[i]) for name, values in metrics.scalars.items()},
+            "uplink_bits": bits.uplink * arrived // cohort,
+            "downlink_bits": bits.downlink,
+            "uplink_bits_server_masks": bits.uplink_server_masks * arrived // cohort,
+            "downlink_bits_server_masks": bits.downlink_server_masks,
+            "layers": {name: values[i].tolist() for name, values in metrics.layers.items()},
+        }
+
+
+def _reports(metrics: Metrics) -> bool:
+    """Tell whether some client may not arrive."""
+    return "clients_arrived" in metrics.scalars

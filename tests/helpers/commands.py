@@ -1,0 +1,83 @@
+"""Calls the commands in this process, as a shell would, and says how they ended."""
+
+import contextlib
+import importlib
+import io
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import pytest
+
+from lipsjax.experiments import command
+from lipsjax.recording.checkpoints import Checkpoints
+
+TINY = (
+    *("--dataset", "synthetic", "--rounds", "6", "--rounds-per-call", "2", "--devices", "1"),
+    *("--partition.clients", "3", "--partition.train-examples", "20"),
+    *("--model.width", "2", "--local.epochs", "1", "--evaluation.global-examples", "50"),
+)
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def call(name: str, *argv: str) -> Ended:
+    """Calls a command; JAX has started before, so its settings are left alone."""
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    main = importlib.import_module(f"lipsjax.experiments.{name}").main
+    with (
+        mock.patch.object(command, "start_jax"),
+        mock.patch("sys.argv", [name, *argv]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            command.guarded(main)
+        except SystemExit as end:
+            status = end.code
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+def run(out: Path, *argv: str) -> Ended:
+    """Calls ``run`` on a tiny config."""
+    return call("run", *TINY, "--out", str(out), *argv)
+
+
+def run_dir(out: Path) -> Path:
+    """Returns the one run directory."""
+    (found,) = out.glob("runs/[!.]*")
+    return found
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Returns what is equal in bits for equal configs and plans."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("timings.jsonl", ".lock", "study.json")
+    }
+
+
+class StoppedError(Exception):
+    """Stands for what stops a run: no command catches it."""
+
+
+def stop_at_save(out: Path, count: int, *argv: str) -> Path:
+    """Runs until a checkpoint is about to be written, after the metrics were."""
+    save, saved = Checkpoints.save, []
+
+    def stop(self, rounds, state):
+        saved.append(rounds)
+        if len(saved) == count:
+            raise StoppedError
+        save(self, rounds, state)
+
+    with mock.patch.object(Checkpoints, "save", stop), pytest.raises(StoppedError):
+        run(out, *argv)
+    return run_dir(out)

@@ -1,0 +1,165 @@
+"""Five lines for those who decide: always five, never a number that is none, and what follows."""
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from helpers import commands
+from helpers.edited_study import SMALL, edit, lips_and_controls, rows_of, study_with_controls
+from helpers.fake_study import write_study
+from lipsjax.analysis.stats import Difference, Interval
+from lipsjax.experiments.report import draw
+from lipsjax.recording import read_study
+from lipsjax.report.summary import GO, NO_GO, OPEN, advise, executive
+
+PRICES = {"per_gb": 2.0, "per_device_hour": 3.0, "per_point": 10.0}
+BEGINNINGS = ("Question: ", "Setting: ", "Effect: ", "Cost: ", "Next: ")
+
+STUDIES = {
+    "two arms": {},
+    "one arm": {"arms": ("dense",)},
+    "one seed": {"seeds": 1},
+    "grid": {"cells": ("a", "b", "c", "d")},
+    "two cells": {"cells": ("a", "b")},
+    "many arms": {"arms": ("dense", *"abcdefghijklmn")},
+    "prices": {"prices": PRICES},
+    "some prices": {"prices": {"per_point": 1.0}},
+    "prices and a grid": {"prices": PRICES, "cells": ("a", "b", "c", "d")},
+    "unfinished": {"missing": (("lips", 0), ("lips", 1), ("lips", 2), ("lips", 3))},
+    "nothing of the reference": {"missing": tuple(("dense", seed) for seed in range(4))},
+    "no effect": {"gain": 0.0, "noise": 0.05},
+}
+
+
+def lines_of(path):
+    lines = executive(read_study(path))
+    assert len(lines) == 5
+    for line, beginning in zip(lines, BEGINNINGS, strict=True):
+        assert line.startswith(beginning)
+        assert line.endswith(".")
+        assert "\n" not in line
+        assert "nan" not in line.lower().replace("finance", "")
+    return lines
+
+
+@pytest.mark.parametrize("case", STUDIES)
+def test_always_five_lines(tmp_path, case):
+    write_study(tmp_path, **SMALL | STUDIES[case])
+    assert lines_of(tmp_path) == lines_of(tmp_path)
+
+
+def test_what_was_asked_and_of_what(tmp_path):
+    question, *_ = lines_of(write_study(tmp_path, **SMALL, missing=(("lips", 3),)))
+    assert question == (
+        "Question: fake – lips against dense, 4 seeds, on digits at 4 clients of 30 examples "
+        "(Dirichlet(0.1)), cnn, 20 rounds; 1 trial not finished."
+    )
+
+
+def test_a_stuck_setting_with_its_controls(tmp_path):
+    _, setting, effect, _, advice = lines_of(study_with_controls(tmp_path))
+    assert setting.startswith("Setting: stuck; federating (dense) against training alone +")
+    assert "pooled data against dense +" in setting
+    assert effect.startswith("Effect: no finished arm has transient sparsity; on ")
+    assert advice.startswith("Next: not known, as no finished arm has transient sparsity")
+
+
+def test_a_gain_is_a_go(tmp_path):
+    _, _, effect, _, advice = lines_of(write_study(tmp_path, gain=0.1, **SMALL))
+    assert effect.startswith("Effect: on personalised accuracy, lips helps, +")
+    assert advice == "Next: go for lips, as it helps."
+
+
+def test_a_loss_is_a_no_go(tmp_path):
+    *_, advice = lines_of(write_study(tmp_path, gain=-0.1, **SMALL))
+    assert advice == "Next: no-go for lips, as it hurts."
+
+
+def test_scatter_asks_for_seeds(tmp_path):
+    write_study(tmp_path, gain=0.0, **SMALL | {"noise": 0.05})
+    *_, advice = lines_of(tmp_path)
+    assert advice.startswith("Next: not known for lips, as gain and loss are both possible; what")
+    assert "seeds, with which the interval would reach 1 point to either side" in advice
+
+
+def test_one_seed_asks_for_a_second(tmp_path):
+    *_, advice = lines_of(write_study(tmp_path, **SMALL | {"seeds": 1}))
+    assert "at least 2 seeds in both arms" in advice
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "word"),
+    [
+        (0.01, 0.03, 0.001, GO),
+        (-0.03, -0.01, 0.001, NO_GO),
+        (-0.03, 0.009, 0.5, NO_GO),  # a gain of a point is ruled out
+        (-0.03, 0.011, 0.5, OPEN),
+        (0.001, 0.03, 0.2, OPEN),  # not after Holm's correction
+        (math.nan, math.nan, math.nan, OPEN),
+    ],
+)
+def test_advice_by_the_stated_thresholds(tmp_path, low, high, p, word):
+    _, lips = rows_of(write_study(tmp_path, **SMALL | {"rounds": 3}))
+    found = Difference(Interval((low + high) / 2, low, high, 4), p)
+    lips = lips._replace(
+        differences={**lips.differences, "personalised": found},
+        adjusted={**lips.adjusted, "personalised": p},
+    )
+    assert advise(lips) == word
+
+
+def test_a_grid_is_told_in_counts(tmp_path):
+    write_study(tmp_path, cells=("a", "b", "c", "d"), gain=0.1, **SMALL)
+    question, setting, effect, cost, advice = lines_of(tmp_path)
+    assert "4 seeds in each of 4 cells" in question
+    assert setting.startswith(
+        "Setting: cannot tell in all 4 cells; no finished arm trains alone or pools"
+    )
+    assert effect.endswith("transient sparsity helps in all 4 comparisons.")
+    assert "moves 1.00 times the bits" in cost
+    assert advice == "Next: go in all 4 comparisons."
+
+
+def test_costs_with_and_without_money(tmp_path):
+    write_study(tmp_path / "a", gain=0.1, **SMALL)
+    *_, cost, _ = lines_of(tmp_path / "a")
+    # 20 rounds of 24 Mbit each way
+    assert cost.startswith("Cost: per run, dense takes 960 Mbit moved, FLOPs not counted, ")
+    assert "money" not in cost
+    write_study(tmp_path / "b", gain=0.1, prices=PRICES, **SMALL)
+    *_, cost, _ = lines_of(tmp_path / "b")
+    assert "in money: lips costs +" in cost
+    assert "lips brings +" in cost
+
+
+def test_controls_of_lips_are_told_apart(tmp_path):
+    gains = {"random": ({"criterion": "random"}, 0.1), "held": ({"hold": 5}, 0.1)}
+    *_, effect, _, advice = lines_of(lips_and_controls(tmp_path, gains, gain=0.1))
+    assert "against its controls: better in all 2 comparisons" in effect
+    assert "random" not in advice  # LIPS is what is asked about
+
+
+def test_a_setting_that_is_not_stuck_is_said_in_the_advice(tmp_path):
+    write_study(tmp_path, arms=("dense", "lips", "pooled"), gain=0.0, **SMALL)
+    edit(tmp_path, "pooled", {"partition": {"pooled": True}, "sparsity": None})
+    *_, advice = lines_of(tmp_path)
+    assert "the setting is not stuck" in advice
+
+
+def test_summary_is_printed_above_the_verdict(tmp_path):
+    write_study(tmp_path, **SMALL)
+    console = Console(width=200, file=io.StringIO())
+    draw(tmp_path, console, "md")
+    text = " ".join(console.file.getvalue().split())
+    places = [text.index(start) for start in (*BEGINNINGS, "• dense. Is this setting stuck?")]
+    assert places == sorted(places)
+
+
+def test_nothing_finished_is_one_line(tmp_path):
+    missing = tuple((arm, seed) for arm in ("dense", "lips") for seed in range(4))
+    write_study(tmp_path, **SMALL, missing=missing)
+    with pytest.raises(ValueError, match="has no finished trial"):
+        executive(read_study(tmp_path))
+    assert commands.call("report", str(tmp_path), "--format", "md").status == 2

@@ -1,0 +1,489 @@
+"""Every strategy goes through the same battery; each is held to a loop written from its paper."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+import pytest
+import strategy_loops as loops
+from hypothesis import given, settings
+from hypothesis import strategies as draw
+from test_oracle import PUBLISHED, check, reference_model
+
+from helpers.loop_reference import flat
+from helpers.quadratics import HESSIANS, OPTIMA, TRUE, biased, quadratics
+from helpers.worlds import assert_close, simulate, tiny_model, world
+from lipsjax import models, strategies, transient_sparsity
+from lipsjax.local import LocalTraining
+from lipsjax.types import Layer
+
+RATE, MOMENTUM = 0.1, 0.9
+SIZES, COHORT = [9, 2, 6, 5], 3
+
+
+def is_head(path):
+    return path.split("/")[1] == "classifier"
+
+
+class Entry(NamedTuple):
+    """A strategy, its oracle, and what both take."""
+
+    make: Any  # (layers, **options) -> strategy
+    loop: type
+    options: Mapping[str, Any] = MappingProxyType({})
+    lips: bool = True  # whether transient sparsity goes around it
+    personal: Any = None  # of the loop
+    masks: dict[str, Any] | None = None  # of the loop: the strategy's own
+    total: int = 4  # rounds that a run is planned for
+    rounds: int = 3
+    norm: str = "batch"
+    tolerance: float = 1e-9
+
+
+SHARE = COHORT / len(SIZES)
+CONTROL = {"learning_rate": RATE, "momentum": MOMENTUM, "participation": SHARE}
+HELD = {**PUBLISHED, "criterion": "magnitude", "gradient": "last_local", "hold": np.inf}
+
+
+def plain(factory, **known):
+    """A strategy that knows nothing of layers."""
+    return lambda layers, **options: factory(**options, **known)
+
+
+def layered(factory, **known):
+    return lambda layers, **options: factory(layers=layers, **options, **known)
+
+
+def around(wrapper):
+    return lambda layers, **options: wrapper(strategies.fedavg(), **options)
+
+
+def coded(codec):
+    return lambda layers, **options: strategies.compress(strategies.fedavg(), codec(**options))
+
+
+def top_k_scaffold(layers, fraction, **options):
+    del layers
+    inner = strategies.scaffold(**options, **CONTROL)
+    return strategies.compress(inner, strategies.top_k(fraction=fraction))
+
+
+SERVER_OPTIONS = {"server_learning_rate": 0.1, "beta1": 0.8, "beta2": 0.9, "tau": 0.01}
+TABLE = {
+    "fedavg": Entry(plain(strategies.fedavg), loops.StrategyLoop),
+    "uniform": Entry(plain(strategies.fedavg, weighted=False), loops.UniformWeight, lips=False),
+    "fedprox": Entry(plain(strategies.fedprox), loops.FedProxLoop, {"mu": 0.3}),
+    "scaffold": Entry(
+        plain(strategies.scaffold, **CONTROL), loops.ScaffoldLoop, {"server_learning_rate": 0.7}
+    ),
+    "feddyn": Entry(
+        plain(strategies.feddyn, participation=SHARE), loops.FedDynLoop, {"alpha": 0.2}
+    ),
+    "fednova": Entry(plain(strategies.fednova, momentum=MOMENTUM), loops.FedNovaLoop),
+    "moon": Entry(plain(strategies.moon), loops.MoonLoop, {"mu": 1.5, "temperature": 0.4}),
+    "fedavgm": Entry(
+        plain(strategies.fedavgm),
+        loops.FedAvgMLoop,
+        {"server_learning_rate": 0.7, "server_momentum": 0.5},
+    ),
+    "fedadagrad": Entry(
+        plain(strategies.fedadagrad),
+        loops.FedAdagradLoop,
+        {"server_learning_rate": 0.1, "tau": 0.01},
+    ),
+    "fedadam": Entry(plain(strategies.fedadam), loops.FedAdamLoop, SERVER_OPTIONS),
+    "fedyogi": Entry(plain(strategies.fedyogi), loops.FedYogiLoop, SERVER_OPTIONS),
+    "fedbn": Entry(
+        around(lambda s: strategies.keep_local(s, models.is_norm)),
+        loops.StrategyLoop,
+        personal=models.is_norm,
+    ),
+    "local": Entry(
+        plain(strategies.local), loops.StrategyLoop, personal=lambda path: True, lips=False
+    ),
+    "fedper": Entry(layered(strategies.fedper), loops.StrategyLoop, personal=is_head),
+    "fedrep": Entry(
+        layered(strategies.fedrep, epochs=2),
+        loops.FedRepLoop,
+        {"head_epochs": 1},
+        personal=is_head,
+    ),
+    "fedbabu": Entry(layered(strategies.fedbabu), loops.FedBabuLoop),
+    "ditto": Entry(plain(strategies.ditto), loops.DittoLoop, {"lam": 0.7}),
+    "fedpart": Entry(
+        layered(strategies.fedpart, full_rounds=1, rounds_per_layer=1, full_between=1),
+        loops.FedPartLoop,
+        lips=False,
+        total=7,
+        rounds=7,
+    ),
+    "ifa": Entry(
+        layered(strategies.ifa, rounds=4),
+        loops.IfaLoop,
+        {"every": 2, "fraction": 0.4, "later": False},
+    ),
+    "ifa later": Entry(
+        layered(strategies.ifa, rounds=4),
+        loops.IfaLoop,
+        {"every": 1, "fraction": 0.4, "later": True},
+        lips=False,
+    ),
+    "feddst": Entry(
+        layered(strategies.feddst, rounds=8),
+        loops.FedDstLoop,
+        {"density": 0.4, "every": 1, "fraction": 0.5},
+        lips=False,
+        total=8,
+        rounds=5,
+    ),
+    "constant_topk": Entry(
+        layered(strategies.constant_topk),
+        loops.StrategyLoop,
+        {"density": 0.3},
+        lips=False,
+        masks={**HELD, "density": 0.3, "every": 1, "schedule": "constant"},
+    ),
+    "dsd": Entry(
+        layered(strategies.dsd),
+        loops.DsdLoop,
+        {"density": 0.3, "start": 0.2, "end": 0.6},
+        lips=False,
+        masks={**HELD, "every": 1},
+        total=5,
+        rounds=5,
+    ),
+    "top_k of scaffold": Entry(
+        top_k_scaffold, loops.TopKScaffoldLoop, {"fraction": 0.2, "server_learning_rate": 0.7}
+    ),
+    "quantise": Entry(coded(strategies.quantise), loops.QuantiseLoop, {"levels": 3}),
+    # a bias before normalisation has a gradient of 0 and rounding, whose sign is anything
+    "sign_majority": Entry(
+        around(strategies.sign_majority), loops.SignLoop, {"step": 0.01}, norm="none"
+    ),
+    "median": Entry(around(strategies.median), loops.MedianLoop),
+    "trimmed_mean": Entry(around(strategies.trimmed_mean), loops.TrimmedLoop, {"trim": 0.34}),
+    "clip": Entry(around(strategies.clip), loops.ClipLoop, {"norm": 0.5}),
+    **{
+        kind: Entry(
+            around(strategies.faulty),
+            loops.FaultyLoop,
+            {"clients": 2, "kind": kind, "num_classes": 4, "scale": 0.1},
+            lips=kind == "label_flip",
+            tolerance=1e-6 if kind == "noise" else 1e-9,  # drawn in float32
+            norm="none",
+        )
+        for kind in ("label_flip", "noise", "sign_flip")
+    },
+}
+# enough for a quick run: what differs by more than an elementwise rule; and of what does, some
+QUICK = ("scaffold", "ditto", "feddst")
+FIRST = (
+    *QUICK,
+    *("feddyn", "fednova", "moon", "fedadam", "fedbn", "fedrep", "fedpart", "ifa", "dsd"),
+    *("top_k of scaffold", "median", "label_flip"),
+)
+
+
+def case(name, *more, quick):
+    return pytest.param(name, *more, marks=() if quick else pytest.mark.slow)
+
+
+WRAPPED = [
+    *(case(name, False, quick=name in FIRST) for name in TABLE),
+    *(case(name, True, quick=name in QUICK) for name, entry in TABLE.items() if entry.lips),
+]
+
+
+def make(entry, model, *, wrapped=False):
+    strategy = entry.make(model.layers, **entry.options)
+    if not wrapped:
+        return strategy
+    return transient_sparsity(
+        strategy, layers=model.layers, density=0.3, every=2, gradient="stored"
+    )
+
+
+@pytest.mark.parametrize(("name", "wrapped"), WRAPPED)
+def test_equals_its_loop(name, wrapped):
+    """On one device in chunks; as it is in LIPS, or alone if it does not go there, on four."""
+    entry, data = TABLE[name], world(SIZES)
+    is_spread = wrapped or not entry.lips
+    model = tiny_model(norm=entry.norm)
+    case = {**PUBLISHED, "density": 0.3, "every": 2, "criterion": "saliency", "gradient": "stored"}
+    loop = entry.loop(
+        reference_model(entry.norm),
+        data,
+        jax.random.key(1),
+        options=entry.options,
+        rounds=entry.total,
+        epochs=2,
+        batch_size=4,
+        learning_rate=RATE,
+        momentum=MOMENTUM,
+        cohort=COHORT,
+        personal=entry.personal,
+        sparsity=case if wrapped else entry.masks,
+    )
+    state, loop = check(
+        model,
+        make(entry, model, wrapped=wrapped),
+        data,
+        loop,
+        rounds=entry.rounds,
+        total=entry.total,
+        cohort_size=COHORT,
+        compare_loss=False,
+        chunk=1 if is_spread else 2,
+        devices=4 if is_spread else 1,
+        stops=is_spread,
+        tolerance=entry.tolerance,
+        evaluate_every=int(not wrapped),  # measures do not depend on who is wrapped
+    )
+    kept, server = state["clients"], state["server"]
+    if wrapped:
+        kept, server = kept[1], server[1]
+    if name == "top_k of scaffold":
+        lost, kept = kept
+        for client, own in enumerate(loop.lost):
+            assert_close({p: x[client] for p, x in flat(lost).items()}, by_path(own))
+    for client, own in enumerate(loop.clients):
+        if own is not None:
+            assert_close(jax.tree.map(lambda x, c=client: x[c], kept), own)
+    if isinstance(loop.server, dict) and name == "feddst":
+        assert_close(server[0], tuple(loop.server.values()), 0)
+    elif loop.server is not None:
+        assert_close(server, loop.server)
+
+
+def by_path(params):
+    return {f"params/{path}": x for path, x in params.items()}
+
+
+def run(strategy, model, rounds=2, **options):
+    """Trains alone: measures do not depend on the strategy, and take longer to compile."""
+    return simulate(
+        model, strategy, world(SIZES), rounds=rounds, total=3, evaluate_every=0, **options
+    )
+
+
+STANDS_STILL = [n for n in TABLE if n not in ("ifa", "ifa later", "sign_majority", "noise")]
+
+
+@pytest.mark.parametrize("name", [case(n, quick=n in QUICK) for n in STANDS_STILL])
+def test_zero_learning_rate_changes_nothing(name):
+    """But for what moves by itself: forgetting, votes, noise, and masks of the strategy's own."""
+    entry, model = TABLE[name], tiny_model(norm="group")
+    training = LocalTraining(optax.sgd(0.0, momentum=MOMENTUM), 2, 4)
+    state, _, sim = run(make(entry, model), model, training=training, cohort_size=COHORT)
+    start = sim.to_host(sim.init(jax.random.key(1)), jax.random.key(1))
+    now, before = (flat(s["average"].params) for s in (state, start))
+    if name in ("feddst", "constant_topk", "dsd"):
+        for path in now:  # a weight stays, or is masked
+            gone = now[path] == 0
+            np.testing.assert_allclose(now[path][~gone], before[path][~gone], rtol=1e-12)
+        assert any((x == 0).any() for x in now.values()) or name == "dsd"
+    else:
+        assert_close(now, before, 1e-12)
+
+
+def test_fedavg_stops_at_its_biased_fixed_point():
+    end = quadratics(strategies.fedavg(), HESSIANS, OPTIMA, rounds=200, steps=8)[-1]
+    np.testing.assert_allclose(end, biased(8, 0.05), rtol=1e-9)
+    assert np.abs(end - TRUE).max() > 0.1
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_scaffold_reaches_the_optimum(momentum):
+    strategy = strategies.scaffold(learning_rate=0.02, momentum=momentum)
+    end = quadratics(strategy, HESSIANS, OPTIMA, rounds=600, steps=8, rate=0.02, momentum=momentum)[
+        -1
+    ]
+    np.testing.assert_allclose(end, TRUE, rtol=1e-7)
+
+
+def test_feddyn_reaches_the_optimum():
+    end = quadratics(strategies.feddyn(alpha=1.0), HESSIANS, OPTIMA, rounds=600, steps=8)[-1]
+    np.testing.assert_allclose(end, TRUE, rtol=1e-7)
+
+
+@pytest.mark.parametrize("make", [strategies.fedadam, strategies.fedyogi, strategies.fedadagrad])
+def test_a_server_optimizer_reaches_where_fedavg_stops(make):
+    strategy = make(server_learning_rate=0.1, tau=0.1)
+    end = quadratics(strategy, HESSIANS, OPTIMA, rounds=4000, steps=8)[-1]
+    np.testing.assert_allclose(end, biased(8, 0.05), rtol=1e-6)
+
+
+def test_fednova_does_not_follow_who_takes_more_steps():
+    """For small steps FedAvg solves the problem in which client k counts by its steps."""
+    steps, rate = [2, 20, 6], 1e-4
+    weighted = (np.reshape(steps, (-1, 1)) * HESSIANS * OPTIMA).sum(0)
+    weighted /= (np.reshape(steps, (-1, 1)) * HESSIANS).sum(0)
+    options = {"steps": steps, "rate": rate}
+    averaged = biased(steps, rate)
+    np.testing.assert_allclose(averaged, weighted, rtol=0.01)
+    lengths = np.reshape(steps, (-1, 1))
+    pull = (1 - (1 - rate * HESSIANS) ** lengths) / lengths
+    expected = (pull * OPTIMA).sum(0) / pull.sum(0)
+    np.testing.assert_allclose(expected, TRUE, rtol=0.01)
+    # rounds begin at 0; there it stays, if that is the fixed point
+    shifted = OPTIMA - expected
+    np.testing.assert_allclose(
+        quadratics(strategies.fednova(), HESSIANS, shifted, rounds=1, **options), 0, atol=1e-12
+    )
+
+
+problems = draw.tuples(
+    draw.lists(draw.floats(0.1, 5), min_size=3, max_size=3),
+    draw.lists(draw.floats(-3, 3), min_size=3, max_size=3),
+    draw.integers(1, 6),
+    draw.floats(0.01, 0.15),
+)
+
+
+ONE_LAYER = (Layer("w", "classifier", "dense", ("w",)),)
+REDUCED = {
+    "fedprox": lambda momentum: strategies.fedprox(mu=0.0),
+    "fednova": lambda momentum: strategies.fednova(momentum=momentum),  # equal steps
+    "fedopt": lambda momentum: strategies.fedopt(optax.sgd(1.0)),
+    "fedavgm": lambda momentum: strategies.fedavgm(server_learning_rate=1.0, server_momentum=0.0),
+    "fedpart, all layers": lambda momentum: strategies.fedpart(layers=ONE_LAYER),
+    "ifa, nothing forgotten": lambda momentum: strategies.ifa(
+        layers=ONE_LAYER, rounds=5, every=1, fraction=0.0
+    ),
+    "ditto": lambda momentum: strategies.ditto(lam=0.0),  # of its shared model
+    "moon, no contrast": lambda momentum: strategies.moon(mu=0.0),
+    "top_k, all": lambda momentum: strategies.compress(
+        strategies.fedavg(), strategies.top_k(fraction=1.0)
+    ),
+    "clip, no bound met": lambda momentum: strategies.clip(strategies.fedavg(), norm=1e9),
+    "trimmed_mean, nothing left out": lambda momentum: strategies.trimmed_mean(
+        strategies.fedavg(), trim=0.0
+    ),
+    "faulty, nobody": lambda momentum: strategies.faulty(
+        strategies.fedavg(), clients=0, kind="sign_flip", num_classes=2
+    ),
+}
+
+
+@settings(max_examples=4, deadline=None)
+@given(problems, draw.sampled_from([0.0, 0.9]))
+@pytest.mark.parametrize("name", REDUCED)
+def test_reduces_to_fedavg(name, problem, momentum):
+    """Where a method's own parameter vanishes, it is what its paper says."""
+    hessians, optima = (np.reshape(x, (3, 1)) for x in problem[:2])
+    options = {"rounds": 3, "steps": problem[2], "rate": problem[3], "momentum": momentum}
+    averaged = quadratics(strategies.fedavg(), hessians, optima, **options)
+    found = quadratics(REDUCED[name](momentum), hessians, optima, **options)
+    np.testing.assert_allclose(found, averaged, rtol=1e-9, atol=1e-12)
+
+
+@settings(max_examples=8, deadline=None)
+@given(problems, draw.sampled_from([0.0, 0.9]))
+def test_scaffold_of_one_client_is_sgd(problem, momentum):
+    hessians, optima = (np.reshape(x, (3, 1)) for x in problem[:2])
+    options = {"rounds": 3, "steps": problem[2], "rate": problem[3], "momentum": momentum}
+    one = hessians[:1], optima[:1]
+    control = strategies.scaffold(learning_rate=problem[3], momentum=momentum)
+    alone = quadratics(strategies.fedavg(), *one, **options)
+    np.testing.assert_allclose(quadratics(control, *one, **options), alone, rtol=1e-9, atol=1e-12)
+
+
+@settings(max_examples=8, deadline=None)
+@given(problems)
+def test_ditto_that_is_not_pulled_has_models_of_their_own(problem):
+    """With lambda 0 client k goes as by itself: v - w_k shrinks by ``1 - rate h_k`` a step."""
+    hessians, optima = (np.reshape(x, (3, 1)) for x in problem[:2])
+    steps, rate = problem[2:]
+    _, owns = quadratics(
+        strategies.ditto(lam=0.0), hessians, optima, rounds=3, steps=steps, rate=rate, states=True
+    )
+    found = [float(own[0].params["w"][0]) for own in owns]
+    alone = optima - (1 - rate * hessians) ** (3 * steps) * optima
+    np.testing.assert_allclose(found, alone.ravel(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_ditto_that_is_not_pulled_trains_alone():
+    """With lambda 0 a client's own model is what it learns by itself, round after round."""
+    model = tiny_model()
+    pulled, *_ = run(strategies.ditto(lam=0.0), model, cohort_size=COHORT)
+    alone, *_ = run(
+        strategies.keep_local(strategies.fedavg(), lambda p: True), model, cohort_size=COHORT
+    )
+    own = pulled["clients"][0]
+    for path, values in alone["clients"].items():
+        assert_close(flat(own)[path], values)
+
+
+@pytest.mark.parametrize(
+    "make_sparse", [strategies.constant_topk, strategies.dsd, strategies.feddst]
+)
+def test_masks_that_keep_everything_change_nothing(make_sparse):
+    model = tiny_model()
+    known = {"rounds": 3} if make_sparse is strategies.feddst else {}
+    kept, *_ = run(make_sparse(layers=model.layers, density=1.0, **known), model)
+    plain_average, *_ = run(strategies.fedavg(), model)
+    assert_close(kept["average"], plain_average["average"], 1e-12)
+
+
+def test_feddyn_without_a_regulariser_moves_by_what_clients_moved():
+    """As alpha tends to 0 clients train plainly, and h / alpha stays: w = mean(w_k) - h / alpha."""
+    averaged = quadratics(strategies.fedavg(), HESSIANS, OPTIMA, rounds=1)
+    for alpha in (0.0, 1e-9):
+        found = quadratics(strategies.feddyn(alpha=alpha), HESSIANS, OPTIMA, rounds=1)
+        np.testing.assert_allclose(found, 2 * averaged, rtol=1e-6)  # the average began as 0
+
+
+@pytest.mark.slow
+def test_one_client_with_all_data_is_plain_sgd():
+    data, model = world([12]), tiny_model(norm="group")
+    training = LocalTraining(optax.sgd(0.1), 1, 12)
+    plain, *_ = simulate(model, strategies.fedavg(), data, rounds=2, training=training)
+    layers = model.layers
+    for strategy in (
+        strategies.fednova(),
+        strategies.scaffold(learning_rate=0.1),
+        strategies.fedper(layers=layers),
+        strategies.median(strategies.fedavg()),
+    ):
+        state, *_ = simulate(model, strategy, data, rounds=2, training=training)
+        assert_close(state["average"], plain["average"])
+
+
+def test_variances_do_not_go_through_the_servers_optimizer():
+    model = tiny_model(norm="batch")
+    strategy = strategies.fedadam(server_learning_rate=5.0)
+    state, *_ = run(strategy, model)
+    variances = [x for p, x in flat(state["average"].norm).items() if p.endswith("var")]
+    assert all((x > 0).all() for x in variances)
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [
+        (lambda: strategies.fedprox(mu=-1), "mu must be at least 0, not -1"),
+        (lambda: strategies.feddyn(alpha=-1), "alpha must be at least 0, not -1"),
+        (lambda: strategies.feddyn(participation=0), r"participation must be in \(0, 1\], not 0"),
+        (lambda: strategies.scaffold(learning_rate=0), "learning_rate must be above 0, not 0"),
+        (lambda: strategies.fednova(momentum=1), r"momentum must be in \[0, 1\), not 1"),
+        (lambda: strategies.fedadam(beta2=1.5), r"beta2 must be in \[0, 1\), not 1.5"),
+        (lambda: strategies.fedyogi(tau=0), "tau must be above 0, not 0"),
+        (
+            lambda: strategies.fedavgm(server_momentum=-0.1),
+            r"server_momentum must be in \[0, 1\), not -0.1",
+        ),
+    ],
+)
+def test_what_is_out_of_range_is_refused(make, part):
+    with pytest.raises(ValueError, match=part):
+        make()
+
+
+def test_personal_leaves_and_control_variates_do_not_go_together():
+    model = tiny_model()
+    strategy = strategies.keep_local(strategies.feddyn(), models.is_norm)
+    with pytest.raises(ValueError, match="keep_local goes around strategies without client state"):
+        run(strategy, model)

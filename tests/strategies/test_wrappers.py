@@ -1,0 +1,325 @@
+"""What goes around a strategy, compression, robust means, faults; and what goes around what."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as draw
+from hypothesis.extra import numpy as arrays
+
+from helpers.quadratics import HESSIANS, OPTIMA, quadratics
+from helpers.worlds import simulate, tiny_model, world
+from lipsjax import fedavg, keep_local, models, strategies, transient_sparsity
+from lipsjax.tree import size
+from lipsjax.types import Received, Variables
+
+LAYERS = tiny_model().layers
+INITIAL = jax.eval_shape(tiny_model().init, jax.random.key(0))
+VALUES, PARAMETERS = size(INITIAL), size(INITIAL.params)
+STATISTICS = VALUES - PARAMETERS
+
+
+def reported(values):
+    """Messages of C clients, of one number each per entry."""
+    shape = draw.tuples(draw.integers(1, 9), draw.integers(1, 3))
+    return arrays.arrays(float, shape, elements=draw.floats(-1e6, 1e6, width=32)).map(values)
+
+
+ROBUST = {
+    "median": (strategies.median(fedavg()), lambda count: (count - 1) // 2),
+    "trimmed_mean": (
+        strategies.trimmed_mean(fedavg(), trim=0.3),
+        lambda count: int(np.floor(0.3 * count + 1e-9)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROBUST)
+@settings(max_examples=30, deadline=None)
+@given(messages=reported(np.asarray), data=draw.data())
+def test_robust_means_stay_among_the_honest(name, messages, data):
+    """With as many liars as promised, whatever they say, and in any order."""
+    strategy, promised = ROBUST[name]
+    count = len(messages)
+    liars = data.draw(draw.integers(0, promised(count)))
+    lies = data.draw(
+        arrays.arrays(float, (liars, messages.shape[1]), elements=draw.floats(-1e12, 1e12))
+    )
+    honest = messages[liars:]
+    said = np.concatenate([lies, honest])
+    present = jnp.ones(count, bool)
+    found = np.asarray(strategy.aggregate(jnp.asarray(said), present))
+    slack = 1e-9 * np.abs(honest).max()
+    assert (found >= honest.min(0) - slack).all()
+    assert (found <= honest.max(0) + slack).all()
+    order = data.draw(draw.permutations(range(count)))
+    again = np.asarray(strategy.aggregate(jnp.asarray(said[list(order)]), present))
+    np.testing.assert_allclose(again, found, rtol=1e-9, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ROBUST)
+def test_who_did_not_arrive_is_not_counted(name):
+    strategy, _ = ROBUST[name]
+    messages = jnp.array([[1.0], [np.nan], [2.0], [9.0], [1e9]])
+    arrived = jnp.array([True, False, True, True, False])
+    few = jnp.array([[1.0], [2.0], [9.0]])
+    np.testing.assert_allclose(
+        strategy.aggregate(messages, arrived), strategy.aggregate(few, jnp.ones(3, bool))
+    )
+
+
+def test_a_liar_spoils_the_mean_and_not_the_median():
+    def end(wrap):
+        lying = strategies.faulty(fedavg(), clients=1, kind="sign_flip", num_classes=2, scale=5.0)
+        return quadratics(wrap(lying), HESSIANS, OPTIMA, rounds=60)[-1]
+
+    honest = OPTIMA[1:]
+    median = end(strategies.median)
+    assert (median >= np.minimum(honest.min(0), 0) - 1e-9).all()
+    assert (median <= np.maximum(honest.max(0), 0) + 1e-9).all()
+    assert np.abs(end(lambda s: s)).max() > 1e3
+
+
+@settings(max_examples=20, deadline=None)
+@given(draw.lists(draw.floats(-5, 5), min_size=1, max_size=6), draw.integers(1, 7))
+def test_random_rounding_is_right_on_average(values, levels):
+    moved = {"a": jnp.array(values)}
+    codec = strategies.quantise(levels=levels)
+    sent = jax.vmap(lambda k: codec.apply(k, moved)["a"])(jax.random.split(jax.random.key(0), 4000))
+    step = float(jnp.linalg.norm(moved["a"])) / levels
+    # each is off by at most a step, so that the mean of 4,000 is off by at most 5 deviations
+    assert np.abs(sent.mean(0) - moved["a"]).max() <= 5 * step / 2 / np.sqrt(4000) + 1e-9
+    assert np.abs(sent - moved["a"]).max() <= step + 1e-9
+
+
+def test_top_k_with_feedback_loses_nothing():
+    """What was not sent yet is what clients still hold: sums agree at any time."""
+    codec = strategies.top_k(fraction=0.25)
+    rng, lost = np.random.default_rng(0), {"a": jnp.zeros(8)}
+    moved_in_all = sent_in_all = 0
+    for _ in range(20):
+        moved = {"a": jnp.asarray(rng.normal(size=8))}
+        wished = {"a": moved["a"] + lost["a"]}
+        sent = codec.apply(jax.random.key(0), wished)
+        assert (np.asarray(sent["a"]) != 0).sum() == 2
+        lost = {"a": wished["a"] - sent["a"]}
+        moved_in_all, sent_in_all = moved_in_all + moved["a"], sent_in_all + sent["a"]
+    np.testing.assert_allclose(moved_in_all, sent_in_all + lost["a"], rtol=1e-12)
+
+
+def test_compression_reaches_where_fedavg_stops():
+    exact = quadratics(fedavg(), HESSIANS, OPTIMA, rounds=400)[-1]
+    rough = strategies.compress(fedavg(), strategies.top_k(fraction=0.5))
+    np.testing.assert_allclose(
+        quadratics(rough, HESSIANS, OPTIMA, rounds=400)[-20:].mean(0), exact, atol=0.15
+    )
+
+
+FIRST = sum(
+    x.size
+    for x in jax.tree.leaves(INITIAL.params["stem"]) + jax.tree.leaves(INITIAL.params["norm_stem"])
+)
+HEAD = size(INITIAL.params["classifier"])
+MASKABLE = INITIAL.params["conv_a"]["kernel"].size + INITIAL.params["conv_b"]["kernel"].size
+INDEX = int(np.ceil(np.log2(PARAMETERS)))
+LEAVES = len(jax.tree.leaves(INITIAL.params))
+PERSONAL = size([INITIAL.params[n] for n in INITIAL.params if n.startswith("norm")]) + STATISTICS
+BITS = {
+    "fedavg": (fedavg(), 32 * VALUES, 32 * VALUES),
+    "scaffold": (
+        strategies.scaffold(learning_rate=0.1),
+        32 * (VALUES + PARAMETERS),
+        32 * (VALUES + PARAMETERS),
+    ),
+    "fedper": (strategies.fedper(layers=LAYERS), 32 * (VALUES - HEAD), 32 * (VALUES - HEAD)),
+    "fedbabu": (strategies.fedbabu(layers=LAYERS), 32 * (VALUES - HEAD), 32 * (VALUES - HEAD)),
+    "top_k": (
+        strategies.compress(fedavg(), strategies.top_k(fraction=0.1)),
+        PARAMETERS // 10 * (32 + INDEX) + 32 * STATISTICS,
+        32 * VALUES,
+    ),
+    "quantise": (
+        strategies.compress(fedavg(), strategies.quantise(levels=15)),
+        PARAMETERS * 5 + 32 * LEAVES + 32 * STATISTICS,
+        32 * VALUES,
+    ),
+    "sign_majority": (
+        strategies.sign_majority(fedavg()),
+        PARAMETERS + 32 * STATISTICS,
+        32 * VALUES,
+    ),
+    "top_k, personal norms": (
+        strategies.compress(keep_local(fedavg(), models.is_norm), strategies.top_k(fraction=0.1)),
+        (VALUES - PERSONAL) // 10 * (32 + int(np.ceil(np.log2(VALUES - PERSONAL)))),
+        32 * (VALUES - PERSONAL),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BITS)
+def test_bits_by_hand(name):
+    strategy, up, down = BITS[name]
+    assert [x.tolist() for x in strategy.traffic(INITIAL, 2)] == [[up] * 2, [down] * 2]
+
+
+def test_bits_that_differ_by_round():
+    part = strategies.fedpart(layers=LAYERS, full_rounds=1, rounds_per_layer=1)
+    up, down = part.traffic(INITIAL, 3)
+    assert up[:2].tolist() == [32 * VALUES, 32 * (FIRST + STATISTICS)]
+    assert down.tolist() == [32 * VALUES, *up[:2]]
+    dst = strategies.feddst(layers=LAYERS, rounds=8, density=0.5, every=2)
+    up, down = dst.traffic(INITIAL, 8)
+    kept = up[0] // 32 - (VALUES - MASKABLE)
+    assert MASKABLE / 2 - 2 <= kept <= MASKABLE / 2
+    assert (up - up[0]).tolist() == [0, MASKABLE, 0, MASKABLE, 0, 0, 0, 0]
+    assert (down - up[0]).tolist() == [MASKABLE, 0, MASKABLE, 0, MASKABLE, 0, 0, 0]
+
+
+def lips(strategy, **options):
+    return transient_sparsity(strategy, layers=LAYERS, every=1, gradient="stored", **options)
+
+
+TOGETHER = {
+    "lips(compress(scaffold))": lambda: lips(
+        strategies.compress(strategies.scaffold(learning_rate=0.1), strategies.top_k(fraction=0.1))
+    ),
+    "lips(median(compress(faulty(fedbn))))": lambda: lips(
+        strategies.median(
+            strategies.compress(
+                strategies.faulty(
+                    keep_local(fedavg(), models.is_norm), clients=1, kind="noise", num_classes=4
+                ),
+                strategies.quantise(),
+            )
+        )
+    ),
+    "lips(ifa(clip(fedadam)))": lambda: lips(
+        strategies.ifa(
+            strategies.clip(strategies.fedadam(), norm=1.0), layers=LAYERS, rounds=2, every=1
+        )
+    ),
+    "lips(ditto(fedbn)), held": lambda: lips(
+        strategies.ditto(keep_local(fedavg(), models.is_norm)), hold=2
+    ),
+    "lips(sign_majority(moon))": lambda: lips(strategies.sign_majority(strategies.moon())),
+    "constant_topk(compress(feddyn))": lambda: strategies.constant_topk(
+        strategies.compress(strategies.feddyn(), strategies.quantise()), layers=LAYERS
+    ),
+    "dsd(trimmed_mean(fednova))": lambda: strategies.dsd(
+        strategies.trimmed_mean(strategies.fednova(momentum=0.9)), layers=LAYERS, start=0.0, end=1.0
+    ),
+    "compress(ditto)": lambda: strategies.compress(strategies.ditto(), strategies.quantise()),
+}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_what_goes_together_trains(name):
+    state, metrics, _ = simulate(
+        tiny_model(), TOGETHER[name](), world([6, 5, 7]), rounds=2, evaluate_every=0, chunk=3
+    )
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state["average"]))
+    assert np.isfinite(metrics.client_loss).all()
+
+
+APART = {
+    "lips(fedpart)": (lambda: lips(strategies.fedpart(layers=LAYERS)), "trains one layer a round"),
+    "lips(feddst)": (
+        lambda: lips(strategies.feddst(layers=LAYERS, rounds=9)),
+        "transient_sparsity does not go around this strategy: it has masks of its own",
+    ),
+    "lips(constant_topk)": (
+        lambda: lips(strategies.constant_topk(layers=LAYERS)),
+        "transient_sparsity does not go around this strategy: constant_topk masks it already",
+    ),
+    "dsd(lips)": (
+        lambda: strategies.dsd(lips(fedavg()), layers=LAYERS),
+        "dsd does not go around this strategy: transient_sparsity masks it already",
+    ),
+    "compress(lips)": (
+        lambda: strategies.compress(lips(fedavg()), strategies.quantise()),
+        "compress goes inside transient sparsity",
+    ),
+    "compress(compress)": (
+        lambda: strategies.compress(
+            strategies.compress(fedavg(), strategies.quantise()), strategies.quantise()
+        ),
+        "what it sends is compressed already",
+    ),
+    "compress(fedpart)": (
+        lambda: strategies.compress(strategies.fedpart(layers=LAYERS), strategies.quantise()),
+        "sends one layer a round",
+    ),
+    "sign_majority(scaffold)": (
+        lambda: strategies.sign_majority(strategies.scaffold(learning_rate=0.1)),
+        "its messages are more than models",
+    ),
+    "median(feddst)": (
+        lambda: strategies.median(strategies.feddst(layers=LAYERS, rounds=9)),
+        "averages each weight over those who keep it",
+    ),
+    "keep_local(compress)": (
+        lambda: keep_local(strategies.compress(fedavg(), strategies.quantise()), models.is_norm),
+        "goes inside, so that personal leaves are not compressed",
+    ),
+    "ditto(ditto)": (lambda: strategies.ditto(strategies.ditto()), "has a second model already"),
+    "lips(fedrep), held": (
+        lambda: lips(strategies.fedrep(layers=LAYERS, epochs=2), hold=1),
+        "hold must be 0 around this strategy",
+    ),
+    "compress(median)": (
+        lambda: strategies.compress(strategies.median(fedavg()), strategies.quantise()),
+        "put in order already",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_what_makes_no_sense_is_refused(name):
+    make, part = APART[name]
+    with pytest.raises(ValueError, match=part):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [
+        (lambda: strategies.top_k(fraction=0), r"fraction must be in \(0, 1\], not 0"),
+        (lambda: strategies.quantise(levels=0.5), "levels must be a whole number, at least 1"),
+        (lambda: strategies.sign_majority(fedavg(), step=0), "step must be above 0, not 0"),
+        (lambda: strategies.trimmed_mean(fedavg(), trim=0.5), r"trim must be in \[0, 0.5\)"),
+        (lambda: strategies.clip(fedavg(), norm=-1), "norm must be above 0, not -1"),
+        (lambda: strategies.moon(mu=-1), "mu must be at least 0, not -1"),
+        (lambda: strategies.moon(temperature=0), "temperature must be above 0, not 0"),
+        (lambda: strategies.ditto(lam=-1), "lam must be at least 0, not -1"),
+        (
+            lambda: strategies.fedpart(layers=LAYERS, full_rounds=0.5),
+            "full_rounds must be a whole number, at least 0, not 0.5",
+        ),
+        (
+            lambda: strategies.ifa(layers=LAYERS, rounds=3, every=0),
+            "every must be a whole number, at least 1, not 0",
+        ),
+        (lambda: strategies.fedper(layers=LAYERS[:2]), "declares no classifier"),
+        (
+            lambda: strategies.faulty(fedavg(), clients=1, kind="noise", num_classes=2, scale=-1),
+            "scale must be at least 0, not -1",
+        ),
+        (
+            lambda: strategies.feddst(layers=LAYERS, rounds=3, every=0),
+            "every must be a whole number, at least 1, not 0",
+        ),
+    ],
+)
+def test_what_is_out_of_range_is_refused(make, part):
+    with pytest.raises(ValueError, match=part):
+        make()
+
+
+def test_moon_says_that_it_needs_features():
+    received = Received(Variables({}, {}), (), Variables({}, {}), None)
+    from lipsjax.types import Seen
+
+    loss = strategies.moon().loss(lambda *batch: (0.0, Seen({}, None)), received)
+    with pytest.raises(ValueError, match="moon needs a model that sows features"):
+        loss({}, {}, None, None, None)
