@@ -115,13 +115,13 @@ def make_peers(
     key, data = jax.random.key(0), make_data(workload)
     simulation = make_simulation(workload, data, chunk=options.chunk, dtype=dtype)
     placed = simulation.place(data)
-    host = simulation.to_host(simulation.init(key), key)
+    host = simulation.to_host(simulation.init(key))
     batches = round_batches(workload, data, key, simulation.cohort(key, 0))
-    initial = torch_loop.to_torch(host["average"])
+    initial = torch_loop.to_torch(host["global_model"])
     cases = {
         "lipsjax": Case(
-            lambda state: simulation.run(state, key, placed, 1)[0],
-            lambda: simulation.from_host(host, key),
+            lambda state: simulation.run(state, placed, 1)[0],
+            lambda: simulation.from_host(host),
         )
     }
     ours = torch_loop.to_torch(once(cases["lipsjax"])[1].average)
@@ -133,7 +133,7 @@ def make_peers(
             cases[name] = Case(lambda _, workers=workers: workers.round())
             continue
         if name == "naive":
-            train = naive_jax.make_round(workload, host["average"], batches)
+            train = naive_jax.make_round(workload, host["global_model"], batches)
         else:
             module = {"loop": torch_loop, "vmap": torch_vmap}[name]
             train = module.make_round(workload, initial, batches)

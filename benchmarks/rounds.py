@@ -76,8 +76,8 @@ def prepared(simulation: Simulation, data, key):
 def one_round(simulation: Simulation, key, placed, host) -> Case:
     """Time one round from a state on the host, the same every time: ``run`` donates its state."""
     return Case(
-        run=lambda state: simulation.run(state, key, placed, 1),
-        prepare=lambda: simulation.from_host(host, key),
+        run=lambda state: simulation.run(state, placed, 1),
+        prepare=lambda: simulation.from_host(host),
     )
 
 
@@ -94,7 +94,7 @@ def time_sweep(workload: Workload, what: str, options: Options, devices: int) ->
         key, data = jax.random.key(0), make_data(setting)
         simulation = make_simulation(setting, data, **given)
         _, placed, state = prepared(simulation, data, key)
-        cases[value] = one_round(simulation, key, placed, simulation.to_host(state, key))
+        cases[value] = one_round(simulation, key, placed, simulation.to_host(state))
         clients[value] = setting.cohort
     times = interleave(cases, options.repeats)
     each = {value: [t / clients[value] for t in times[value]] for value in values}
@@ -126,7 +126,7 @@ def time_dense(workload: Workload, options: Options) -> list[Figure]:
     key, data = jax.random.key(0), make_data(workload)
     simulation = make_simulation(workload, data, chunk=options.chunk)
     seconds, placed, state = prepared(simulation, data, key)
-    case = one_round(simulation, key, placed, simulation.to_host(state, key))
+    case = one_round(simulation, key, placed, simulation.to_host(state))
     times = interleave({"round": case}, options.repeats)["round"]
     return [
         Figure(f"{workload.name}_compile", "s", [seconds]),
@@ -149,13 +149,13 @@ def time_lips(workload: Workload, options: Options) -> list[Figure]:
     fedavg = make_simulation(workload, data, rounds=ROUNDS, chunk=options.chunk)
     lips_seconds, placed, state = prepared(lips, data, key)
     seconds, _, plain = prepared(fedavg, data, key)
-    state, _ = lips.run(state, key, placed, 1)
+    state, _ = lips.run(state, placed, 1)
     assert int(state.round) == SPARSE, "round 0 is done"
     assert bool(state.sparse), "masks are on their way"
-    sparse = lips.to_host(state, key)
+    sparse = lips.to_host(state)
     there = {"round": np.asarray(DENSE, np.int32)}
     dense = {**sparse, **there, "sparse": np.zeros((), bool)}
-    plain = {**fedavg.to_host(plain, key), **there, "average": sparse["average"]}
+    plain = {**fedavg.to_host(plain), **there, "average": sparse["global_model"]}
     cases = {
         "fedavg": one_round(fedavg, key, placed, plain),
         "dense": one_round(lips, key, placed, dense),

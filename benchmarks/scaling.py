@@ -47,10 +47,10 @@ def make_case(workload: Workload, *, chunk: int, devices: int | None) -> Case:
     """Prepare a training round from a state on the host, the same every time."""
     key, data = jax.random.key(0), make_data(workload)
     simulation = make_simulation(workload, data, chunk=chunk, devices=devices)
-    host, placed = simulation.to_host(simulation.init(key), key), simulation.place(data)
+    host, placed = simulation.to_host(simulation.init(key)), simulation.place(data)
     return Case(
-        run=lambda state: simulation.run(state, key, placed, 1),
-        prepare=lambda: simulation.from_host(host, key),
+        run=lambda state: simulation.run(state, placed, 1),
+        prepare=lambda: simulation.from_host(host),
     )
 
 

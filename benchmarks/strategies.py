@@ -91,8 +91,8 @@ def time_some(names: Iterable[str], options: Options) -> list[Figure]:
     for name, wrap in wraps.items():
         simulation = make_simulation(workload, data, wrap=wrap, rounds=ROUNDS)
         seconds, placed, state = prepared(simulation, data, key)
-        state, _ = simulation.run(state, key, placed, 1)
-        cases[name] = one_round(simulation, key, placed, simulation.to_host(state, key))
+        state, _ = simulation.run(state, placed, 1)
+        cases[name] = one_round(simulation, key, placed, simulation.to_host(state))
         print(f"{name}: compiled in {seconds:.1f} s", flush=True)
     times = interleave(cases, options.repeats)
     return [

@@ -12,9 +12,9 @@ _HOME = {
     "Model": "lipsjax.types",
     "Participation": "lipsjax.rounds",
     "Simulation": "lipsjax.simulation",
-    "Strategy": "lipsjax.strategies",
+    "Strategy": "lipsjax.strategy",
     "build": "lipsjax.simulation",
-    "fedavg": "lipsjax.strategies",
+    "fedavg": "lipsjax.strategy",
     "keep_local": "lipsjax.strategies",
     "transient_sparsity": "lipsjax.sparsity",
 }

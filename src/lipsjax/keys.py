@@ -23,8 +23,8 @@ class Purpose(enum.IntEnum):
     REFILL = 4
     SERVER = 5  # what the server's state begins with
     CLIENT = 6  # what a strategy draws for a client
-    FATE = 7  # whether and how far a client trains
-    TUNING = 8  # batches of fine-tuning
+    OUTCOME = 7  # whether and how far a client trains
+    FINETUNING = 8  # batches of fine-tuning
 
 
 def derive(key: Array, round_index: Array | int, client: Array | int, purpose: Purpose) -> Array:

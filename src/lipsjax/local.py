@@ -15,16 +15,15 @@ import optax
 
 from lipsjax import tree
 from lipsjax.augmentation import Augment
-from lipsjax.datasets import Examples
 from lipsjax.types import (
     Array,
+    Examples,
     Layer,
     LocalResult,
+    LossAux,
     LossFn,
     Model,
     Params,
-    Received,
-    Seen,
     Variables,
 )
 
@@ -51,6 +50,81 @@ class LocalTraining(NamedTuple):
         return self._replace(optimizer=scaled, rate=None)
 
 
+class Sgd(NamedTuple):
+    """Stochastic gradient descent with heavy-ball momentum at a constant rate."""
+
+    learning_rate: float
+    momentum: float
+
+
+def sgd_of(optimizer: optax.GradientTransformation) -> Sgd | None:
+    """Return the learning rate and the momentum of an optimizer that is plain SGD.
+
+    It is told by its impulse response: of gradients 1, 0, 0, ... SGD makes the updates
+    ``-lr, -lr m, -lr m^2, ...``, whenever the impulse comes, in proportion to its size, and in each
+    entry alone. Anything else, as Adam, Nesterov's momentum, a schedule, clipping or noise, does
+    not. Weight decay is not seen: it adds to the gradient.
+
+    Args:
+      optimizer: any of optax.
+
+    Returns:
+      None if the optimizer is not plain SGD.
+
+    Example:
+      >>> sgd_of(optax.sgd(0.1, momentum=0.9))
+      Sgd(learning_rate=0.1, momentum=0.9)
+      >>> sgd_of(optax.sgd(0.1, momentum=0.9, nesterov=True)), sgd_of(optax.adam(0.1))
+      (None, None)
+    """
+    steps = 4
+    impulses = {  # name -> gradients, [steps, 2]
+        "first": jnp.zeros((steps, 2)).at[0, 0].set(1),
+        "later": jnp.zeros((steps, 2)).at[1, 1].set(1),
+        "large": jnp.zeros((steps, 2)).at[0].set(1e4),
+    }
+
+    def respond(gradients):
+        params = {"kernel": jnp.zeros(2)}
+
+        def step(state, gradient):
+            updates, state = optimizer.update({"kernel": gradient}, state, params)
+            return state, updates["kernel"]
+
+        return jax.lax.scan(step, optimizer.init(params), gradients)[1]
+
+    try:
+        found = jax.jit(lambda: jax.tree.map(respond, impulses))()
+    except Exception:  # whatever an optimizer makes of parameters that are not its model's
+        return None
+    response = {name: np.asarray(updates, np.float64) for name, updates in found.items()}
+    along = -response["first"][:, 0]
+    if not (np.isfinite(along).all() and along[0] > 0 and 0 <= along[1] < along[0]):
+        return None
+    dtype = found["first"].dtype
+    rate, momentum = _shortest(along[0], dtype), _shortest(along[1] / along[0], dtype)
+    powers = rate * momentum ** np.arange(steps)
+    expected = {
+        "first": np.stack([-powers, np.zeros(steps)], axis=1),
+        "later": np.stack([np.zeros(steps), -np.r_[0, powers[:-1]]], axis=1),
+        "large": np.stack([-1e4 * powers] * 2, axis=1),
+    }
+    slack = 100 * np.finfo(dtype).eps
+    for name, updates in response.items():
+        if not np.allclose(updates, expected[name], rtol=slack, atol=slack * rate):
+            return None
+    return Sgd(rate, momentum)
+
+
+def _shortest(value: float, dtype: np.dtype) -> float:
+    """Return the decimal number of fewest digits that arithmetic of a type cannot tell from it."""
+    for digits in range(1, 18):
+        short = float(f"{value:.{digits}g}")
+        if abs(short - value) <= 2 * np.finfo(dtype).eps * abs(value):
+            return short
+    return value
+
+
 def model_loss(model: Model) -> LossFn:
     """Return the mean cross entropy of a batch, over its real examples.
 
@@ -58,15 +132,15 @@ def model_loss(model: Model) -> LossFn:
       model: predicts in training mode.
 
     Returns:
-      ``(params, norm, images [B, ...], labels [B], mask [B]) -> (loss (), Seen)``.
+      ``(params, batch_stats, images [B, ...], labels [B], mask [B]) -> (loss (), LossAux)``.
     """
 
-    def loss(params, norm, images, labels, mask):
-        variables = Variables(params, norm)
-        logits, norm, features = model.apply(variables, images, mask=mask, train=True)
+    def loss(params, batch_stats, images, labels, mask):
+        variables = Variables(params, batch_stats)
+        logits, *aux = model.apply(variables, images, mask=mask, train=True)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         weight = mask.astype(losses.dtype)
-        return jnp.sum(losses * weight) / jnp.maximum(jnp.sum(weight), 1), Seen(norm, features)
+        return jnp.sum(losses * weight) / jnp.maximum(jnp.sum(weight), 1), LossAux(*aux)
 
     return loss
 
@@ -110,7 +184,7 @@ def batch_order(key: Array, mask: Array, *, epochs: int, batch_size: int) -> tup
 
 def train(
     key: Array,
-    received: Received,
+    variables: Variables,
     pool: Examples,
     index: Array,
     mask: Array,
@@ -122,11 +196,11 @@ def train(
     gradient_layers: tuple[Layer, ...],
     limit: Array | None = None,
 ) -> LocalResult:
-    """Train one client for one round, from what it received.
+    """Train one client for one round.
 
     Args:
       key: consumed.
-      received: variables to start from.
+      variables: what the client starts from.
       pool: examples [M, ...] that ``index`` points into.
       index: [n] int32, the client's examples.
       mask: [n] bool.
@@ -142,7 +216,6 @@ def train(
     """
     chex.assert_rank([index, mask], 1)
     chex.assert_equal_shape([index, mask])
-    variables = received.variables
     order, real = batch_order(key, mask, epochs=training.epochs, batch_size=training.batch_size)
     if limit is not None:
         place = jnp.cumsum(jnp.any(real, axis=1), dtype=jnp.int32)  # among real steps, from 1
@@ -157,23 +230,23 @@ def train(
         is_last = np.arange(len(real)) == len(real) - 1
 
     def step(carry, batch):
-        (params, norm, opt_state), (last, loss_sum, seen, steps) = carry
+        (params, batch_stats, opt_state), (last, loss_sum, seen, steps) = carry
         positions, batch_mask, ends, epoch_key = batch
         rows = index[positions]
         images = pool.images[rows]
         if training.augment is not None:
             keys = jax.vmap(jax.random.fold_in, (None, 0))(epoch_key, positions)
             images = training.augment(keys, images)
-        (loss, seen_by_loss), gradient = gradient_fn(
-            params, norm, images, pool.labels[rows], batch_mask
+        (loss, aux), gradient = gradient_fn(
+            params, batch_stats, images, pool.labels[rows], batch_mask
         )
         updates, new_opt_state = training.optimizer.update(gradient, opt_state, params)
-        new = (optax.apply_updates(params, updates), seen_by_loss.norm, new_opt_state)
+        new = (optax.apply_updates(params, updates), aux.batch_stats, new_opt_state)
         count = jnp.sum(batch_mask, dtype=jnp.int32)
         last = jax.lax.cond(ends, lambda: trace(gradient), lambda: last)
         if ragged:
             took = count > 0
-            new = tree.select(took, new, (params, norm, opt_state))
+            new = tree.select(took, new, (params, batch_stats, opt_state))
             loss = jnp.where(took, loss, 0)
         totals = (loss_sum + loss * count.astype(dtype), seen + count, steps + (count > 0))
         return (new, (last, *totals)), None
@@ -194,13 +267,15 @@ def train(
     # by epoch and example, so that padding and batches do not decide what an example looks like
     epoch_keys = jax.random.split(jax.random.fold_in(key, DISTORTIONS), training.epochs)
     epoch_keys = jnp.repeat(epoch_keys, len(order) // training.epochs)
-    ((params, norm, _), rest), _ = jax.lax.scan(step, start, (order, real, is_last, epoch_keys))
+    ((params, batch_stats, _), rest), _ = jax.lax.scan(
+        step, start, (order, real, is_last, epoch_keys)
+    )
     (last, last_norm), loss, seen, steps = rest
-    return LocalResult(Variables(params, norm), last, last_norm, loss, seen, steps)  # pyright: ignore
+    return LocalResult(Variables(params, batch_stats), last, last_norm, loss, seen, steps)  # pyright: ignore
 
 
 def whole_gradient(
-    received: Received,
+    variables: Variables,
     pool: Examples,
     index: Array,
     mask: Array,
@@ -208,13 +283,13 @@ def whole_gradient(
     batch_size: int,
     loss_fn: LossFn,
 ) -> Params:
-    """Return the gradient of one client's loss over all its examples, at what it received.
+    """Return the gradient of one client's loss over all its examples, at a model.
 
     Batches are taken in order and weighed by their real examples; batch statistics are those of
     each batch, and running statistics stay as they are.
 
     Args:
-      received: where the gradient is taken.
+      variables: where the gradient is taken.
       pool: examples [M, ...].
       index: [n] int32, the client's examples.
       mask: [n] bool.
@@ -224,7 +299,6 @@ def whole_gradient(
     Returns:
       A pytree like params.
     """
-    variables = received.variables
     n = mask.shape[0]
     steps = math.ceil(n / batch_size)
     pad = (0, steps * batch_size - n)
@@ -234,7 +308,7 @@ def whole_gradient(
     def step(total, batch):
         row, batch_mask = batch
         gradient, _ = jax.grad(loss_fn, has_aux=True)(
-            variables.params, variables.norm, pool.images[row], pool.labels[row], batch_mask
+            variables.params, variables.batch_stats, pool.images[row], pool.labels[row], batch_mask
         )
         count = jnp.sum(batch_mask, dtype=jnp.int32)
         share = jax.tree.map(lambda g: jnp.where(count > 0, g * count.astype(g.dtype), 0), gradient)

@@ -1,4 +1,4 @@
-"""A federated run: built once, then a pure function of a key, data and state.
+"""A federated run: built once, then a pure function of data and state.
 
 Many rounds are one compiled program: a scan over rounds inside ``shard_map`` over devices, with
 clients in chunks of a vmap inside each round (:mod:`lipsjax.rounds`).
@@ -7,7 +7,7 @@ clients in chunks of a vmap inside each round (:mod:`lipsjax.rounds`).
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -21,62 +21,185 @@ from lipsjax import tree
 from lipsjax.clients import ClientData
 from lipsjax.keys import SERVER, Purpose, derive
 from lipsjax.local import LocalTraining
-from lipsjax.metrics.flops import flops
 from lipsjax.rounds import (
     AXIS,
     Metrics,
     Participation,
-    Setup,
+    PerRound,
+    Placement,
+    RoundSpec,
     State,
-    Tables,
-    cohort,
-    homes,
-    places,
     run_round,
 )
+from lipsjax.rounds.participation import EVERYONE, draw_cohort
 from lipsjax.rounds.participation import check as check_participation
-from lipsjax.strategy import Strategy
+from lipsjax.rounds.placement import home_of, slot_of
+from lipsjax.strategy import RunContext, Strategy
 from lipsjax.types import Array, Model, PyTree
-
-EVERYONE = Participation()
 
 
 class Schedule(NamedTuple):
     """What is decided per round on the host, before anything is compiled."""
 
     densities: np.ndarray  # [T] float64; 1 is a dense broadcast
-    tables: Tables
+    per_round: PerRound
 
 
-class Simulation(NamedTuple):
-    """A run as pure functions; nothing here holds state."""
+class Simulation:
+    """A federated run over some devices: ``init``, then ``run`` from state to state.
 
-    init: Callable[[Array], State]
-    """Root key -> state before the first round."""
-    run: Callable[[State, Array, ClientData, int], tuple[State, Metrics]]
-    """(state, key, data, rounds) -> state and metrics, [rounds, ...] each. State is donated."""
-    trace: Callable[[int], jax.stages.Traced]
-    """Trace ``run`` for a number of rounds; needs none of the devices."""
-    program: Callable[[int], jax.stages.Compiled]
-    """Compile ``run`` for a number of rounds, once; needs none of the devices."""
-    compile: Callable[[int], float]
-    """Compile ``run`` for a number of rounds; return the seconds it took, 0 if it was done."""
-    training_flops: Callable[[], float]
-    """FLOPs of one round without any measuring; see :func:`lipsjax.metrics.flops.flops`.
+    :func:`build` makes it, once the parts are known to fit. It keeps compiled programs, and
+    nothing of a run: a state has all that goes from one round to the next, the key included.
 
-    Of the whole cohort, the same for any devices and chunk. What is computed counts: padded
-    examples, and of branches the costliest, so that a gradient that only sparse broadcasts need is
-    in it. Traced when first asked for, which takes seconds; nothing is compiled."""
-    place: Callable[[ClientData], ClientData]
-    """Copy the examples of this process's clients to each of its devices: [devices, ...] each."""
-    cohort: Callable[[Array, int], np.ndarray]
-    """(key, round) -> ids of the clients that take part, [C]."""
-    to_host: Callable[[State, Array], PyTree]
-    """(state, key) -> what a checkpoint holds; the same for any devices, processes and chunk."""
-    from_host: Callable[[PyTree, Array], State]
-    """Undo ``to_host`` on this simulation's devices."""
-    schedule: Schedule
-    setup: Setup
+    Attributes:
+      spec: what the compiled round is made from.
+      schedule: what is decided for every round.
+      mesh: of the devices.
+    """
+
+    def __init__(self, spec: RoundSpec, schedule: Schedule, mesh: Mesh, data: ClientData):
+        self.spec, self.schedule, self.mesh = spec, schedule, mesh
+        self._data_shapes = jax.tree.map(_shape_of, data)
+        self._shardings = _shardings(mesh)
+        self._compiled: dict[int, jax.stages.Compiled] = {}
+        self._home = np.asarray(home_of(spec.placement, np.arange(spec.run.num_clients)))
+        self._many_rounds = _many_rounds(spec, mesh)
+        self._start = jax.jit(
+            functools.partial(_initial_state, spec), out_shardings=self._shardings
+        )
+        self._cohort = jax.jit(functools.partial(draw_cohort, spec.run, spec.participation))
+
+    def init(self, key: Array) -> State:
+        """Return the state before the first round.
+
+        Args:
+          key: the run's root key, ``jax.random.key(seed)``; all draws of the run derive from it.
+
+        Raises:
+          ValueError: for a key of another kind than ``jax.random.key`` makes here.
+        """
+        expected = jax.random.key(0)
+        if getattr(key, "dtype", None) != expected.dtype or key.shape != ():
+            raise ValueError(f"key must be one of jax.random.key(seed), not {key!r}")
+        return self._start(self._known(key))
+
+    def place(self, data: ClientData) -> ClientData:
+        """Copy the examples of this process's clients to each of its devices: [devices, ...]."""
+
+        def copy_to_each(x):
+            shape = (self.mesh.size, *x.shape)
+            sharding = self._shardings.packed_masks
+            return jax.make_array_from_callback(shape, sharding, lambda _: x[np.newaxis])
+
+        return jax.tree.map(copy_to_each, jax.tree.map(np.asarray, data))
+
+    def run(self, state: State, data: ClientData, rounds: int) -> tuple[State, Metrics]:
+        """Run some rounds.
+
+        Args:
+          state: of :meth:`init` or of rounds before; donated.
+          data: of :meth:`place`.
+          rounds: how many; each number is a program of its own.
+
+        Returns:
+          The state after them, and their metrics, [rounds, ...] each.
+
+        Raises:
+          ValueError: for more rounds than are left of T.
+        """
+        _check_range("rounds of a call", rounds, 1, self.spec.run.rounds - int(state.round))
+        return self.compiled(rounds)(state, data, self.schedule.per_round)
+
+    def trace(self, rounds: int) -> jax.stages.Traced:
+        """Trace ``run`` for a number of rounds; needs none of the devices."""
+        shardings = self._shardings
+
+        def shape(sharding, x):
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+        state = jax.eval_shape(functools.partial(_initial_state, self.spec), jax.random.key(0))
+        fields = zip(shardings, state, strict=True)
+        placed = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(
+                (self.mesh.size, *x.shape), x.dtype, sharding=shardings.packed_masks
+            ),
+            self._data_shapes,
+        )
+        shapes = State(*(jax.tree.map(functools.partial(shape, s), x) for s, x in fields))
+        return self._many_rounds.trace(shapes, placed, self.schedule.per_round, rounds)
+
+    def lower(self, rounds: int) -> jax.stages.Lowered:
+        """Lower ``run`` for a number of rounds; needs none of the devices."""
+        return self.trace(rounds).lower()
+
+    def compiled(self, rounds: int) -> jax.stages.Compiled:
+        """Return the compiled program of a number of rounds; compile it if it is new."""
+        if rounds not in self._compiled:
+            self._compiled[rounds] = self.lower(rounds).compile()
+        return self._compiled[rounds]
+
+    def compile(self, rounds: int) -> float:
+        """Compile ``run`` for a number of rounds; return the seconds it took, 0 if it was done."""
+        if rounds in self._compiled:
+            return 0.0
+        begin = time.perf_counter()
+        self.compiled(rounds)
+        return time.perf_counter() - begin
+
+    def trace_training(self) -> jax.stages.Traced:
+        """Trace one round of the whole cohort on one device, without any measuring.
+
+        What is computed in it does not depend on the devices and the chunk of the simulation. Of
+        branches both are in it, such as a gradient that only sparse broadcasts need.
+        """
+        alone = client_mesh(1, list(self.mesh.devices.flat[:1]))
+        silent = self.spec._replace(
+            measures=False,
+            new_clients=0,
+            tune_epochs=0,
+            placement=self.spec.placement._replace(devices=1, processes=1, chunk=1),
+        )
+        return Simulation(silent, self.schedule, alone, self._data_shapes).trace(1)
+
+    def cohort(self, key: Array, round_index: int) -> np.ndarray:
+        """Return the ids of the clients that are drawn for a round, [C]."""
+        return np.asarray(self._cohort(key, jnp.int32(round_index)))
+
+    def to_host(self, state: State) -> dict[str, PyTree]:
+        """Return what a checkpoint holds: NumPy, the same for any devices, processes and chunk."""
+        # slots and rows depend on devices, chunk and processes; a checkpoint has clients by id, and
+        # masks in the cohort's order
+        packed, clients = jax.tree.map(_everywhere, (state.packed_masks, state.client_states))
+        if packed:
+            slot = self._slots(state.key, int(state.round))
+            packed = jax.tree.map(lambda b: b[slot], packed)
+        clients = jax.tree.map(lambda x: x[self._home], clients)
+        key = jax.random.key_data(state.key)
+        host = state._replace(key=key, packed_masks=packed, client_states=clients)
+        return jax.tree.map(np.asarray, host._asdict())
+
+    def from_host(self, host: dict[str, PyTree]) -> State:
+        """Undo :meth:`to_host` on this simulation's devices."""
+        placement, packed = self.spec.placement, host["packed_masks"]
+        if packed:
+            slot = self._slots(jax.random.wrap_key_data(host["key"]), int(host["round"]))
+            size = placement.devices * placement.slots
+            packed = jax.tree.map(lambda b: _spread(b, slot, size), packed)
+        rows = placement.devices * placement.rows
+        clients = jax.tree.map(lambda x: _spread(x, self._home, rows), host["client_states"])
+        placed = State(**{**host, "packed_masks": packed, "client_states": clients})
+        fields = zip(placed, self._shardings, strict=True)
+        state = State(*(jax.tree.map(functools.partial(_put, s), x) for x, s in fields))
+        return state._replace(key=jax.random.wrap_key_data(state.key))
+
+    def _slots(self, key: Array, round_index: int) -> np.ndarray:
+        """Return where each client of a round's cohort trains, [C]."""
+        return np.asarray(slot_of(self.spec.placement, self.cohort(key, round_index)))
+
+    def _known(self, key: Array) -> Array:
+        """Return a key that the devices of all processes know."""
+        words = _put(self._shardings.key, np.asarray(jax.random.key_data(key)))
+        return jax.random.wrap_key_data(words)
 
 
 def client_mesh(devices: int | None = None, among: Sequence[Any] | None = None) -> Mesh:
@@ -100,7 +223,7 @@ def client_mesh(devices: int | None = None, among: Sequence[Any] | None = None) 
         )
     of_each = [[d for d in present if d.process_index == p] for p in owners]
     chosen = [d for each in of_each for d in each[: count // len(owners)]]
-    # in this order: devices of one process lie together, as rounds.places has them
+    # in this order: devices of one process lie together, as rounds.placement has them
     return Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
 
 
@@ -137,8 +260,8 @@ def build(
         nothing stays.
       new_clients: how many of the data's clients, the last ones, never train; they are scored after
         the last round.
-      tune_epochs: after the last round the cohort and the new clients fine-tune for so long, and
-        are scored; 0: they do not.
+      tune_epochs: after the last round the cohort and the new clients fine-tune for so long,
+        and are scored; 0: they do not.
       mesh: of one axis ``clients``; None: all devices.
       chunk: clients trained at once on each device, as one vmap.
 
@@ -161,8 +284,8 @@ def build(
       ...     "cnn", num_classes=dataset.num_classes, image_shape=shape, width=2)
       >>> training = LocalTraining(optax.sgd(0.1), epochs=1, batch_size=4)
       >>> simulation = build(model, fedavg(), training, rounds=2, data=data)
-      >>> key = jax.random.key(0)
-      >>> state, metrics = simulation.run(simulation.init(key), key, simulation.place(data), 2)
+      >>> state = simulation.init(jax.random.key(0))
+      >>> state, metrics = simulation.run(state, simulation.place(data), 2)
       >>> metrics.layers["step"].shape
       (2, 5)
     """
@@ -184,168 +307,104 @@ def build(
     processes = len({device.process_index for device in mesh.devices.flat})
     if new_clients and processes > 1:
         raise ValueError(f"new_clients need one process, not {processes}")
-    setup = Setup(
+    run = RunContext(
+        rounds=rounds,
+        num_examples=tuple(map(int, data.num_examples[:training_clients])),
+        layers=model.layers,
+        training=training,
+        cohort=size,
+        all_arrive=participation.all_arrive,
+    )
+    strategy.check(run)
+    initial = jax.eval_shape(model.init, jax.random.key(0))
+    # refuses what the model has not
+    jax.eval_shape(functools.partial(strategy.init_client, run), initial)
+    placement = Placement(training_clients, size, mesh.size, processes, chunk)
+    widest = -(-min(size, placement.block) * processes // mesh.size)
+    spec = RoundSpec(
         model=model,
         strategy=strategy,
         training=training,
-        num_clients=training_clients,
-        cohort=size,
-        devices=mesh.size,
-        processes=processes,
-        chunk=min(chunk, -(-min(size, -(-training_clients // processes)) * processes // mesh.size)),
+        run=run,
+        sparsifier=None if strategy.sparsifier is None else strategy.sparsifier(run),
+        total_weight=sum(float(strategy.weight(np.int32(n))) for n in run.num_examples),
+        placement=placement._replace(chunk=min(chunk, widest)),
+        participation=participation,
         ragged=_is_ragged(data, training.batch_size),
         measures=evaluate_every > 0,
         clients_on_global=clients_on_global,
-        participation=participation,
-        sizes=tuple(map(int, data.num_examples[:training_clients])),
         new_clients=new_clients,
         tune_epochs=tune_epochs,
     )
-    initial = jax.eval_shape(model.init, jax.random.key(0))
-    jax.eval_shape(strategy.init_client, initial)  # refuses what the model has not
-    schedule = _schedule(setup, initial, rounds, evaluate_every)
-    _check_downlink(setup, data)
-    shared, replicated = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((AXIS,), ()))
-    shardings = _by_field(replicated, shared)
-    tables = schedule.tables
-    start = jax.jit(functools.partial(_initial_state, setup), out_shardings=shardings)
-    many_rounds = _many_rounds(setup, mesh)
-    home = np.asarray(homes(setup, jnp.arange(setup.num_clients)))
-    compiled: dict[int, jax.stages.Compiled] = {}
-
-    def place(data: ClientData) -> ClientData:
-        def copy_to_each(x):
-            return jax.make_array_from_callback(
-                (mesh.size, *x.shape), shared, lambda _: x[np.newaxis]
-            )
-
-        return jax.tree.map(copy_to_each, jax.tree.map(np.asarray, data))
-
-    def known(key: Array) -> Array:
-        """Return a key that the devices of all processes know."""
-        words = _put(replicated, np.asarray(jax.random.key_data(key)))
-        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
-
-    shapes = _shapes(setup, data, mesh, State(*shardings))
-
-    def trace(count: int) -> jax.stages.Traced:
-        return many_rounds.trace(*shapes, tables, count)
-
-    @functools.cache
-    def training_flops() -> float:
-        # on one device: on several, slots without a client would count
-        silent = setup._replace(measures=False, new_clients=0, tune_epochs=0)
-        silent = silent._replace(devices=1, processes=1, chunk=1)
-        alone = client_mesh(1, list(mesh.devices.flat[:1]))
-        spread = (NamedSharding(alone, PartitionSpec(*axes)) for axes in ((), (AXIS,)))
-        placed = _shapes(silent, data, alone, State(*_by_field(*spread)))
-        return flops(_many_rounds(silent, alone).trace(*placed, tables, 1).jaxpr)
-
-    def program(count: int) -> jax.stages.Compiled:
-        if count not in compiled:
-            compiled[count] = trace(count).lower().compile()
-        return compiled[count]
-
-    def compile_run(count: int) -> float:
-        if count in compiled:
-            return 0.0
-        begin = time.perf_counter()
-        program(count)
-        return time.perf_counter() - begin
-
-    def run(state: State, key: Array, data: ClientData, count: int):
-        _check_range("rounds of a call", count, 1, rounds - int(state.round))
-        return program(count)(state, known(key), data, tables)
-
-    def places_of(key: Array, t: int) -> np.ndarray:
-        return np.asarray(places(setup, cohort(setup, key, jnp.int32(t))))
-
-    def to_host(state: State, key: Array) -> PyTree:
-        # slots and rows depend on devices, chunk and processes; a checkpoint has clients by id, and
-        # masks in the cohort's order
-        bits, clients = jax.tree.map(_everywhere, (state.bits, state.clients))
-        if bits:
-            place = places_of(key, int(state.round))
-            bits = jax.tree.map(lambda b: b[place], bits)
-        clients = jax.tree.map(lambda x: x[home], clients)
-        return jax.tree.map(np.asarray, state._replace(bits=bits, clients=clients)._asdict())
-
-    def from_host(host: PyTree, key: Array) -> State:
-        bits, clients = host["bits"], host["clients"]
-        if bits:
-            place = places_of(key, int(host["round"]))
-            bits = jax.tree.map(lambda b: _spread(b, place, setup.devices * setup.slots), bits)
-        clients = jax.tree.map(lambda x: _spread(x, home, setup.devices * setup.rows), clients)
-        host = host | {"bits": bits, "clients": clients}
-        return State(
-            *(
-                jax.tree.map(functools.partial(_put, sharding), value)
-                for value, sharding in zip(State(**host), shardings, strict=True)
-            )
-        )
-
-    return Simulation(
-        init=lambda key: start(known(key)),
-        run=run,
-        trace=trace,
-        program=program,
-        compile=compile_run,
-        training_flops=training_flops,
-        place=place,
-        cohort=lambda key, t: np.asarray(cohort(setup, key, jnp.int32(t))),
-        to_host=to_host,
-        from_host=from_host,
-        schedule=schedule,
-        setup=setup,
-    )
+    return Simulation(spec, _schedule(spec, initial, evaluate_every), mesh, data)
 
 
-def _initial_state(setup: Setup, key: Array) -> State:
+def _initial_state(spec: RoundSpec, key: Array) -> State:
     """Return the state before the first round: initial weights, states, no masks on their way."""
-    strategy = setup.strategy
-    average = setup.model.init(derive(key, 0, SERVER, Purpose.INIT))
-    memory = strategy.init_client(average)
-    slots, rows, bits = setup.devices * setup.slots, setup.devices * setup.rows, ()
-    if strategy.downlink is not None:
-        masked = tree.kernels(average.params, strategy.downlink.layers)
-        bits = tuple(jnp.zeros((slots, math.ceil(w.size / 8)), jnp.uint8) for w in masked)
+    strategy, placement = spec.strategy, spec.placement
+    model = spec.model.init(derive(key, 0, SERVER, Purpose.INIT))
+    client_state = strategy.init_client(spec.run, model)
+    slots, rows, packed = (
+        placement.devices * placement.slots,
+        placement.devices * placement.rows,
+        (),
+    )
+    if spec.sparsifier is not None:
+        masked = tree.kernels(model.params, spec.sparsifier.layers)
+        packed = tuple(jnp.zeros((slots, math.ceil(w.size / 8)), jnp.uint8) for w in masked)
     return State(
+        key=key,
         round=jnp.zeros((), jnp.int32),
-        average=average,
-        server=strategy.init_server(average, derive(key, 0, SERVER, Purpose.SERVER)),
-        clients=jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape)), memory),
-        bits=bits,
+        global_model=model,
+        server_state=strategy.init_server(spec.run, model, derive(key, 0, SERVER, Purpose.SERVER)),
+        client_states=jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape)), client_state),
+        packed_masks=packed,
         sparse=jnp.zeros((), bool),
         density=jnp.ones((), jnp.float32),
-        reference=jax.tree.map(jnp.zeros_like, tree.kernels(average.params, setup.model.layers)),
+        reference=jax.tree.map(jnp.zeros_like, tree.kernels(model.params, spec.model.layers)),
     )
 
 
-def _many_rounds(setup: Setup, mesh: Mesh):
-    """Return ``(state, key, data, tables, count) -> (state, metrics)``, jitted over the mesh."""
-    state_specs = _by_field(PartitionSpec(), PartitionSpec(AXIS))
+def _many_rounds(spec: RoundSpec, mesh: Mesh):
+    """Return ``(state, data, per_round, rounds) -> (state, metrics)``, jitted over the mesh."""
+    specs = _by_field(PartitionSpec(), PartitionSpec(AXIS))
 
-    @functools.partial(jax.jit, static_argnames="count", donate_argnames="state")
-    def many_rounds(state: State, key: Array, data: ClientData, tables: Tables, count: int):
-        def of_one_device(state, key, data, tables):
+    @functools.partial(jax.jit, static_argnames="rounds", donate_argnames="state")
+    def many_rounds(state: State, data: ClientData, per_round: PerRound, rounds: int):
+        def of_one_device(state, data, per_round):
             held = jax.tree.map(lambda x: x[0], data)
 
             def body(state, _):
-                return run_round(setup, key, held, tables, state)
+                return run_round(spec, held, per_round, state)
 
-            return jax.lax.scan(body, state, length=count)
+            return jax.lax.scan(body, state, length=rounds)
 
         # without check_vma: code for one client stays free of device axes, and gradients with
         # respect to replicated parameters stay local; tests count collectives and compare meshes
         return jax.shard_map(
             of_one_device,
             mesh=mesh,
-            in_specs=(state_specs, PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()),
-            out_specs=(state_specs, PartitionSpec()),
+            in_specs=(specs, PartitionSpec(AXIS), PartitionSpec()),
+            out_specs=(specs, PartitionSpec()),
             check_vma=False,
-        )(state, key, data, tables)
+        )(state, data, per_round)
 
     return many_rounds
+
+
+def _by_field(common: Any, own: Any) -> State:
+    """Return a state whose every field is ``common``, but for what each device has of its own."""
+    fields = dict.fromkeys(State._fields, common)
+    return State(**{**fields, "packed_masks": own, "client_states": own})
+
+
+def _shardings(mesh: Mesh) -> State:
+    """Return how each field of a state lies on the devices."""
+    return _by_field(NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 def _everywhere(x: Array) -> np.ndarray:
@@ -355,30 +414,11 @@ def _everywhere(x: Array) -> np.ndarray:
     return multihost_utils.process_allgather(x, tiled=True)
 
 
-def _spread(rows: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:
-    """Put rows [C, ...] at their places of [size, ...]; the rest is zero."""
-    spread = np.zeros((size, *rows.shape[1:]), rows.dtype)
-    spread[place] = rows
+def _spread(values: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:
+    """Put values [C, ...] at their places of [size, ...]; the rest is zero."""
+    spread = np.zeros((size, *values.shape[1:]), values.dtype)
+    spread[place] = values
     return spread
-
-
-def _shapes(setup: Setup, data: ClientData, mesh: Mesh, shardings: State) -> tuple:
-    """Return state, key and placed data as shapes and shardings."""
-
-    def shape(sharding, x):
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-    state = jax.eval_shape(functools.partial(_initial_state, setup), jax.random.key(0))
-    fields = zip(shardings, state, strict=True)
-    placed = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((mesh.size, *x.shape), x.dtype, sharding=shardings.bits),
-        jax.tree.map(np.asarray, data),
-    )
-    return (
-        State(*(jax.tree.map(functools.partial(shape, s), x) for s, x in fields)),
-        shape(shardings.average, jax.random.key(0)),
-        placed,
-    )
 
 
 def _put(sharding: Any, x: np.ndarray) -> Array:
@@ -386,50 +426,24 @@ def _put(sharding: Any, x: np.ndarray) -> Array:
     return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
-def _by_field(common: Any, own: Any) -> State:
-    """Return a state whose every field is ``common``, but for what each device has of its own."""
-    return State(**{**dict.fromkeys(State._fields, common), "bits": own, "clients": own})
-
-
-def _schedule(setup: Setup, initial, rounds: int, evaluate_every: int) -> Schedule:
-    downlink = setup.strategy.downlink
-    if downlink is None:
+def _schedule(spec: RoundSpec, initial, evaluate_every: int) -> Schedule:
+    rounds, sparsifier = spec.run.rounds, spec.sparsifier
+    if sparsifier is None:
         densities, kept = np.ones(rounds), np.zeros((rounds, 1), np.int32)
     else:
-        densities, kept = downlink.kept(initial, rounds)
+        densities, kept = sparsifier.kept(initial)
     measured = np.zeros(rounds, bool)
     if evaluate_every:
         measured[::evaluate_every] = measured[-1] = True
     last = np.arange(rounds) == rounds - 1
-    tables = Tables(measured, last, densities < 1, densities.astype(np.float32), kept)
-    return Schedule(densities, tables)
+    per_round = PerRound(measured, last, densities < 1, densities.astype(np.float32), kept)
+    return Schedule(densities, per_round)
 
 
 def _is_ragged(data: ClientData, batch_size: int) -> bool:
-    """Tell whether some client has steps that hold padding alone."""
+    """Return whether some client has steps that hold padding alone."""
     steps = -(-np.asarray(data.num_examples) // batch_size)
     return bool((steps < -(-data.train_mask.shape[1] // batch_size)).any())
-
-
-def _check_downlink(setup: Setup, data: ClientData) -> None:
-    downlink = setup.strategy.downlink
-    if downlink is None:
-        return
-    if downlink.gradient == "last_local" and setup.cohort < setup.num_clients:
-        raise ValueError(
-            f"gradient='last_local' needs every client in every round, not {setup.cohort} of "
-            f"{setup.num_clients}: use gradient='stored' or 'fresh'"
-        )
-    if downlink.gradient == "last_local" and not setup.participation.all_arrive:
-        raise ValueError(
-            "gradient='last_local' needs every client to end every round: with dropout, deaths or "
-            "stragglers use gradient='stored' or 'fresh'"
-        )
-    steps = setup.training.epochs * -(-data.train_mask.shape[1] // setup.training.batch_size)
-    if steps < downlink.hold < math.inf:
-        raise ValueError(
-            f"hold must be at most {steps}, the local steps of a round, not {downlink.hold}"
-        )
 
 
 def _check_range(name: str, value: int, low: int, high: int | None) -> None:

@@ -1,16 +1,21 @@
-"""A federated strategy as a value: a NamedTuple of pure functions.
+"""A federated strategy as a value: a NamedTuple of pure functions, and what they are told.
 
 A round calls them in this order, each for ONE client (the simulation vmaps) or for the server::
 
-    receive -> loss, optimizer -> [local training] -> send -> [weighted mean] -> update
+    receive -> loss, optimizer -> [local training] -> encode -> send -> [mean] -> update
 
-and, where a strategy has a ``downlink``, decides afterwards what goes out beside the average.
-Where one has a ``companion``, the client trains that too, after the model that it received.
+and, where a strategy has a ``sparsifier``, decides afterwards what is broadcast. Where one has a
+``personal_model``, the client trains that too, after the model that it received.
+
+Every function reads the run from its context: the static :class:`RunContext`, the round, the key,
+the states. Nothing that the run knows is given to a strategy a second time.
 """
 
+import enum
+import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,22 +23,132 @@ import numpy as np
 import optax
 
 from lipsjax import tree
+from lipsjax.local import LocalTraining, Sgd, sgd_of
 from lipsjax.types import (
     Array,
-    Delivery,
     Kernels,
     Layer,
     LocalResult,
     LossFn,
     Params,
     PyTree,
-    Received,
     Variables,
 )
 
+BITS = 32
+"""Of a value in a message."""
 
-class Downlink(NamedTuple):
-    """How the broadcast is thinned out; ``transient_sparsity`` makes it.
+
+class RunContext:
+    """What is known of a run before it starts; static, and the same for clients and server.
+
+    Args:
+      rounds: T.
+      num_examples: [K] training examples of each client.
+      layers: of the model, in order.
+      training: optimizer, epochs and batch size of the clients.
+      cohort: C, clients that are drawn for a round; None: all K.
+      all_arrive: whether every client that is drawn does all its steps and sends.
+
+    Example:
+      >>> run = RunContext(rounds=3, num_examples=(5, 7), cohort=1)
+      >>> run.num_clients, run.cohort
+      (2, 1)
+    """
+
+    def __init__(
+        self,
+        *,
+        rounds: int,
+        num_examples: tuple[int, ...],
+        layers: tuple[Layer, ...] = (),
+        training: LocalTraining | None = None,
+        cohort: int | None = None,
+        all_arrive: bool = True,
+    ):
+        self.rounds = rounds
+        self.num_examples = num_examples
+        self.layers = layers
+        self.cohort = len(num_examples) if cohort is None else cohort
+        self.all_arrive = all_arrive
+        self._training = training
+
+    @property
+    def num_clients(self) -> int:
+        """Clients that train in the run, K."""
+        return len(self.num_examples)
+
+    @property
+    def training(self) -> LocalTraining:
+        """How clients train.
+
+        Raises:
+          ValueError: if the context was made without.
+        """
+        if self._training is None:
+            raise ValueError("this strategy needs a run with local training, not one without")
+        return self._training
+
+    @functools.cached_property
+    def sgd(self) -> Sgd:
+        """Learning rate and momentum, for strategies that divide by how far local steps go.
+
+        Raises:
+          ValueError: if the local optimizer is not plain SGD at a constant rate.
+        """
+        if self.training.rate is not None:
+            raise ValueError(
+                "this strategy divides by how far local steps go, so it needs a constant learning "
+                "rate, not a schedule over rounds"
+            )
+        with jax.ensure_compile_time_eval():
+            found = sgd_of(self.training.optimizer)
+        if found is None:
+            raise ValueError(
+                "this strategy divides by how far local steps go, so it needs optax.sgd without "
+                "nesterov as local optimizer, not one whose steps are not a learning rate times "
+                "gradients and their momentum"
+            )
+        return found
+
+
+class Broadcast(NamedTuple):
+    """What is sent to one client beside the global model: a mask, one bit a maskable weight."""
+
+    packed_masks: Kernels  # uint8 [ceil(size / 8)] per masked layer
+    key: Array  # of the refill
+    sparse: Array  # () bool; False: the model goes out as it is. Never batched over clients
+    density: Array  # () float, of the schedule; 1 where it is not sparse
+
+
+class ClientContext(NamedTuple):
+    """What one client knows in a round."""
+
+    run: RunContext
+    variables: Variables  # the global model; once it has been received, what the client starts from
+    server_state: PyTree = ()
+    client_state: PyTree = ()
+    broadcast: Broadcast | None = None
+    round: Any = 0  # () int32
+    key: Any = None  # for what the strategy draws itself, for this client in this round
+    client_id: Any = 0  # () int32
+    epoch_steps: Any = 1  # () int32, real steps of an epoch
+
+
+class ServerContext(NamedTuple):
+    """What the server knows when messages have arrived."""
+
+    run: RunContext
+    global_model: Variables  # before the update
+    server_state: PyTree = ()
+    round: Any = 0  # () int32
+    key: Any = None  # of the server, the same in every round: fold in the round
+    arrived: Any = None  # () int32, clients whose messages arrived
+    share: Any = 1.0  # () their share of the weight of all K clients; arrived / K if they are equal
+
+
+class Sparsifier(NamedTuple):
+    """The rule by which a broadcast is thinned out; ``transient_sparsity`` makes it.
 
     ``kept`` is asked once, on the host; the rest is called inside the compiled round, for one
     client, and only where the round is followed by a sparse broadcast.
@@ -43,28 +158,72 @@ class Downlink(NamedTuple):
     gradient: str | None  # "last_local", "fresh", "stored"; None: the score needs none
     shared: bool  # one mask, from the clients' mean score
     hold: float  # local steps after which masked weights are set back; inf: all
-    kept: Callable[[Variables, int], tuple[np.ndarray, np.ndarray]]
-    """(variables, rounds) -> densities [T] and kept counts [T, groups]."""
+    kept: Callable[[Variables], tuple[np.ndarray, np.ndarray]]
+    """variables -> densities [T] and kept counts [T, groups]."""
     score: Callable[[Params, Kernels, Array], Kernels]
     """(params, gradient, key) -> what decides which weights are kept, not negative."""
-    mask: Callable[[Kernels, Array], Kernels]  # (scores, kept [groups]) -> packed bits
+    mask: Callable[[Kernels, Array], Kernels]  # (scores, kept [groups]) -> packed masks
     last: Callable[[Kernels], Kernels]  # last gradients of all layers asked for -> of the masked
-    stored: Callable[[PyTree], tuple[Kernels, Array]]
-    """client state -> its last gradient and () bool, whether it has one."""
+    stored: Callable[[PyTree], "StoredGradient"]  # client state -> its last gradient
 
 
-class Companion(NamedTuple):
+class StoredGradient(NamedTuple):
+    """The last gradient that a client keeps between its rounds."""
+
+    gradient: Kernels  # of the masked layers
+    exists: Array  # () bool, whether the client has trained
+
+
+class PersonalModel(NamedTuple):
     """A second model that a client trains in every round, on the same batches."""
 
-    start: Callable[[Received], Variables]
-    loss: Callable[[LossFn, Received], LossFn]
+    start: Callable[[ClientContext], Variables]
+    loss: Callable[[LossFn, ClientContext], LossFn]
 
 
 class Traffic(NamedTuple):
-    """Bits that one client moves in each round, before any mask of a ``downlink``."""
+    """Bits that one client moves, before any mask of a ``sparsifier``."""
 
-    up: np.ndarray  # [T] int64
-    down: np.ndarray  # [T] int64
+    up: np.ndarray  # [T] int64, sent in each round
+    down: Callable[[int, int | None], int]
+    """(round, round in which the client received last, None if never) -> bits it receives."""
+
+
+class Rank(enum.IntEnum):
+    """What wrappers do to an update, in the order in which it happens.
+
+    A wrapper goes around those of lower ranks, so that the innermost acts first: a fault falsifies
+    the plain update, which is then encoded, and clipped as it is when the server has decoded it.
+    """
+
+    KEEP = 0  # leaves that clients keep for themselves
+    PERSONAL = 1  # a second model of each client
+    FAULT = 2  # what a faulty client does to its update
+    ENCODE = 3  # the client's own encoding
+    VOTE = 4  # an encoding of which the server counts votes
+    CLIP = 5  # at the server, once it is decoded
+    AGGREGATE = 6  # what stands for the mean
+    UPDATE = 7  # the global model, once it is aggregated
+    BROADCAST = 8  # what clients receive of it
+    HOLD = 9  # a broadcast that binds local steps
+
+
+RANKS = {
+    "keep_local": Rank.KEEP,
+    "ditto": Rank.PERSONAL,
+    "faulty": Rank.FAULT,
+    "compress": Rank.ENCODE,
+    "sign_majority": Rank.VOTE,
+    "clip": Rank.CLIP,
+    "median": Rank.AGGREGATE,
+    "trimmed_mean": Rank.AGGREGATE,
+    "ifa": Rank.UPDATE,
+    "transient_sparsity": Rank.BROADCAST,
+    "transient_shrink": Rank.BROADCAST,
+    "constant_topk": Rank.BROADCAST,
+    "dsd": Rank.BROADCAST,
+}
+"""The wrappers of this package."""
 
 
 class Strategy(NamedTuple):
@@ -74,70 +233,183 @@ class Strategy(NamedTuple):
     simulation keeps it stacked for all K.
     """
 
-    init_server: Callable[[Variables, Array], PyTree]  # (initial average, key) -> server state
-    init_client: Callable[[Variables], PyTree]  # initial average -> state of one client
-    receive: Callable[[PyTree, PyTree, Variables, Delivery | None], Variables]
-    """(server, client, average, delivery) -> what one client starts from."""
-    loss: Callable[[LossFn, Received], LossFn]  # shape the loss that one client minimises
-    optimizer: Callable[[optax.GradientTransformation, Received], optax.GradientTransformation]
-    send: Callable[[Received, LocalResult], tuple[PyTree, PyTree]]
-    """(received, result) -> (message, new client state)."""
+    init_server: Callable[[RunContext, Variables, Array], PyTree]
+    """(run, initial model, key) -> server state."""
+    init_client: Callable[[RunContext, Variables], PyTree]
+    """(run, initial model) -> state of one client."""
+    receive: Callable[[ClientContext], Variables]
+    """What one client starts from; ``context.variables`` is the global model."""
+    loss: Callable[[LossFn, ClientContext], LossFn]  # shape the loss that one client minimises
+    optimizer: Callable[[optax.GradientTransformation, ClientContext], optax.GradientTransformation]
+    encode: Callable[[ClientContext, LocalResult], tuple[LocalResult, PyTree]]
+    """(context, result) -> the result as the server makes it out, and the new client state."""
+    send: Callable[[ClientContext, LocalResult], tuple[PyTree, PyTree]]
+    """(context, encoded result) -> (message, new client state)."""
     weight: Callable[[Array], Array]  # number of examples -> weight of the message in the mean
-    update: Callable[[PyTree, Variables, PyTree], tuple[Variables, PyTree]]
-    """(server, average, mean message) -> (new average, new server state)."""
-    traffic: Callable[[Variables, int], Traffic]  # (variables or their shapes, rounds) -> bits
-    deploy: Callable[[Variables, PyTree], Variables]
-    """(what a client would start from, its state) -> what it predicts with."""
-    adapt: Callable[[optax.GradientTransformation, Received], optax.GradientTransformation]
+    update: Callable[[ServerContext, PyTree], tuple[Variables, PyTree]]
+    """(context, mean message) -> (new global model, new server state)."""
+    traffic: Callable[[RunContext, Variables], Traffic]  # of variables or their shapes
+    predict_with: Callable[[ClientContext], Variables]
+    """What a client predicts with; ``context.variables`` is what it would start from."""
+    finetune_optimizer: Callable[
+        [optax.GradientTransformation, ClientContext], optax.GradientTransformation
+    ]
     """Shape the optimizer of one client that fine-tunes for itself, after the last round."""
-    is_shared: Callable[[str], bool] = lambda path: True  # of a leaf's path: clients exchange it
+    check: Callable[[RunContext], None] = lambda run: None
+    """Raise ValueError if the strategy cannot work in a run; called when a simulation is built."""
+    is_shared: Callable[[RunContext, str], bool] = lambda run, path: True
+    """Whether clients exchange the leaf at a path."""
     aggregate: Callable[[PyTree, Array], PyTree] | None = None
     """(messages [C, ...], which of them arrived [C]) -> what stands for their mean; needs [C, P]
     values on every device. None: the weighted mean, of which only sums are kept."""
-    companion: Companion | None = None
-    gradient_layers: tuple[Layer, ...] = ()  # whose last gradients ``LocalResult`` holds
+    personal_model: PersonalModel | None = None
+    gradient_layers: Callable[[RunContext], tuple[Layer, ...]] = lambda run: ()
+    """Layers whose last gradients ``LocalResult`` holds."""
     relative: bool = False  # whether the server must know what each client started from
-    refuses: Mapping[str, str] = MappingProxyType(
-        {}
-    )  # wrapper -> why it makes no sense around this
-    downlink: Downlink | None = None
+    refuses: Mapping[Rank, str] = MappingProxyType({})  # rank of wrappers -> why they do not work
+    wrappers: Mapping[Rank, str] = MappingProxyType({})  # what is around the innermost strategy
+    sparsifier: Callable[[RunContext], Sparsifier] | None = None
 
 
-def fits(strategy: Strategy, wrapper: str) -> None:
-    """Refuse a wrapper around a strategy that it makes no sense with.
+def check_wraps(strategy: Strategy, wrapper: str, rank: Rank | None = None) -> None:
+    """Raise ValueError if `wrapper` cannot wrap `strategy`.
+
+    Args:
+      strategy: what would be wrapped.
+      wrapper: a name of ``RANKS``, or of a wrapper from outside.
+      rank: of a wrapper from outside.
 
     Raises:
-      ValueError: with the strategy's reason; or if it has a ``downlink``, which is outermost.
+      ValueError: for a name without a rank, with the strategy's reason, or if a wrapper of the same
+        or a later rank is around it already.
+
+    Example:
+      >>> check_wraps(fedavg(), "halfway")
+      Traceback (most recent call last):
+      ValueError: wrapper must be one of keep_local, ditto, faulty, compress, sign_majority, clip, \
+median, trimmed_mean, ifa, transient_sparsity, transient_shrink, constant_topk, dsd, not 'halfway'
     """
-    if wrapper in strategy.refuses:
-        raise ValueError(f"{wrapper} does not go around this strategy: {strategy.refuses[wrapper]}")
-    if strategy.downlink is not None:
-        raise ValueError(f"{wrapper} goes inside transient sparsity and other masks, not around")
+    if rank is None and wrapper not in RANKS:
+        raise ValueError(f"wrapper must be one of {', '.join(RANKS)}, not {wrapper!r}")
+    rank = RANKS[wrapper] if rank is None else rank
+    if rank in strategy.refuses:
+        raise ValueError(f"{wrapper} cannot wrap this strategy: {strategy.refuses[rank]}")
+    for other, name in sorted(strategy.wrappers.items()):
+        if other == rank:
+            raise ValueError(f"{wrapper} cannot wrap {name}: one of its kind is enough")
+        if other > rank:
+            raise ValueError(f"{wrapper} goes inside {name}, not around it: it acts before")
 
 
-def seeing(strategy: Strategy, own: Callable[[Received], Received]) -> Strategy:
-    """Let what a strategy does while clients train see its own part of what they received."""
-    companion = strategy.companion
-    if companion is not None:
-        start, second_loss = companion
-        companion = Companion(
-            start=lambda received: start(own(received)),
-            loss=lambda loss_fn, received: second_loss(loss_fn, own(received)),
-        )
-    return strategy._replace(
-        loss=lambda loss_fn, received: strategy.loss(loss_fn, own(received)),
-        optimizer=lambda optimizer, received: strategy.optimizer(optimizer, own(received)),
-        adapt=lambda optimizer, received: strategy.adapt(optimizer, own(received)),
-        companion=companion,
+def wrapped(strategy: Strategy, wrapper: str, rank: Rank | None = None) -> Strategy:
+    """Return a strategy that knows that it is wrapped, or raise as :func:`check_wraps`."""
+    check_wraps(strategy, wrapper, rank)
+    rank = RANKS[wrapper] if rank is None else rank
+    return strategy._replace(wrappers={**strategy.wrappers, rank: wrapper})
+
+
+class Nested(NamedTuple):
+    """The state of a wrapper beside that of what it wraps."""
+
+    outer: PyTree  # of the wrapper
+    inner: PyTree  # of the strategy inside
+
+
+Context = TypeVar("Context", ClientContext, ServerContext)
+
+
+def nest(
+    strategy: Strategy,
+    *,
+    init_server: Callable[[RunContext, Variables, Array], PyTree] | None = None,
+    init_client: Callable[[RunContext, Variables], PyTree] | None = None,
+) -> Strategy:
+    """Return a strategy with room for a wrapper's state beside its own.
+
+    Its functions take contexts whose states are :class:`Nested`, leave ``outer`` as it is, and do
+    with ``inner`` what the strategy does. A wrapper replaces what it changes, and calls the rest.
+
+    Args:
+      strategy: what is wrapped.
+      init_server: of the wrapper's state at the server; None: it keeps none there.
+      init_client: of the wrapper's state at each client; None: it keeps none there.
+
+    Example:
+      >>> counted = nest(fedavg(), init_server=lambda run, initial, key: jnp.zeros((), jnp.int32))
+      >>> run, initial = RunContext(rounds=1, num_examples=(1,)), Variables({}, {})
+      >>> counted.init_server(run, initial, None).inner
+      ()
+    """
+
+    def inside(context: Context) -> Context:
+        if init_server is not None:
+            context = context._replace(server_state=context.server_state.inner)
+        if init_client is not None and isinstance(context, ClientContext):
+            context = context._replace(client_state=context.client_state.inner)
+        return context
+
+    def start_server(run, initial, key):
+        assert init_server is not None
+        return Nested(init_server(run, initial, key), strategy.init_server(run, initial, key))
+
+    def start_client(run, initial):
+        assert init_client is not None
+        return Nested(init_client(run, initial), strategy.init_client(run, initial))
+
+    def keeping_outer(act):
+        def outside(context, result):
+            value, inner = act(inside(context), result)
+            return value, context.client_state._replace(inner=inner)
+
+        return outside if init_client is not None else lambda c, result: act(inside(c), result)
+
+    def update(context, mean):
+        model, inner = strategy.update(inside(context), mean)
+        if init_server is None:
+            return model, inner
+        return model, context.server_state._replace(inner=inner)
+
+    return map_context(strategy, inside)._replace(
+        init_server=strategy.init_server if init_server is None else start_server,
+        init_client=strategy.init_client if init_client is None else start_client,
+        encode=keeping_outer(strategy.encode),
+        send=keeping_outer(strategy.send),
+        update=update,
     )
 
 
-def constant_traffic(up: int, down: int, rounds: int) -> Traffic:
+def map_context(strategy: Strategy, inside: Callable[[ClientContext], ClientContext]) -> Strategy:
+    """Return a strategy whose client functions see another context; but for what changes state."""
+    personal = strategy.personal_model
+    if personal is not None:
+        start, second_loss = personal
+        personal = PersonalModel(
+            start=lambda context: start(inside(context)),
+            loss=lambda loss_fn, context: second_loss(loss_fn, inside(context)),
+        )
+    return strategy._replace(
+        receive=lambda context: strategy.receive(inside(context)),
+        loss=lambda loss_fn, context: strategy.loss(loss_fn, inside(context)),
+        optimizer=lambda optimizer, context: strategy.optimizer(optimizer, inside(context)),
+        predict_with=lambda context: strategy.predict_with(inside(context)),
+        finetune_optimizer=lambda optimizer, context: strategy.finetune_optimizer(
+            optimizer, inside(context)
+        ),
+        personal_model=personal,
+    )
+
+
+def message_of(
+    strategy: Strategy, context: ClientContext, result: LocalResult
+) -> tuple[PyTree, PyTree]:
+    """Encode and send what a client trained; return the message and its new state."""
+    encoded, state = strategy.encode(context, result)
+    return strategy.send(context._replace(client_state=state), encoded)
+
+
+def constant_traffic(run: RunContext, *, up: int, down: int) -> Traffic:
     """Return the same bits for every round."""
-    return Traffic(*(np.full(rounds, bits, np.int64) for bits in (up, down)))
-
-
-BITS = 32  # of a value on the wire
+    return Traffic(np.full(run.rounds, up, np.int64), lambda t, last: down)
 
 
 def fedavg(*, weighted: bool = True) -> Strategy:
@@ -160,25 +432,25 @@ def fedavg(*, weighted: bool = True) -> Strategy:
       >>> fedavg().weight(30)
       30
     """
+
+    def traffic(run, variables):
+        bits = BITS * tree.size(variables)
+        return constant_traffic(run, up=bits, down=bits)
+
     return Strategy(
-        init_server=lambda initial, key: (),
-        init_client=lambda initial: (),
-        receive=lambda server, client, average, delivery: average,
-        loss=lambda loss_fn, received: loss_fn,
-        optimizer=lambda optimizer, received: optimizer,
-        send=lambda received, result: (result.variables, received.client),
-        weight=by_examples if weighted else alike,
-        update=lambda server, average, mean: (mean, server),
-        traffic=both_ways,
-        deploy=lambda variables, client: variables,
-        adapt=lambda optimizer, received: optimizer,
+        init_server=lambda run, initial, key: (),
+        init_client=lambda run, initial: (),
+        receive=lambda context: context.variables,
+        loss=lambda loss_fn, context: loss_fn,
+        optimizer=lambda optimizer, context: optimizer,
+        encode=lambda context, result: (result, context.client_state),
+        send=lambda context, result: (result.variables, context.client_state),
+        weight=by_examples if weighted else uniform,
+        update=lambda context, mean: (mean, context.server_state),
+        traffic=traffic,
+        predict_with=lambda context: context.variables,
+        finetune_optimizer=lambda optimizer, context: optimizer,
     )
-
-
-def both_ways(variables: Variables, rounds: int) -> Traffic:
-    """Count a model of 32-bit values up and down in every round."""
-    bits = BITS * tree.size(variables)
-    return constant_traffic(bits, bits, rounds)
 
 
 def by_examples(num_examples: Array) -> Array:
@@ -186,72 +458,6 @@ def by_examples(num_examples: Array) -> Array:
     return num_examples
 
 
-def alike(num_examples: Array) -> Array:
+def uniform(num_examples: Array) -> Array:
     """Weigh every client the same."""
     return jnp.ones_like(num_examples)
-
-
-def keep_local(strategy: Strategy, is_personal: Callable[[str], bool]) -> Strategy:
-    """Let every client keep some leaves for itself.
-
-    Personal leaves never come from the server: a client starts from its own, as its last round
-    left them. The server averages them all the same, so that its model can be measured; that
-    average is never sent and costs no bits.
-
-    Args:
-      strategy: any strategy whose messages are variables.
-      is_personal: of a leaf's path, such as ``params/norm_stem/norm/scale``.
-
-    Returns:
-      A strategy whose client state holds the personal leaves, [K, ...] each.
-
-    Raises:
-      ValueError: if the strategy has transient sparsity already, which goes around; and, when a
-        simulation is built, if no leaf is personal or the strategy keeps client state itself.
-
-    References:
-      With normalisation as the personal part, FedBN: Li et al., arXiv 2102.07623.
-
-    Example:
-      >>> from lipsjax import models
-      >>> fedbn = keep_local(fedavg(), models.is_norm)
-      >>> [fedbn.is_shared(path) for path in ("params/stem/kernel", "norm/norm_stem/norm/mean")]
-      [True, False]
-    """
-    fits(strategy, "keep_local")
-
-    def init_client(initial):
-        leaves = tree.pick(initial, is_personal)
-        if not leaves:
-            raise ValueError("keep_local keeps nothing: no leaf of the model is personal")
-        if jax.tree.leaves(strategy.init_client(initial)):
-            raise ValueError(
-                "keep_local goes around strategies without client state: what others keep, such as "
-                "control variates, would count personal leaves as shared"
-            )
-        return leaves
-
-    def inner(received):
-        return received._replace(client=())
-
-    def receive(server, client, average, delivery):
-        return tree.put(strategy.receive(server, (), average, delivery), client)
-
-    def send(received, result):
-        message, _ = strategy.send(inner(received), result)
-        return message, tree.pick(result.variables, is_personal)
-
-    def traffic(variables, rounds):
-        up, down = strategy.traffic(variables, rounds)
-        personal = BITS * tree.size(tree.pick(variables, is_personal))
-        return Traffic(up - personal, down - personal)
-
-    return seeing(strategy, inner)._replace(
-        init_client=init_client,
-        receive=receive,
-        send=send,
-        traffic=traffic,
-        deploy=lambda variables, client: strategy.deploy(variables, ()),
-        is_shared=lambda path: strategy.is_shared(path) and not is_personal(path),
-        refuses={**strategy.refuses, "keep_local": "it keeps other leaves already"},
-    )

@@ -1,4 +1,4 @@
-"""Shared types and their shapes; imports nothing of this package.
+"""Shared types and their shapes; imports nothing of this package, and no JAX.
 
 Symbols used in every shape comment:
 
@@ -7,12 +7,14 @@ Symbols used in every shape comment:
 * ``P`` parameters of the model.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-import jax
+if TYPE_CHECKING:
+    from jax import Array
+else:
+    Array = Any
 
-Array = jax.Array
 PyTree = Any
 Params = Any  # nested dict of arrays, as Flax makes it
 
@@ -22,15 +24,25 @@ Kernels = tuple[Array, ...]
 Role = Literal["stem", "middle", "classifier"]
 
 
+class Examples(NamedTuple):
+    """Labelled images of one split: np.ndarray on the host, jax.Array once on a device."""
+
+    images: Any  # [N, H, W, C] uint8 in 0..255, or float32
+    labels: Any  # [N] int32 in 0..num_classes - 1
+
+
 class Variables(NamedTuple):
     """What a model needs to predict, and what is averaged."""
 
     params: Params  # P values
-    norm: PyTree  # running statistics of the normalisation; {} if there are none
+    batch_stats: PyTree  # running statistics of the normalisation; {} if there are none
 
 
 class Layer(NamedTuple):
-    """A layer with a weight kernel, in the order in which data meets it."""
+    """A layer with a weight kernel, in the order in which data meets it.
+
+    The stem and the classifier are the outer layers of a model, all others its middle layers.
+    """
 
     name: str  # as measures and reports call it, "block2/shortcut"
     role: Role
@@ -38,11 +50,21 @@ class Layer(NamedTuple):
     path: tuple[str, ...]  # of the kernel within params
 
 
+def middle_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Return the layers between the outer ones, in order.
+
+    >>> stem, hidden = (Layer(r, r, "dense", (r,)) for r in ("stem", "middle"))
+    >>> [layer.name for layer in middle_layers([stem, hidden])]
+    ['middle']
+    """
+    return tuple(layer for layer in layers if layer.role == "middle")
+
+
 class Prediction(NamedTuple):
     """What a model makes of a batch."""
 
     logits: Array  # [B, classes]
-    norm: PyTree  # the new running statistics
+    batch_stats: PyTree  # the new running statistics
     features: Array | None  # [B, D], what the classifier reads; None if the module sows none
 
 
@@ -64,26 +86,15 @@ class Model(NamedTuple):
     layers: tuple[Layer, ...]
 
 
-class Delivery(NamedTuple):
-    """What is on its way to one client beside the average: a mask, one bit per maskable weight."""
+class LossAux(NamedTuple):
+    """What a loss returns beside its value."""
 
-    bits: PyTree  # uint8 [ceil(size / 8)] per masked layer
-    key: Array  # of the refill
-    sparse: Array  # () bool; False: the average itself goes out. Never batched over clients
-    density: Array  # () float, of the schedule; 1 where it is not sparse
+    batch_stats: PyTree  # the new running statistics
+    features: Array | None  # [B, D] of the model; see Prediction
 
 
-class Received(NamedTuple):
-    """What one client has in hands when it starts to train."""
-
-    variables: Variables
-    server: PyTree
-    client: PyTree
-    delivery: Delivery | None
-    # of the round; functions of one client alone can do without
-    key: Any = None  # for what the strategy draws itself
-    client_id: Any = None  # () int32
-    epoch_steps: Any = None  # () int32, real steps of an epoch
+LossFn = Callable[[Params, PyTree, Array, Array, Array], tuple[Array, Any]]
+"""(params, batch_stats, images [B, ...], labels [B], mask [B]) -> (mean loss, LossAux)."""
 
 
 class LocalResult(NamedTuple):
@@ -95,15 +106,4 @@ class LocalResult(NamedTuple):
     loss: Array  # () summed over examples seen
     examples: Array  # () examples seen
     steps: Array  # () real steps
-    companion: Variables | None = None  # the client's second model, where the strategy has one
-
-
-class Seen(NamedTuple):
-    """What a loss tells beside its value."""
-
-    norm: PyTree  # the new running statistics
-    features: Array | None  # [B, D] of the model; see Prediction
-
-
-LossFn = Callable[[Params, PyTree, Array, Array, Array], tuple[Array, Any]]
-"""(params, norm, images [B, ...], labels [B], mask [B]) -> (mean loss, Seen)."""
+    personal_model: Variables | None = None  # the client's second model, where it has one

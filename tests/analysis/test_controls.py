@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 import scipy.ndimage
-from test_oracle import check, reference_model
 
 from helpers.loop_reference import Loop, flat, unflat
+from helpers.oracle import check, reference_model
 from helpers.worlds import tiny_model, world
 from lipsjax import augmentation, datasets, fedavg, partition
 from lipsjax.keys import Purpose, derive
@@ -64,7 +64,6 @@ def test_shrinking(perturb):
     )
     strategy = transient_shrink(
         fedavg(),
-        layers=model.layers,
         density=lambda x: 0.25,
         every=2,
         perturb=perturb,

@@ -154,8 +154,11 @@ OPTIONS = {
     ),
     "no norm to clip to": (["--strategy.clip-norm", "0"], ["norm must be above 0, not 0.0"]),
     "dropout of all": (["--participation.dropout", "1"], ["dropout must be in [0, 1), not 1.0"]),
-    "chance above 1": (["--participation.deaths", "2"], ["deaths must be in [0, 1), not 2.0"]),
-    "no work": (["--participation.least-work", "0"], ["least_work must be in (0, 1], not 0.0"]),
+    "chance above 1": (
+        ["--participation.mid-round-dropout", "2"],
+        ["mid_round_dropout must be in [0, 1), not 2.0"],
+    ),
+    "no work": (["--participation.min-work", "0"], ["min_work must be in (0, 1], not 0.0"]),
     "new clients below 0": (
         ["--partition.new-clients", "-1"],
         ["partition.new_clients must be at least 0, not -1"],

@@ -35,7 +35,7 @@ def count(model, data, *, devices=2, training=(3, 4), strategy=None, **options):
 def test_a_lips_round_that_is_dense_trains_as_fedavg():
     """The same products, but for what only sparse broadcasts need, which none is here."""
     data, model = world([9, 2, 6, 5]), tiny_model()
-    lips = transient_sparsity(fedavg(), layers=model.layers, density=1.0)
+    lips = transient_sparsity(fedavg(), density=1.0)
     plain = count(model, data, evaluate_every=0)
     assert count(model, data, strategy=lips, evaluate_every=0) == plain
 
@@ -132,7 +132,7 @@ def of_a_tpu():
     with jax.enable_x64(False):
         for name, strategy in {
             "fedavg": fedavg(),
-            "lips": transient_sparsity(fedavg(), layers=model.layers, every=1, gradient="stored"),
+            "lips": transient_sparsity(fedavg(), every=1, gradient="stored"),
         }.items():
             sim = simulation.build(
                 model,
@@ -142,7 +142,7 @@ def of_a_tpu():
                 data=data,
                 mesh=simulation.client_mesh(4, devices),
             )
-            texts[name] = sim.program(2).as_text()
+            texts[name] = sim.compiled(2).as_text()
     return texts
 
 

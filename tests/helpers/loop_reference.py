@@ -197,7 +197,7 @@ class Loop:
         labels = self.labels(client, labels)
         n = len(labels)
         batch_key = derive(self.key, self.t, client, self.purpose)
-        params, norm = start.params, start.norm
+        params, norm = start.params, start.batch_stats
         velocity = jax.tree.map(np.zeros_like, params)
         opt_state = self.optimizer.init(params) if self.optimizer else None
         loss_sum, seen, steps, gradient = 0.0, 0, 0, None
@@ -256,7 +256,7 @@ class Loop:
             rows = slice(first, first + self.batch_size)
             part = len(labels[rows])
             gradient, _ = self.gradient(
-                variables.params, variables.norm, images[rows], labels[rows]
+                variables.params, variables.batch_stats, images[rows], labels[rows]
             )
             total = jax.tree.map(lambda a, g, c=part: a + c * np.array(g), total, gradient)
         return jax.tree.map(lambda a: a / len(labels), total)

@@ -26,17 +26,14 @@ def case(name, **share):
     model = worlds.tiny_model()
     strategy, options = {
         "dense": (fedavg(), {"cohort_size": 3}),
-        "lips": (transient_sparsity(fedavg(), layers=model.layers, density=0.5, every=2), {}),
+        "lips": (transient_sparsity(fedavg(), density=0.5, every=2), {}),
         "fresh": (
-            transient_sparsity(
-                fedavg(), layers=model.layers, density=0.5, every=1, gradient="fresh"
-            ),
+            transient_sparsity(fedavg(), density=0.5, every=1, gradient="fresh"),
             {"cohort_size": 3, "chunk": 2},
         ),
         "stored": (
             transient_sparsity(
                 keep_local(fedavg(), models.is_norm),
-                layers=model.layers,
                 density=0.5,
                 every=1,
                 gradient="stored",

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lipsjax.types import LocalResult, Received, Seen, Variables
+from lipsjax.local import LocalTraining
+from lipsjax.strategy import ClientContext, RunContext, ServerContext, message_of
+from lipsjax.types import LocalResult, LossAux, Variables
 
 
 def quadratics(
@@ -21,16 +23,30 @@ def quadratics(
     steps = np.broadcast_to(steps, count)
     start = Variables({"w": jnp.zeros(n)}, {})
     base = optax.sgd(rate, momentum)
+    run = RunContext(
+        rounds=rounds,
+        num_examples=(1,) * count,
+        training=LocalTraining(base, epochs=1, batch_size=1),
+    )
+    strategy.check(run)
 
-    def client(k, server, own, average, key):
-        start = strategy.receive(server, own, average, None)
-        key = jax.random.fold_in(key, k)
-        received = Received(start, server, own, None, key, jnp.int32(k), jnp.int32(steps[k]))
+    def client(k, t, server, own, model):
+        context = ClientContext(
+            run,
+            model,
+            server,
+            own,
+            round=t,
+            key=jax.random.fold_in(jax.random.key(t), k),
+            client_id=jnp.int32(k),
+            epoch_steps=jnp.int32(steps[k]),
+        )
+        context = context._replace(variables=strategy.receive(context))
 
-        def loss(params, norm, *batch):
+        def loss(params, batch_stats, *batch):
             del batch
             value = jnp.sum(hessians[k] * (params["w"] - optima[k]) ** 2) / 2
-            return value, Seen(norm, params["w"][None])
+            return value, LossAux(batch_stats, params["w"][None])
 
         def train(params, loss, optimizer):
             gradient = jax.grad(loss, has_aux=True)
@@ -45,38 +61,41 @@ def quadratics(
             return Variables(jax.lax.scan(step, carry, length=steps[k])[0][0], {})
 
         trained = train(
-            received.variables.params,
-            strategy.loss(loss, received),
-            strategy.optimizer(base, received),
+            context.variables.params,
+            strategy.loss(loss, context),
+            strategy.optimizer(base, context),
         )
         taken = jnp.asarray(steps[k], jnp.int32)
         result = LocalResult(trained, (), jnp.zeros(1), 0.0, 0, taken)
-        if strategy.companion is not None:
-            first, second_loss = strategy.companion
-            second = train(first(received).params, second_loss(loss, received), base)
-            result = result._replace(companion=second)
-        return strategy.send(received, result)
+        if strategy.personal_model is not None:
+            first, second_loss = strategy.personal_model
+            second = train(first(context).params, second_loss(loss, context), base)
+            result = result._replace(personal_model=second)
+        return message_of(strategy, context, result)
 
     @jax.jit
-    def one_round(server, owns, average, key):
-        sent = [client(k, server, own, average, key) for k, own in enumerate(owns)]
+    def one_round(t, server, owns, model):
+        sent = [client(k, t, server, own, model) for k, own in enumerate(owns)]
         messages = [message for message, _ in sent]
         if strategy.aggregate is None:
             mean = jax.tree.map(lambda *xs: sum(xs) / count, *messages)
         else:
             stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *messages)
             mean = strategy.aggregate(stacked, jnp.ones(count, bool))
-        average, server = strategy.update(server, average, mean)
-        return server, [own for _, own in sent], average
+        context = ServerContext(
+            run, model, server, t, jax.random.key(0), jnp.int32(count), jnp.ones(())
+        )
+        model, server = strategy.update(context, mean)
+        return server, [own for _, own in sent], model
 
     carry = (
-        strategy.init_server(start, jax.random.key(0)),
-        [strategy.init_client(start)] * count,
+        strategy.init_server(run, start, jax.random.key(0)),
+        [strategy.init_client(run, start)] * count,
         start,
     )
     path = []
     for t in range(rounds):
-        carry = one_round(*carry, jax.random.key(t))
+        carry = one_round(t, *carry)
         path.append(np.asarray(carry[2].params["w"]))
     return (np.array(path), carry[1]) if states else np.array(path)
 

@@ -468,8 +468,8 @@ class FaultyLoop(Moved, StrategyLoop):
         return {p: d + o["scale"] * noise[p] for p, d in moved.items()}
 
 
-class TurnoutLoop(StrategyLoop):
-    """Clients drop out, die, straggle; they are drawn by examples."""
+class ParticipationLoop(StrategyLoop):
+    """Clients drop out, stop midway, straggle; they are drawn by examples."""
 
     def cohort(self, t):
         draw = derive(self.key, t, SERVER, Purpose.COHORT)
@@ -477,24 +477,24 @@ class TurnoutLoop(StrategyLoop):
         clocks = np.array(jax.random.exponential(draw, (self.num_clients,), jnp.float32))
         return [int(c) for c in np.argsort(clocks / np.float32(sizes))[: self.cohort_size]]
 
-    def fate(self, client):
+    def outcome(self, client):
         draws = jax.random.uniform(
-            derive(self.key, self.t, client, Purpose.FATE), (4,), jnp.float32
+            derive(self.key, self.t, client, Purpose.OUTCOME), (4,), jnp.float32
         )
-        drops, dies, straggles, work = map(float, draws)
+        drops, stops, straggles, work = map(float, draws)
         steps = self.epochs * int(np.ceil(len(self.examples(client)[1]) / self.batch_size))
         o = self.options
         if drops < o["dropout"]:
             return "dropped", 0
-        if dies < o["deaths"]:
-            return "died", int(work * steps)
+        if stops < o["mid_round_dropout"]:
+            return "stopped", int(work * steps)
         if straggles < o["stragglers"]:
-            least = o["least_work"]
+            least = o["min_work"]
             return "straggled", max(1, int((least + (1 - least) * work) * steps))
         return "arrived", steps
 
     def arrives(self, client):
-        return self.fate(client)[0] in ("arrived", "straggled")
+        return self.outcome(client)[0] in ("arrived", "straggled")
 
     def limit(self, client):
-        return self.fate(client)[1]
+        return self.outcome(client)[1]

@@ -90,18 +90,18 @@ def simulate(
     )
     key, placed = jax.random.key(seed), sim.place(data)
     if not stops:
-        state, metrics = sim.run(sim.init(key), key, placed, rounds)
-        return sim.to_host(state, key), jax.tree.map(np.asarray, metrics), sim
+        state, metrics = sim.run(sim.init(key), placed, rounds)
+        return sim.to_host(state), jax.tree.map(np.asarray, metrics), sim
     ends = []
     for on_host in (False, True):
         state, each = sim.init(key), []
         for _ in range(rounds):
             if on_host:
-                state = sim.from_host(sim.to_host(state, key), key)
-            state, metrics = sim.run(state, key, placed, 1)
+                state = sim.from_host(sim.to_host(state))
+            state, metrics = sim.run(state, placed, 1)
             each.append(jax.tree.map(np.asarray, metrics))
         together = jax.tree.map(lambda *rows: np.concatenate(rows), *each)
-        ends.append((sim.to_host(state, key), together))
+        ends.append((sim.to_host(state), together))
     jax.tree.map(np.testing.assert_array_equal, *ends)
     return *ends[0], sim
 

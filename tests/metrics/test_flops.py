@@ -13,9 +13,10 @@ from helpers.worlds import world
 from lipsjax import fedavg, models, simulation
 from lipsjax.local import LocalTraining
 from lipsjax.metrics import flops as program
-from lipsjax.runs import trial
-from lipsjax.runs.build import prepare
+from lipsjax.runs import costs, trial
 from lipsjax.runs.config import Config, Execution, LocalConfig, ModelConfig, PartitionConfig
+from lipsjax.runs.costs import training_flops
+from lipsjax.runs.prepare import prepare
 
 EXAMPLES, EPOCHS, CLIENTS = 8, 3, 4  # whole batches of 4, equal clients
 
@@ -39,7 +40,7 @@ def simulate(model, shape, sizes=(EXAMPLES,) * CLIENTS, *, batch_size=4, devices
 
 def counted(name, shape, **options):
     model = models.build(name, num_classes=4, image_shape=shape, **options)
-    return simulate(model, shape).training_flops()
+    return training_flops(simulate(model, shape))
 
 
 def trained(layers):
@@ -114,8 +115,8 @@ STEP = 3 * 2 * (64 * 5 + 5 * 5 + 5 * 4) - 2 * 64 * 5  # of one example
 
 def test_nothing_but_training_counts(mlp):
     sim = simulate(mlp, (8, 8, 1), devices=1, new_clients=1, tune_epochs=2)
-    assert sim.training_flops() == STEP * EXAMPLES * EPOCHS * (CLIENTS - 1)
-    assert program.flops(sim.trace(1).jaxpr) > 5 / 3 * sim.training_flops()
+    assert training_flops(sim) == STEP * EXAMPLES * EPOCHS * (CLIENTS - 1)
+    assert program.flops(sim.trace(1).jaxpr) > 5 / 3 * training_flops(sim)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_nothing_but_training_counts(mlp):
     ],
 )
 def test_padding_counts_as_it_is_computed(mlp, sizes, options, computed):
-    found = simulate(mlp, (8, 8, 1), sizes, **options).training_flops()
+    found = training_flops(simulate(mlp, (8, 8, 1), sizes, **options))
     assert found == STEP * EPOCHS * computed
 
 
@@ -159,10 +160,10 @@ def config(seed=0):
 
 
 def test_seeds_share_one_count():
-    with mock.patch.object(simulation, "flops", wraps=program.flops) as count:
+    with mock.patch.object(costs, "flops", wraps=program.flops) as count:
         first, second = (prepare(config(seed), Execution(devices=1)) for seed in (0, 1))
         assert count.call_count == 0  # preparing does not trace
-        assert first.simulation.training_flops() == second.simulation.training_flops() > 0
+        assert training_flops(first.simulation) == training_flops(second.simulation) > 0
         assert count.call_count == 1
 
 

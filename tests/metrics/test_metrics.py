@@ -23,14 +23,14 @@ def kernels(*values):
     return tuple(jnp.array(v, jnp.float64) for v in values)
 
 
-def test_step():
+def test_relative_step():
     old = kernels([3.0, 4.0], [0.0, 2.0], [1.0, 0.0])
     new = kernels([3.0, 4.0], [0.0, 1.0], [1.0, 3.0])
-    np.testing.assert_allclose(inertia.step(new, old), [0.0, 0.5, 3.0])
+    np.testing.assert_allclose(inertia.relative_step(new, old), [0.0, 0.5, 3.0])
 
 
 def test_inertia_index():
-    # middle 0.5; margins (0 + 3) / 2 = 1.5
+    # middle 0.5; outer layers (0 + 3) / 2 = 1.5
     index = inertia.inertia_index(jnp.array([0.0, 0.5, 3.0]), LAYERS)
     assert float(index) == pytest.approx(1 - 0.5 / 1.5)
     # equal movement is no inertia, a middle that stands still is all of it
@@ -47,9 +47,9 @@ def test_drift():
     np.testing.assert_allclose(drift["relative_drift"], [np.sqrt(2) / 5, np.sqrt(5) / 2])
 
 
-def total_movement(starts, ends, weights, norms):
+def total_deltas(starts, ends, weights, norms):
     shares = [
-        inertia.movement(s, e, jnp.array(n), jnp.float64(w))
+        inertia.delta_sums(s, e, jnp.array(n), jnp.float64(w))
         for s, e, w, n in zip(starts, ends, weights, norms, strict=True)
     ]
     return jax.tree.map(lambda *xs: sum(xs), *shares)
@@ -58,8 +58,8 @@ def total_movement(starts, ends, weights, norms):
 def test_clients_that_agree_cancel_nothing():
     start = kernels([0.0, 0.0])
     ends = [kernels([1.0, 0.0]), kernels([3.0, 0.0])]
-    total = total_movement([start, start], ends, [0.5, 0.5], [[2.0], [4.0]])
-    measures = inertia.movement_measures(total, kernels([0.0, 4.0]))
+    total = total_deltas([start, start], ends, [0.5, 0.5], [[2.0], [4.0]])
+    measures = inertia.delta_measures(total, kernels([0.0, 4.0]))
     np.testing.assert_allclose(measures["client_step"], [2.0 / 4.0])
     np.testing.assert_allclose(measures["cancellation"], [0.0], atol=1e-15)
     np.testing.assert_allclose(measures["alignment"], [1.0])
@@ -70,8 +70,8 @@ def test_clients_that_oppose_cancel_all():
     start = kernels([0.0, 0.0])
     ends = [kernels([2.0, 0.0]), kernels([-1.0, 0.0])]
     # weights 1 : 2 make the weighted mean zero
-    total = total_movement([start, start], ends, [1.0, 2.0], [[0.0], [0.0]])
-    measures = inertia.movement_measures(total, kernels([1.0, 0.0]))
+    total = total_deltas([start, start], ends, [1.0, 2.0], [[0.0], [0.0]])
+    measures = inertia.delta_measures(total, kernels([1.0, 0.0]))
     np.testing.assert_allclose(measures["cancellation"], [1.0])
     np.testing.assert_allclose(measures["alignment"], [-1.0])
 
@@ -79,29 +79,29 @@ def test_clients_that_oppose_cancel_all():
 def test_alignment_is_the_mean_over_pairs():
     start = kernels([0.0, 0.0])
     ends = [kernels([1.0, 0.0]), kernels([0.0, 5.0]), kernels([2.0, 2.0])]
-    total = total_movement([start] * 3, ends, [1.0, 1.0, 1.0], [[0.0]] * 3)
-    measures = inertia.movement_measures(total, kernels([1.0, 1.0]))
+    total = total_deltas([start] * 3, ends, [1.0, 1.0, 1.0], [[0.0]] * 3)
+    measures = inertia.delta_measures(total, kernels([1.0, 1.0]))
     np.testing.assert_allclose(measures["alignment"], [(0 + 2 / np.sqrt(2)) / 3])
     lengths = 1 + 5 + np.sqrt(8)
     np.testing.assert_allclose(measures["cancellation"], [1 - np.hypot(3, 7) / lengths])
 
 
-def test_movement_is_from_what_each_client_received():
-    total = total_movement(
+def test_deltas_are_from_what_each_client_received():
+    total = total_deltas(
         [kernels([1.0]), kernels([0.0])], [kernels([2.0]), kernels([1.0])], [1.0, 1.0], [[0.0]] * 2
     )
-    np.testing.assert_allclose(inertia.movement_measures(total, kernels([1.0]))["client_step"], [1])
+    np.testing.assert_allclose(inertia.delta_measures(total, kernels([1.0]))["client_step"], [1])
 
 
 def test_alignment_leaves_out_who_did_not_move():
     start = kernels([0.0, 0.0])
     ends = [kernels([1.0, 0.0]), kernels([0.0, 0.0]), kernels([1.0, 0.0])]
-    total = total_movement([start] * 3, ends, [1.0] * 3, [[0.0]] * 3)
+    total = total_deltas([start] * 3, ends, [1.0] * 3, [[0.0]] * 3)
     np.testing.assert_allclose(
-        inertia.movement_measures(total, kernels([1.0, 0.0]))["alignment"], [1.0]
+        inertia.delta_measures(total, kernels([1.0, 0.0]))["alignment"], [1.0]
     )
-    alone = total_movement([start], ends[:1], [1.0], [[0.0]])
-    assert np.isnan(inertia.movement_measures(alone, kernels([1.0, 0.0]))["alignment"]).all()
+    alone = total_deltas([start], ends[:1], [1.0], [[0.0]])
+    assert np.isnan(inertia.delta_measures(alone, kernels([1.0, 0.0]))["alignment"]).all()
 
 
 def test_kernels_keep_the_order_of_the_layers():
@@ -128,7 +128,7 @@ def test_evaluation_does_not_depend_on_batches(batch_size):
 def test_bits_by_hand():
     # 3 clients, 100 values of 32 bits, 80 maskable, 20 kept
     dense = 3 * 100 * 32
-    common = {"clients": 3, "uplink": 3200, "downlink": 3200, "maskable": 80}
+    common = {"clients": 3, "uplink": 9600, "downlink": 9600, "maskable": 80}
     assert round_bits(**common) == Bits(dense, dense, dense, dense)
     sparse = 3 * ((100 - 80 + 20) * 32 + 80)
     scores = 3 * 80 * 32
@@ -143,7 +143,7 @@ def test_bits_by_hand():
 
 def test_bits_where_masks_are_held_or_starts_are_known():
     dense, bitmap = 3 * 100 * 32, 3 * 80
-    common = {"clients": 3, "uplink": 3200, "downlink": 3200, "maskable": 80, "kept_before": 20}
+    common = {"clients": 3, "uplink": 9600, "downlink": 9600, "maskable": 80, "kept_before": 20}
     held = round_bits(**common, kept=20, held=True)
     sparse = dense - 3 * 60 * 32
     assert held == Bits(dense, dense, sparse, sparse + bitmap)

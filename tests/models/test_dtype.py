@@ -44,7 +44,7 @@ def test_own_rules_round_as_those_of_xla():
 
 def test_what_a_round_leaves_is_float32():
     state, _, _ = simulate(build(dtype="bfloat16"), fedavg(), world([9, 5]), rounds=1)
-    types = {x.dtype for x in jax.tree.leaves((state["average"], state["reference"]))}
+    types = {x.dtype for x in jax.tree.leaves((state["global_model"], state["reference"]))}
     assert types == {np.dtype("float32")}
 
 

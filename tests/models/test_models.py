@@ -298,7 +298,7 @@ def test_two_rounds_of_fedavg(name):
 def test_two_rounds_of_lips(name):
     model = build(name, (5, 5, 1), 4, depth=1)
     kinds = ("conv",) if name in CONVOLVING else ("dense",)
-    lips = transient_sparsity(fedavg(), layers=model.layers, every=1, kinds=kinds)
+    lips = transient_sparsity(fedavg(), every=1, kinds=kinds)
     assert lips.downlink is not None
     assert lips.downlink.layers == model.layers[1:-1]
     state = assert_learns(model, lips)

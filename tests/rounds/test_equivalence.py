@@ -12,18 +12,16 @@ from lipsjax.local import LocalTraining, model_loss
 SIZES = [9, 2, 6, 5, 7]
 
 
-def lips(model, **options):
+def lips(**options):
     strategy = keep_local(fedavg(), models.is_norm)
-    return transient_sparsity(
-        strategy, layers=model.layers, **{"density": 0.4, "every": 2, **options}
-    )
+    return transient_sparsity(strategy, **{"density": 0.4, "every": 2, **options})
 
 
 VARIANTS = {
     "dense": (lambda m: fedavg(), None),
-    "client masks": (lambda m: lips(m, hold=2, refill="noise"), None),
-    "shared masks": (lambda m: lips(m, sharing="shared", scope="global"), None),
-    "stored gradients": (lambda m: lips(m, gradient="stored"), 3),
+    "client masks": (lambda m: lips(hold=2, refill="noise"), None),
+    "shared masks": (lambda m: lips(sharing="shared", scope="global"), None),
+    "stored gradients": (lambda m: lips(gradient="stored"), 3),
     "personal": (lambda m: keep_local(fedavg(), models.is_norm), None),
 }
 
@@ -44,7 +42,7 @@ def test_chunks_and_devices(variant):
     state, metrics = run(1, 5)
     for devices, chunk in ((1, 1), (1, 3), (2, 5), (4, 1)):
         other, other_metrics = run(devices, chunk)
-        for bits, others in zip(state["bits"], other["bits"], strict=True):
+        for bits, others in zip(state["packed_masks"], other["packed_masks"], strict=True):
             np.testing.assert_array_equal(bits, others)
         assert_close(state, other)
         assert_close(metrics._replace(client_loss=None), other_metrics._replace(client_loss=None))
@@ -65,14 +63,14 @@ def test_others_do_not_matter():
     )
     first, _, _ = simulate(model, fedavg(), alone, rounds=2)
     second, _, _ = simulate(model, fedavg(), padded, rounds=2)
-    assert_close(first["average"], second["average"])
+    assert_close(first["global_model"], second["global_model"])
 
 
 def test_one_client_with_all_data_is_plain_sgd():
     data, model = world([12]), tiny_model(norm="group")
     training = LocalTraining(optax.sgd(0.1), 1, 12)
     state, _, sim = simulate(model, fedavg(), data, rounds=2, training=training, chunk=1)
-    params = sim.to_host(sim.init(jax.random.key(1)), jax.random.key(1))["average"].params
+    params = sim.to_host(sim.init(jax.random.key(1)))["global_model"].params
     images, labels = data.train.images[data.train_index[0]], data.train.labels[data.train_index[0]]
 
     @jax.jit
@@ -82,22 +80,22 @@ def test_one_client_with_all_data_is_plain_sgd():
 
     for _ in range(2):
         params = jax.tree.map(lambda w, g: w - 0.1 * g, params, gradient(params))
-    assert_close(state["average"].params, params)
+    assert_close(state["global_model"].params, params)
 
 
 def test_zero_learning_rate_changes_nothing():
     training = LocalTraining(optax.sgd(0.0, momentum=0.9), 2, 4)
     model = tiny_model(norm="group")
     state, metrics, sim = simulate(model, fedavg(), world(SIZES), rounds=2, training=training)
-    start = sim.to_host(sim.init(jax.random.key(1)), jax.random.key(1))
-    assert_close(state["average"].params, start["average"].params, 1e-12)
+    start = sim.to_host(sim.init(jax.random.key(1)))
+    assert_close(state["global_model"].params, start["global_model"].params, 1e-12)
     assert np.abs(metrics.layers["step"]).max() < 1e-12
 
 
 def test_density_one_is_dense():
     """To the last bit, as XLA compiles outside of tests: see conftest.py."""
     model, data, key = tiny_model(), world(SIZES), jax.random.key(1)
-    wrapped = transient_sparsity(fedavg(), layers=model.layers, density=1.0, every=1)
+    wrapped = transient_sparsity(fedavg(), density=1.0, every=1)
     results = []
     for strategy in (wrapped, fedavg()):
         sim = simulation.build(
@@ -110,9 +108,9 @@ def test_density_one_is_dense():
         )
         options = {"xla_cpu_use_fusion_emitters": True}
         program = sim.trace(3).lower().compile(options)
-        results.append(program(sim.init(key), key, sim.place(data), sim.schedule.tables))
+        results.append(program(sim.init(key), sim.place(data), sim.schedule.per_round))
     (state, metrics), (dense, dense_metrics) = results
-    assert_close(state.average, dense.average, 0)
+    assert_close(state.global_model, dense.global_model, 0)
     assert_close(metrics, dense_metrics, 0)
     assert not state.sparse
 
@@ -120,7 +118,7 @@ def test_density_one_is_dense():
 def test_one_float32_round():
     """From the same state and masks, other chunks and devices agree to float32's rounding."""
     model, data = tiny_model(dtype=np.float32), world(SIZES)
-    strategy = lips(model, every=1)
+    strategy = lips(every=1)
     sims = [
         simulation.build(
             model,
@@ -134,30 +132,30 @@ def test_one_float32_round():
         for devices, chunk in ((1, 5), (4, 1))
     ]
     key = jax.random.key(0)
-    state, _ = sims[0].run(sims[0].init(key), key, sims[0].place(data), 1)
-    host = sims[0].to_host(state, key)
+    state, _ = sims[0].run(sims[0].init(key), sims[0].place(data), 1)
+    host = sims[0].to_host(state)
     results = []
     for sim in sims:
-        after, _ = sim.run(sim.from_host(host, key), key, sim.place(data), 1)
-        results.append(sim.to_host(after, key)["average"])
+        after, _ = sim.run(sim.from_host(host), sim.place(data), 1)
+        results.append(sim.to_host(after)["global_model"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)
 
 
 def test_same_inputs_same_bits():
     model, data = tiny_model(dtype=np.float32), world(SIZES)
-    runs = [simulate(model, lips(model), data, rounds=3, devices=2)[:2] for _ in range(2)]
+    runs = [simulate(model, lips(), data, rounds=3, devices=2)[:2] for _ in range(2)]
     jax.tree.map(np.testing.assert_array_equal, *runs)
 
 
 def test_rounds_in_one_call_or_in_several():
     model, data = tiny_model(), world(SIZES)
-    state, metrics, sim = simulate(model, lips(model), data, rounds=4)
+    state, metrics, sim = simulate(model, lips(), data, rounds=4)
     key = jax.random.key(1)
     place, parts, now = sim.place(data), [], sim.init(key)
     for _ in range(4):
-        now, part = sim.run(sim.from_host(sim.to_host(now, key), key), key, place, 1)
+        now, part = sim.run(sim.from_host(sim.to_host(now)), place, 1)
         parts.append(jax.tree.map(np.asarray, part))
-    assert_close(sim.to_host(now, key), state)
+    assert_close(sim.to_host(now), state)
     assert_close(jax.tree.map(lambda *xs: np.concatenate(xs), *parts), metrics)
 
 
@@ -172,7 +170,7 @@ def collectives(strategy, model, data, **options):
         mesh=simulation.client_mesh(4),
         **options,
     )
-    text = sim.program(3).as_text()
+    text = sim.compiled(3).as_text()
     computations = text.split("\n\n")
     kinds = ("all-gather", "all-to-all", "reduce-scatter", "collective-permute", "all-reduce")
     return {k: [c for c in computations if f" {k}(" in c or f" {k}-start(" in c] for k in kinds}
@@ -180,7 +178,7 @@ def collectives(strategy, model, data, **options):
 
 def test_no_collective_but_the_sums():
     model, data = tiny_model(), world(SIZES)
-    strategies = (fedavg(), lips(model), lips(model, gradient="stored"))  # two have client state
+    strategies = (fedavg(), lips(), lips(gradient="stored"))  # two have client state
     for strategy in strategies:
         found = collectives(strategy, model, data)
         assert found["all-reduce"]

@@ -1,6 +1,5 @@
 """The compiled round against the loop of ``loop_reference``, in float64 to 1e-9."""
 
-import functools
 import itertools
 
 import jax
@@ -8,47 +7,11 @@ import numpy as np
 import optax
 import pytest
 
-from helpers.loop_reference import Loop, flat
-from helpers.worlds import assert_close, simulate, tiny_model, world
-from lipsjax import fedavg, keep_local, models, transient_sparsity
+from helpers.loop_reference import Loop
+from helpers.oracle import AXES, PERSONAL, PUBLISHED, SCHEDULES, check, reference_model
+from helpers.worlds import assert_close, tiny_model, world
+from lipsjax import fedavg, keep_local, transient_sparsity
 from lipsjax.local import LocalTraining
-from lipsjax.sparsity import constant, cosine, cubic, linear
-from lipsjax.sparsity.topk import unpack
-
-SCHEDULES = {"constant": constant, "linear": linear, "cosine": cosine, "cubic": cubic}
-# a score is a criterion with the gradient that it reads, so that every pair is one that matters
-AXES = {
-    "score": [
-        ("saliency", "last_local"),
-        ("saliency", "fresh"),
-        ("saliency", "stored"),
-        ("gradient", "last_local"),
-        ("gradient", "fresh"),
-        ("magnitude", "last_local"),
-        ("lowest", "last_local"),
-        ("random", "last_local"),
-        ("inverted", "last_local"),
-    ],
-    "sharing": ["client", "shared"],
-    "scope": ["layer", "global", "erk"],
-    "refill": ["zero", "init", "noise"],
-    "hold": [0, 3],
-    "schedule": ["linear", "constant", "cosine", "cubic"],
-    "kinds": [("conv",), ("conv", "dense")],
-    "personal": ["global", "local", "local_with_biases"],
-    "cohort": [None, 3],
-}
-PUBLISHED = {name: values[0] for name, values in AXES.items()}
-PERSONAL = {
-    "global": None,
-    "local": models.is_norm,
-    "local_with_biases": lambda p: models.is_norm(p) or models.is_bias(p),
-}
-
-
-@functools.cache
-def reference_model(norm="batch"):
-    return tiny_model(conv="grouped", norm=norm)
 
 
 def allowed(case):
@@ -94,54 +57,17 @@ def all_pairs():
 CASES = pairwise()
 
 
-def build_strategy(model, case):
+def build_strategy(case):
     strategy = fedavg()
     if PERSONAL[case["personal"]]:
         strategy = keep_local(strategy, PERSONAL[case["personal"]])
     return transient_sparsity(
         strategy,
-        layers=model.layers,
         density=SCHEDULES[case["schedule"]](0.3),
         every=2,
         **dict(zip(("criterion", "gradient"), case["score"], strict=True)),
         **{k: case[k] for k in ("sharing", "scope", "refill", "hold", "kinds")},
     )
-
-
-def check(model, strategy, data, loop, *, rounds, compare_loss=True, tolerance=1e-9, **options):
-    """Run both and compare state, masks and metrics."""
-    state, metrics, _ = simulate(model, strategy, data, rounds=rounds, **options)
-    loop.measures = "accuracy_dense" in metrics.scalars
-    expected = [loop.round() for _ in range(rounds)]
-    assert_close(flat(state["average"]), flat(loop.average), tolerance)
-    for t, row in enumerate(expected):
-        if not compare_loss:
-            del row["loss_train"]
-        for name, values in row.pop("layers", {}).items():
-            np.testing.assert_allclose(
-                metrics.layers[name][t],
-                values,
-                rtol=10 * tolerance,
-                atol=tolerance,
-                err_msg=f"{name} {t}",
-            )
-        for name, value in row.items():
-            np.testing.assert_allclose(
-                metrics.scalars[name][t],
-                value,
-                rtol=tolerance,
-                atol=tolerance,
-                err_msg=f"{name} {t}",
-            )
-        assert set(row) | {"loss_train"} == set(metrics.scalars)
-    assert bool(state["sparse"]) == bool(loop.masks)
-    if loop.masks:
-        receivers = loop.cohort(loop.t)
-        for bits, layer in zip(state["bits"], strategy.downlink.layers, strict=True):
-            for slot, client in enumerate(receivers):
-                mask = loop.masks[client]["/".join(layer.path)]
-                np.testing.assert_array_equal(unpack(bits[slot], mask.shape), mask)
-    return state, loop
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
@@ -214,7 +140,7 @@ def test_transient_sparsity(case):
     # three of four rounds: the run ends with masks on their way
     state, loop = check(
         model,
-        build_strategy(model, case),
+        build_strategy(case),
         data,
         loop,
         rounds=3,
@@ -223,9 +149,11 @@ def test_transient_sparsity(case):
         chunk=2,
     )
     assert state["sparse"]
+    stores = case["score"][1] == "stored"
+    states = state["client_states"].inner if stores else state["client_states"]
     for client, own in enumerate(loop.memory):
         if own:
-            kept = jax.tree.map(lambda x, c=client: x[c], state["clients"][1])
+            kept = jax.tree.map(lambda x, c=client: x[c], states.outer)
             assert_close(kept, own)
 
 

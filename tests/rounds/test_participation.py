@@ -4,17 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import strategy_loops as loops
-from test_oracle import reference_model
 
+from helpers import strategy_loops as loops
+from helpers.oracle import reference_model
 from helpers.worlds import assert_close, simulate, tiny_model, world
 from lipsjax import fedavg, strategies, transient_sparsity
 from lipsjax.keys import Purpose
 from lipsjax.rounds import Participation
-from lipsjax.rounds.participation import fate_of
+from lipsjax.rounds.participation import draw_cohort, draw_outcome
 
 SIZES = [9, 2, 6, 5, 13]
-CHANCES = {"dropout": 0.2, "deaths": 0.2, "stragglers": 0.5, "least_work": 0.3}
+CHANCES = {"dropout": 0.2, "mid_round_dropout": 0.2, "stragglers": 0.5, "min_work": 0.3}
 
 
 def loop_of(kind, data, **options):
@@ -30,22 +30,17 @@ def loop_of(kind, data, **options):
     )
 
 
-@pytest.mark.parametrize(
-    "make",
-    [fedavg, lambda: strategies.scaffold(learning_rate=0.1, momentum=0.9, participation=0.6)],
-    ids=["fedavg", "scaffold"],
-)
+@pytest.mark.parametrize("make", [fedavg, strategies.scaffold])
 def test_a_round_in_which_some_do_not_arrive(make):
     data, scaffold = world(SIZES), make is not fedavg
-    kind = loops.TurnoutLoop
+    kind = loops.ParticipationLoop
     options = dict(CHANCES)
     if scaffold:
-        kind = type("TurnoutScaffold", (loops.TurnoutLoop, loops.ScaffoldLoop), {})
-        kind.share = lambda self, members: 0.6  # the server takes what it planned with
+        kind = type("ScaffoldOfSome", (loops.ParticipationLoop, loops.ScaffoldLoop), {})
         options |= {"server_learning_rate": 1.0}
     loop = loop_of(kind, data, options=options, cohort=3)
-    fates, drawn = [], []
-    fate = loop.fate
+    outcomes, drawn = [], []
+    outcome = loop.outcome
     state, metrics, _ = simulate(
         tiny_model(),
         make(),
@@ -57,22 +52,27 @@ def test_a_round_in_which_some_do_not_arrive(make):
     )
     for t in range(5):
         members = loop.cohort(t)
-        fates.append([fate(c)[0] for c in members])
+        outcomes.append([outcome(c)[0] for c in members])
         drawn.append(members)
         row = loop.round()
-        counts = {n: fates[-1].count(n) for n in ("dropped", "died", "straggled")}
+        counts = {n: outcomes[-1].count(n) for n in ("dropped", "stopped", "straggled")}
         for name, count in counts.items():
             assert metrics.scalars[f"clients_{name}"][t] == count
         assert metrics.scalars["clients_arrived"][t] == sum(
-            f in ("arrived", "straggled") for f in fates[-1]
+            f in ("arrived", "straggled") for f in outcomes[-1]
         )
         for name in ("accuracy_before", "accuracy_dense", "global_accuracy"):
             np.testing.assert_allclose(metrics.scalars[name][t], row[name], rtol=1e-9)
-    assert {f for round_ in fates for f in round_} == {"arrived", "dropped", "died", "straggled"}
-    assert_close(state["average"], loop.average)
+    assert {f for round_ in outcomes for f in round_} == {
+        "arrived",
+        "dropped",
+        "stopped",
+        "straggled",
+    }
+    assert_close(state["global_model"], loop.average)
     for client, own in enumerate(loop.clients):
         if own is not None:
-            assert_close(jax.tree.map(lambda x, c=client: x[c], state["clients"]), own)
+            assert_close(jax.tree.map(lambda x, c=client: x[c], state["client_states"]), own)
 
 
 def test_of_a_round_that_nobody_ends_nothing_stays():
@@ -81,25 +81,25 @@ def test_of_a_round_that_nobody_ends_nothing_stays():
     state, metrics, sim = simulate(
         tiny_model(), strategy, world(SIZES), rounds=2, participation=never, evaluate_every=0
     )
-    start = sim.to_host(sim.init(jax.random.key(1)), jax.random.key(1))
-    assert_close(state["average"], start["average"], 0)
-    assert_close(state["server"], start["server"], 0)
+    start = sim.to_host(sim.init(jax.random.key(1)))
+    assert_close(state["global_model"], start["global_model"], 0)
+    assert_close(state["server_state"], start["server_state"], 0)
     assert metrics.scalars["clients_dropped"].tolist() == [len(SIZES)] * 2
     assert metrics.scalars["clients_arrived"].tolist() == [0, 0]
 
 
-def test_fates_come_as_often_as_asked():
-    asked = Participation(dropout=0.3, deaths=0.5, stragglers=1.0, least_work=0.5)
-    fates = jax.vmap(
-        lambda client: fate_of(asked, jax.random.key(0), jnp.int32(0), client, jnp.int32(20))
+def test_outcomes_come_as_often_as_asked():
+    asked = Participation(dropout=0.3, mid_round_dropout=0.5, stragglers=1.0, min_work=0.5)
+    outcomes = jax.vmap(
+        lambda client: draw_outcome(asked, jax.random.key(0), jnp.int32(0), client, jnp.int32(20))
     )(jnp.arange(4000))
-    assert abs(fates.dropped.mean() - 0.3) < 0.03
-    assert abs(fates.died.mean() - 0.7 * 0.5) < 0.03
-    assert (fates.dropped.astype(int) + fates.died + fates.straggled == 1).all()
-    assert (fates.steps[fates.dropped] == 0).all()
-    assert fates.steps[fates.straggled].min() == 10
-    assert fates.steps[fates.straggled].max() == 19
-    assert (fates.arrives == fates.straggled).all()
+    assert abs(outcomes.dropped.mean() - 0.3) < 0.03
+    assert abs(outcomes.stopped.mean() - 0.7 * 0.5) < 0.03
+    assert (outcomes.dropped.astype(int) + outcomes.stopped + outcomes.straggled == 1).all()
+    assert (outcomes.steps[outcomes.dropped] == 0).all()
+    assert outcomes.steps[outcomes.straggled].min() == 10
+    assert outcomes.steps[outcomes.straggled].max() == 19
+    assert (outcomes.arrives == outcomes.straggled).all()
 
 
 def test_clients_are_drawn_in_proportion_to_their_examples():
@@ -112,15 +112,10 @@ def test_clients_are_drawn_in_proportion_to_their_examples():
         participation=Participation("examples"),
         evaluate_every=0,
     )
-    draw = jax.jit(jax.vmap(lambda t: sim_cohort(sim, t)))
+    key, spec = jax.random.key(0), sim.spec
+    draw = jax.jit(jax.vmap(lambda t: draw_cohort(spec.run, spec.participation, key, t)))
     drawn = np.bincount(np.asarray(draw(jnp.arange(4000))).ravel(), minlength=5) / 4000
     np.testing.assert_allclose(drawn, np.array(SIZES) / sum(SIZES), atol=0.03)
-
-
-def sim_cohort(sim, t):
-    from lipsjax.rounds import cohort
-
-    return cohort(sim.setup, jax.random.key(0), t)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +124,7 @@ def sim_cohort(sim, t):
 )
 def test_fine_tuning_and_new_clients(name):
     """Against the loop: tuned models of the cohort and of clients that never trained."""
-    data, layers = world(SIZES), tiny_model().layers
+    data = world(SIZES)
     options, personal = {}, None
     kind = loops.StrategyLoop
     if name in ("fedper", "fedrep"):
@@ -140,8 +135,8 @@ def test_fine_tuning_and_new_clients(name):
         kind, options = loops.DittoLoop, {"lam": 0.5}
     make = {
         "fedavg": fedavg,
-        "fedper": lambda: strategies.fedper(layers=layers),
-        "fedrep": lambda: strategies.fedrep(layers=layers, epochs=2),
+        "fedper": strategies.fedper,
+        "fedrep": strategies.fedrep,
         "ditto": lambda: strategies.ditto(lam=0.5),
     }[name]
     trained = data._replace(train_index=data.train_index[:3], train_mask=data.train_mask[:3])
@@ -159,7 +154,7 @@ def test_fine_tuning_and_new_clients(name):
     )
     for _ in range(2):
         loop.round()
-    assert_close(state["average"], loop.average)
+    assert_close(state["global_model"], loop.average)
     loop.data, loop.num_clients, loop.epochs, loop.t = data, 5, 3, 1
     loop.memory += [loop.own_leaves(loop.initial)] * 2
     loop.clients = loop.clients + [(None, False, ())] * 2
@@ -183,7 +178,7 @@ def tuned(loop, client, only_head):
     moves, shape, purpose = loop.moves, loop.shape, loop.purpose
     loop.moves = lambda path, epoch: not only_head or path.startswith("classifier")
     loop.shape = lambda gradient, params, start, client: gradient
-    loop.purpose = Purpose.TUNING
+    loop.purpose = Purpose.FINETUNING
     model, *_ = plain.train(loop, client, start, None)
     loop.moves, loop.shape, loop.purpose = moves, shape, purpose
     return loop.score_own(start, client)[0], loop.score_own(model, client)[0]
@@ -194,8 +189,11 @@ def tuned(loop, client, only_head):
     [
         ({"participation": Participation("luck")}, "sampling must be one of uniform, examples"),
         ({"participation": Participation(dropout=1.0)}, r"dropout must be in \[0, 1\), not 1.0"),
-        ({"participation": Participation(deaths=-0.1)}, r"deaths must be in \[0, 1\), not -0.1"),
-        ({"participation": Participation(least_work=0)}, r"least_work must be in \(0, 1\], not 0"),
+        (
+            {"participation": Participation(mid_round_dropout=-0.1)},
+            r"mid_round_dropout must be in \[0, 1\), not -0.1",
+        ),
+        ({"participation": Participation(min_work=0)}, r"min_work must be in \(0, 1\], not 0"),
         ({"new_clients": 5}, "new_clients must be in 0..4, not 5"),
         ({"new_clients": 2, "cohort_size": 4}, "cohort must be in 1..3, not 4"),
         ({"tune_epochs": -1}, "tune_epochs must be at least 0, not -1"),
@@ -208,6 +206,6 @@ def test_what_is_out_of_range_is_refused(options, part):
 
 def test_last_gradients_need_everyone_to_arrive():
     model = tiny_model()
-    lips = transient_sparsity(fedavg(), layers=model.layers)
+    lips = transient_sparsity(fedavg())
     with pytest.raises(ValueError, match="gradient='last_local' needs every client to end every"):
         simulate(model, lips, world(SIZES), rounds=1, participation=Participation(dropout=0.1))

@@ -20,7 +20,7 @@ def prepared(dataset="synthetic", **options):
         partition=PartitionConfig(clients=2, train_examples=5, test_examples=5),
         model=ModelConfig(**options),
     )
-    return prepare(config, Execution(devices=1)).simulation.setup.model
+    return prepare(config, Execution(devices=1)).simulation.spec.model
 
 
 def test_width_and_depth_reach_the_network():

@@ -62,10 +62,10 @@ def test_two_processes_are_one(name, tmp_path):
         mesh=simulation.client_mesh(1),
         **options,
     )
-    key, ends = jax.random.key(1), []
+    ends = []
     for sim, begun in ((together, alone), (on_one, half)):
-        state, _ = sim.run(sim.from_host(begun, key), key, sim.place(data), ROUNDS - HALF)
-        ends.append(sim.to_host(state, key))
+        state, _ = sim.run(sim.from_host(begun), sim.place(data), ROUNDS - HALF)
+        ends.append(sim.to_host(state))
     assert_close(*ends)
 
 

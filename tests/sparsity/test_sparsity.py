@@ -12,6 +12,7 @@ from lipsjax import fedavg, models, transient_sparsity
 from lipsjax.sparsity import constant, cosine, cubic, linear
 from lipsjax.sparsity.density import density_table, erk, kept_counts
 from lipsjax.sparsity.topk import pack, topk_mask, unpack
+from lipsjax.strategy import Broadcast, ClientContext, RunContext
 
 
 def plain_topk(scores, k):
@@ -101,14 +102,13 @@ def test_erk_keeps_the_total_and_caps_at_one():
 
 def chosen_masks(sparse_round, **options):
     """Masks in flight after round 0 of a tiny run, by layer, [clients, ...]."""
-    model = tiny_model()
-    strategy = transient_sparsity(fedavg(), layers=model.layers, **options)
-    state, _, sim = simulate(model, strategy, world([8, 8, 8]), rounds=sparse_round, total=6)
-    params = state["average"].params
+    strategy = transient_sparsity(fedavg(), **options)
+    state, _, sim = simulate(tiny_model(), strategy, world([8, 8, 8]), rounds=sparse_round, total=6)
+    params = state["global_model"].params
     return (
         {
             layer.name: np.stack([unpack(b, params[layer.path[0]]["kernel"].shape) for b in bits])
-            for layer, bits in zip(strategy.downlink.layers, state["bits"], strict=True)
+            for layer, bits in zip(sim.spec.sparsifier.layers, state["packed_masks"], strict=True)
         },
         state,
         sim,
@@ -129,31 +129,31 @@ def test_dense_rounds_send_no_mask():
     _, state, sim = chosen_masks(2, density=0.3, every=5)
     assert not state["sparse"]
     np.testing.assert_array_equal(
-        sim.schedule.tables.sparse, [True, False, False, False, False, True]
+        sim.schedule.per_round.sparse, [True, False, False, False, False, True]
     )
 
 
-def test_margins_biases_and_norms_are_never_masked():
+def test_outer_layers_biases_and_norms_are_never_masked():
     model = tiny_model()
-    strategy = transient_sparsity(
-        fedavg(), layers=model.layers, density=0.1, every=1, kinds=("conv", "dense")
-    )
+    strategy = transient_sparsity(fedavg(), density=0.1, every=1, kinds=("conv", "dense"))
     state, _, sim = simulate(model, strategy, world([8, 8]), rounds=1, total=3)
-    average = state["average"]
-    from lipsjax.types import Delivery
-
-    bits = jax.tree.map(lambda b: b[0], state["bits"])
-    delivery = Delivery(bits, jax.random.key(0), jnp.ones((), bool), jnp.float32(0.1))
-    received = strategy.receive(state["server"], state["clients"], average, delivery)
+    model = state["global_model"]
+    packed = jax.tree.map(lambda b: b[0], state["packed_masks"])
+    context = ClientContext(
+        sim.spec.run,
+        model,
+        server_state=state["server_state"],
+        broadcast=Broadcast(packed, jax.random.key(0), jnp.ones((), bool), jnp.float32(0.1)),
+    )
+    received = strategy.receive(context)
     changed = {
         jax.tree_util.keystr(path, simple=True, separator="/")
         for (path, a), b in zip(
-            jax.tree_util.tree_leaves_with_path(average), jax.tree.leaves(received), strict=True
+            jax.tree_util.tree_leaves_with_path(model), jax.tree.leaves(received), strict=True
         )
         if not np.array_equal(a, b)
     }
     assert changed == {f"params/{n}/kernel" for n in ("conv_b", "conv_a", "hidden")}
-    assert sim.setup.strategy is strategy
 
 
 @pytest.mark.parametrize(
@@ -167,26 +167,28 @@ def test_margins_biases_and_norms_are_never_masked():
         ({"kinds": ("attention",)}, "kinds must be one of conv, dense"),
         ({"every": 0}, "every must be at least 1, not 0"),
         ({"hold": -1}, "hold must be at least 0, not -1"),
-        ({"kinds": ()}, "nothing to mask"),
     ],
 )
 def test_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        transient_sparsity(fedavg(), layers=tiny_model().layers, **options)
+        transient_sparsity(fedavg(), **options)
 
 
 def test_refused_for_the_run_as_a_whole():
     model, data = tiny_model(), world([8, 8, 8])
-    strategy = transient_sparsity(fedavg(), layers=model.layers)
+    strategy = transient_sparsity(fedavg())
     with pytest.raises(ValueError, match="needs every client in every round, not 2 of 3"):
         simulate(model, strategy, data, rounds=1, cohort_size=2)
-    strategy = transient_sparsity(fedavg(), layers=model.layers, hold=99)
+    with pytest.raises(ValueError, match="nothing to mask"):
+        simulate(model, transient_sparsity(fedavg(), kinds=()), data, rounds=1)
+    strategy = transient_sparsity(fedavg(), hold=99)
     with pytest.raises(ValueError, match="hold must be at most 4"):
         simulate(model, strategy, data, rounds=1)
 
 
 def test_default_model_masks_all_convolutions_but_the_stem():
     model = models.build("resnet8", num_classes=10, image_shape=(32, 32, 3))
-    strategy = transient_sparsity(fedavg(), layers=model.layers)
-    assert len(strategy.downlink.layers) == 8  # 6 of the blocks and 2 shortcuts
+    run = RunContext(rounds=3, num_examples=(5,), layers=model.layers)
+    sparsifier = transient_sparsity(fedavg()).sparsifier(run)
+    assert len(sparsifier.layers) == 8  # 6 of the blocks and 2 shortcuts
     assert SHAPE == (5, 5, 1)

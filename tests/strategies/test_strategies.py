@@ -1,5 +1,6 @@
 """Every strategy goes through the same battery; each is held to a loop written from its paper."""
 
+import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -8,17 +9,16 @@ import jax
 import numpy as np
 import optax
 import pytest
-import strategy_loops as loops
 from hypothesis import given, settings
 from hypothesis import strategies as draw
-from test_oracle import PUBLISHED, check, reference_model
 
+from helpers import strategy_loops as loops
 from helpers.loop_reference import flat
+from helpers.oracle import PUBLISHED, check, reference_model
 from helpers.quadratics import HESSIANS, OPTIMA, TRUE, biased, quadratics
 from helpers.worlds import assert_close, simulate, tiny_model, world
 from lipsjax import models, strategies, transient_sparsity
 from lipsjax.local import LocalTraining
-from lipsjax.types import Layer
 
 RATE, MOMENTUM = 0.1, 0.9
 SIZES, COHORT = [9, 2, 6, 5], 3
@@ -31,7 +31,7 @@ def is_head(path):
 class Entry(NamedTuple):
     """A strategy, its oracle, and what both take."""
 
-    make: Any  # (layers, **options) -> strategy
+    make: Any  # (**options) -> strategy
     loop: type
     options: Mapping[str, Any] = MappingProxyType({})
     lips: bool = True  # whether transient sparsity goes around it
@@ -43,96 +43,80 @@ class Entry(NamedTuple):
     tolerance: float = 1e-9
 
 
-SHARE = COHORT / len(SIZES)
-CONTROL = {"learning_rate": RATE, "momentum": MOMENTUM, "participation": SHARE}
 HELD = {**PUBLISHED, "criterion": "magnitude", "gradient": "last_local", "hold": np.inf}
 
 
-def plain(factory, **known):
-    """A strategy that knows nothing of layers."""
-    return lambda layers, **options: factory(**options, **known)
-
-
-def layered(factory, **known):
-    return lambda layers, **options: factory(layers=layers, **options, **known)
-
-
 def around(wrapper):
-    return lambda layers, **options: wrapper(strategies.fedavg(), **options)
+    return lambda **options: wrapper(strategies.fedavg(), **options)
 
 
 def coded(codec):
-    return lambda layers, **options: strategies.compress(strategies.fedavg(), codec(**options))
+    return lambda **options: strategies.compress(strategies.fedavg(), codec(**options))
 
 
-def top_k_scaffold(layers, fraction, **options):
-    del layers
-    inner = strategies.scaffold(**options, **CONTROL)
+def top_k_scaffold(fraction, **options):
+    inner = strategies.scaffold(**options)
     return strategies.compress(inner, strategies.top_k(fraction=fraction))
 
 
 SERVER_OPTIONS = {"server_learning_rate": 0.1, "beta1": 0.8, "beta2": 0.9, "tau": 0.01}
 TABLE = {
-    "fedavg": Entry(plain(strategies.fedavg), loops.StrategyLoop),
-    "uniform": Entry(plain(strategies.fedavg, weighted=False), loops.UniformWeight, lips=False),
-    "fedprox": Entry(plain(strategies.fedprox), loops.FedProxLoop, {"mu": 0.3}),
-    "scaffold": Entry(
-        plain(strategies.scaffold, **CONTROL), loops.ScaffoldLoop, {"server_learning_rate": 0.7}
+    "fedavg": Entry(strategies.fedavg, loops.StrategyLoop),
+    "uniform": Entry(
+        functools.partial(strategies.fedavg, weighted=False), loops.UniformWeight, lips=False
     ),
-    "feddyn": Entry(
-        plain(strategies.feddyn, participation=SHARE), loops.FedDynLoop, {"alpha": 0.2}
-    ),
-    "fednova": Entry(plain(strategies.fednova, momentum=MOMENTUM), loops.FedNovaLoop),
-    "moon": Entry(plain(strategies.moon), loops.MoonLoop, {"mu": 1.5, "temperature": 0.4}),
+    "fedprox": Entry(strategies.fedprox, loops.FedProxLoop, {"mu": 0.3}),
+    "scaffold": Entry(strategies.scaffold, loops.ScaffoldLoop, {"server_learning_rate": 0.7}),
+    "feddyn": Entry(strategies.feddyn, loops.FedDynLoop, {"alpha": 0.2}),
+    "fednova": Entry(strategies.fednova, loops.FedNovaLoop),
+    "moon": Entry(strategies.moon, loops.MoonLoop, {"mu": 1.5, "temperature": 0.4}),
     "fedavgm": Entry(
-        plain(strategies.fedavgm),
+        strategies.fedavgm,
         loops.FedAvgMLoop,
         {"server_learning_rate": 0.7, "server_momentum": 0.5},
     ),
     "fedadagrad": Entry(
-        plain(strategies.fedadagrad),
+        strategies.fedadagrad,
         loops.FedAdagradLoop,
         {"server_learning_rate": 0.1, "tau": 0.01},
     ),
-    "fedadam": Entry(plain(strategies.fedadam), loops.FedAdamLoop, SERVER_OPTIONS),
-    "fedyogi": Entry(plain(strategies.fedyogi), loops.FedYogiLoop, SERVER_OPTIONS),
+    "fedadam": Entry(strategies.fedadam, loops.FedAdamLoop, SERVER_OPTIONS),
+    "fedyogi": Entry(strategies.fedyogi, loops.FedYogiLoop, SERVER_OPTIONS),
     "fedbn": Entry(
         around(lambda s: strategies.keep_local(s, models.is_norm)),
         loops.StrategyLoop,
         personal=models.is_norm,
     ),
-    "local": Entry(
-        plain(strategies.local), loops.StrategyLoop, personal=lambda path: True, lips=False
-    ),
-    "fedper": Entry(layered(strategies.fedper), loops.StrategyLoop, personal=is_head),
+    "local": Entry(strategies.local, loops.StrategyLoop, personal=lambda path: True, lips=False),
+    "fedper": Entry(strategies.fedper, loops.StrategyLoop, personal=is_head),
     "fedrep": Entry(
-        layered(strategies.fedrep, epochs=2),
+        strategies.fedrep,
         loops.FedRepLoop,
         {"head_epochs": 1},
         personal=is_head,
     ),
-    "fedbabu": Entry(layered(strategies.fedbabu), loops.FedBabuLoop),
-    "ditto": Entry(plain(strategies.ditto), loops.DittoLoop, {"lam": 0.7}),
+    "fedbabu": Entry(strategies.fedbabu, loops.FedBabuLoop),
+    "ditto": Entry(strategies.ditto, loops.DittoLoop, {"lam": 0.7}),
     "fedpart": Entry(
-        layered(strategies.fedpart, full_rounds=1, rounds_per_layer=1, full_between=1),
+        functools.partial(strategies.fedpart, full_rounds=1, rounds_per_layer=1, full_between=1),
         loops.FedPartLoop,
         lips=False,
         total=7,
         rounds=7,
     ),
     "ifa": Entry(
-        layered(strategies.ifa, rounds=4),
+        strategies.ifa,
         loops.IfaLoop,
         {"every": 2, "fraction": 0.4, "later": False},
     ),
     "ifa later": Entry(
-        layered(strategies.ifa, rounds=4),
+        strategies.ifa,
         loops.IfaLoop,
         {"every": 1, "fraction": 0.4, "later": True},
         lips=False,
     ),
     "feddst": Entry(
-        layered(strategies.feddst, rounds=8),
+        strategies.feddst,
         loops.FedDstLoop,
         {"density": 0.4, "every": 1, "fraction": 0.5},
         lips=False,
@@ -140,14 +124,14 @@ TABLE = {
         rounds=5,
     ),
     "constant_topk": Entry(
-        layered(strategies.constant_topk),
+        strategies.constant_topk,
         loops.StrategyLoop,
         {"density": 0.3},
         lips=False,
         masks={**HELD, "density": 0.3, "every": 1, "schedule": "constant"},
     ),
     "dsd": Entry(
-        layered(strategies.dsd),
+        strategies.dsd,
         loops.DsdLoop,
         {"density": 0.3, "start": 0.2, "end": 0.6},
         lips=False,
@@ -197,13 +181,11 @@ WRAPPED = [
 ]
 
 
-def make(entry, model, *, wrapped=False):
-    strategy = entry.make(model.layers, **entry.options)
+def make(entry, *, wrapped=False):
+    strategy = entry.make(**entry.options)
     if not wrapped:
         return strategy
-    return transient_sparsity(
-        strategy, layers=model.layers, density=0.3, every=2, gradient="stored"
-    )
+    return transient_sparsity(strategy, density=0.3, every=2, gradient="stored")
 
 
 @pytest.mark.parametrize(("name", "wrapped"), WRAPPED)
@@ -229,7 +211,7 @@ def test_equals_its_loop(name, wrapped):
     )
     state, loop = check(
         model,
-        make(entry, model, wrapped=wrapped),
+        make(entry, wrapped=wrapped),
         data,
         loop,
         rounds=entry.rounds,
@@ -242,18 +224,18 @@ def test_equals_its_loop(name, wrapped):
         tolerance=entry.tolerance,
         evaluate_every=int(not wrapped),  # measures do not depend on who is wrapped
     )
-    kept, server = state["clients"], state["server"]
+    kept, server = state["client_states"], state["server_state"]
     if wrapped:
-        kept, server = kept[1], server[1]
+        kept, server = kept.inner, server.inner
     if name == "top_k of scaffold":
         lost, kept = kept
         for client, own in enumerate(loop.lost):
             assert_close({p: x[client] for p, x in flat(lost).items()}, by_path(own))
     for client, own in enumerate(loop.clients):
         if own is not None:
-            assert_close(jax.tree.map(lambda x, c=client: x[c], kept), own)
+            assert_close([x[client] for x in jax.tree.leaves(kept)], jax.tree.leaves(own))
     if isinstance(loop.server, dict) and name == "feddst":
-        assert_close(server[0], tuple(loop.server.values()), 0)
+        assert_close(server, tuple(loop.server.values()), 0)
     elif loop.server is not None:
         assert_close(server, loop.server)
 
@@ -269,7 +251,9 @@ def run(strategy, model, rounds=2, **options):
     )
 
 
-STANDS_STILL = [n for n in TABLE if n not in ("ifa", "ifa later", "sign_majority", "noise")]
+MOVES_ALONE = ("ifa", "ifa later", "sign_majority", "noise")
+DIVIDES = ("scaffold", "fednova", "top_k of scaffold")  # by the learning rate
+STANDS_STILL = [n for n in TABLE if n not in (*MOVES_ALONE, *DIVIDES)]
 
 
 @pytest.mark.parametrize("name", [case(n, quick=n in QUICK) for n in STANDS_STILL])
@@ -277,9 +261,9 @@ def test_zero_learning_rate_changes_nothing(name):
     """But for what moves by itself: forgetting, votes, noise, and masks of the strategy's own."""
     entry, model = TABLE[name], tiny_model(norm="group")
     training = LocalTraining(optax.sgd(0.0, momentum=MOMENTUM), 2, 4)
-    state, _, sim = run(make(entry, model), model, training=training, cohort_size=COHORT)
-    start = sim.to_host(sim.init(jax.random.key(1)), jax.random.key(1))
-    now, before = (flat(s["average"].params) for s in (state, start))
+    state, _, sim = run(make(entry), model, training=training, cohort_size=COHORT)
+    start = sim.to_host(sim.init(jax.random.key(1)))
+    now, before = (flat(s["global_model"].params) for s in (state, start))
     if name in ("feddst", "constant_topk", "dsd"):
         for path in now:  # a weight stays, or is masked
             gone = now[path] == 0
@@ -297,7 +281,7 @@ def test_fedavg_stops_at_its_biased_fixed_point():
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 def test_scaffold_reaches_the_optimum(momentum):
-    strategy = strategies.scaffold(learning_rate=0.02, momentum=momentum)
+    strategy = strategies.scaffold()
     end = quadratics(strategy, HESSIANS, OPTIMA, rounds=600, steps=8, rate=0.02, momentum=momentum)[
         -1
     ]
@@ -343,16 +327,13 @@ problems = draw.tuples(
 )
 
 
-ONE_LAYER = (Layer("w", "classifier", "dense", ("w",)),)
 REDUCED = {
     "fedprox": lambda momentum: strategies.fedprox(mu=0.0),
-    "fednova": lambda momentum: strategies.fednova(momentum=momentum),  # equal steps
+    "fednova": lambda momentum: strategies.fednova(),  # equal steps
     "fedopt": lambda momentum: strategies.fedopt(optax.sgd(1.0)),
     "fedavgm": lambda momentum: strategies.fedavgm(server_learning_rate=1.0, server_momentum=0.0),
-    "fedpart, all layers": lambda momentum: strategies.fedpart(layers=ONE_LAYER),
-    "ifa, nothing forgotten": lambda momentum: strategies.ifa(
-        layers=ONE_LAYER, rounds=5, every=1, fraction=0.0
-    ),
+    "fedpart, all layers": lambda momentum: strategies.fedpart(rounds_per_layer=0),
+    "ifa, nothing forgotten": lambda momentum: strategies.ifa(every=1, fraction=0.0),
     "ditto": lambda momentum: strategies.ditto(lam=0.0),  # of its shared model
     "moon, no contrast": lambda momentum: strategies.moon(mu=0.0),
     "top_k, all": lambda momentum: strategies.compress(
@@ -386,7 +367,7 @@ def test_scaffold_of_one_client_is_sgd(problem, momentum):
     hessians, optima = (np.reshape(x, (3, 1)) for x in problem[:2])
     options = {"rounds": 3, "steps": problem[2], "rate": problem[3], "momentum": momentum}
     one = hessians[:1], optima[:1]
-    control = strategies.scaffold(learning_rate=problem[3], momentum=momentum)
+    control = strategies.scaffold()
     alone = quadratics(strategies.fedavg(), *one, **options)
     np.testing.assert_allclose(quadratics(control, *one, **options), alone, rtol=1e-9, atol=1e-12)
 
@@ -400,7 +381,7 @@ def test_ditto_that_is_not_pulled_has_models_of_their_own(problem):
     _, owns = quadratics(
         strategies.ditto(lam=0.0), hessians, optima, rounds=3, steps=steps, rate=rate, states=True
     )
-    found = [float(own[0].params["w"][0]) for own in owns]
+    found = [float(own.outer.model.params["w"][0]) for own in owns]
     alone = optima - (1 - rate * hessians) ** (3 * steps) * optima
     np.testing.assert_allclose(found, alone.ravel(), rtol=1e-9, atol=1e-12)
 
@@ -413,8 +394,8 @@ def test_ditto_that_is_not_pulled_trains_alone():
     alone, *_ = run(
         strategies.keep_local(strategies.fedavg(), lambda p: True), model, cohort_size=COHORT
     )
-    own = pulled["clients"][0]
-    for path, values in alone["clients"].items():
+    own = pulled["client_states"].outer.model
+    for path, values in alone["client_states"].outer.items():
         assert_close(flat(own)[path], values)
 
 
@@ -423,10 +404,9 @@ def test_ditto_that_is_not_pulled_trains_alone():
 )
 def test_masks_that_keep_everything_change_nothing(make_sparse):
     model = tiny_model()
-    known = {"rounds": 3} if make_sparse is strategies.feddst else {}
-    kept, *_ = run(make_sparse(layers=model.layers, density=1.0, **known), model)
+    kept, *_ = run(make_sparse(density=1.0), model)
     plain_average, *_ = run(strategies.fedavg(), model)
-    assert_close(kept["average"], plain_average["average"], 1e-12)
+    assert_close(kept["global_model"], plain_average["global_model"], 1e-12)
 
 
 def test_feddyn_without_a_regulariser_moves_by_what_clients_moved():
@@ -442,22 +422,21 @@ def test_one_client_with_all_data_is_plain_sgd():
     data, model = world([12]), tiny_model(norm="group")
     training = LocalTraining(optax.sgd(0.1), 1, 12)
     plain, *_ = simulate(model, strategies.fedavg(), data, rounds=2, training=training)
-    layers = model.layers
     for strategy in (
         strategies.fednova(),
-        strategies.scaffold(learning_rate=0.1),
-        strategies.fedper(layers=layers),
+        strategies.scaffold(),
+        strategies.fedper(),
         strategies.median(strategies.fedavg()),
     ):
         state, *_ = simulate(model, strategy, data, rounds=2, training=training)
-        assert_close(state["average"], plain["average"])
+        assert_close(state["global_model"], plain["global_model"])
 
 
 def test_variances_do_not_go_through_the_servers_optimizer():
     model = tiny_model(norm="batch")
     strategy = strategies.fedadam(server_learning_rate=5.0)
     state, *_ = run(strategy, model)
-    variances = [x for p, x in flat(state["average"].norm).items() if p.endswith("var")]
+    variances = [x for p, x in flat(state["global_model"].batch_stats).items() if p.endswith("var")]
     assert all((x > 0).all() for x in variances)
 
 
@@ -466,9 +445,10 @@ def test_variances_do_not_go_through_the_servers_optimizer():
     [
         (lambda: strategies.fedprox(mu=-1), "mu must be at least 0, not -1"),
         (lambda: strategies.feddyn(alpha=-1), "alpha must be at least 0, not -1"),
-        (lambda: strategies.feddyn(participation=0), r"participation must be in \(0, 1\], not 0"),
-        (lambda: strategies.scaffold(learning_rate=0), "learning_rate must be above 0, not 0"),
-        (lambda: strategies.fednova(momentum=1), r"momentum must be in \[0, 1\), not 1"),
+        (
+            lambda: strategies.scaffold(server_learning_rate=0),
+            "server_learning_rate must be above 0, not 0",
+        ),
         (lambda: strategies.fedadam(beta2=1.5), r"beta2 must be in \[0, 1\), not 1.5"),
         (lambda: strategies.fedyogi(tau=0), "tau must be above 0, not 0"),
         (

@@ -11,10 +11,17 @@ from hypothesis.extra import numpy as arrays
 from helpers.quadratics import HESSIANS, OPTIMA, quadratics
 from helpers.worlds import simulate, tiny_model, world
 from lipsjax import fedavg, keep_local, models, strategies, transient_sparsity
+from lipsjax.strategy import ClientContext, RunContext, check_wraps
 from lipsjax.tree import size
-from lipsjax.types import Received, Variables
+from lipsjax.types import LossAux, Variables
 
 LAYERS = tiny_model().layers
+
+
+def run_of(rounds, sizes=(5, 5), **known):
+    return RunContext(rounds=rounds, num_examples=sizes, layers=LAYERS, **known)
+
+
 INITIAL = jax.eval_shape(tiny_model().init, jax.random.key(0))
 VALUES, PARAMETERS = size(INITIAL), size(INITIAL.params)
 STATISTICS = VALUES - PARAMETERS
@@ -128,12 +135,12 @@ PERSONAL = size([INITIAL.params[n] for n in INITIAL.params if n.startswith("norm
 BITS = {
     "fedavg": (fedavg(), 32 * VALUES, 32 * VALUES),
     "scaffold": (
-        strategies.scaffold(learning_rate=0.1),
+        strategies.scaffold(),
         32 * (VALUES + PARAMETERS),
         32 * (VALUES + PARAMETERS),
     ),
-    "fedper": (strategies.fedper(layers=LAYERS), 32 * (VALUES - HEAD), 32 * (VALUES - HEAD)),
-    "fedbabu": (strategies.fedbabu(layers=LAYERS), 32 * (VALUES - HEAD), 32 * (VALUES - HEAD)),
+    "fedper": (strategies.fedper(), 32 * (VALUES - HEAD), 32 * (VALUES - HEAD)),
+    "fedbabu": (strategies.fedbabu(), 32 * (VALUES - HEAD), 32 * (VALUES - HEAD)),
     "top_k": (
         strategies.compress(fedavg(), strategies.top_k(fraction=0.1)),
         PARAMETERS // 10 * (32 + INDEX) + 32 * STATISTICS,
@@ -160,29 +167,46 @@ BITS = {
 @pytest.mark.parametrize("name", BITS)
 def test_bits_by_hand(name):
     strategy, up, down = BITS[name]
-    assert [x.tolist() for x in strategy.traffic(INITIAL, 2)] == [[up] * 2, [down] * 2]
+    found = strategy.traffic(run_of(2), INITIAL)
+    assert found.up.tolist() == [up] * 2
+    assert [found.down(0, None), found.down(1, 0), found.down(1, None)] == [down] * 3
 
 
 def test_bits_that_differ_by_round():
-    part = strategies.fedpart(layers=LAYERS, full_rounds=1, rounds_per_layer=1)
-    up, down = part.traffic(INITIAL, 3)
+    part = strategies.fedpart(full_rounds=1, rounds_per_layer=1)
+    up, down = part.traffic(run_of(3), INITIAL)
     assert up[:2].tolist() == [32 * VALUES, 32 * (FIRST + STATISTICS)]
-    assert down.tolist() == [32 * VALUES, *up[:2]]
-    dst = strategies.feddst(layers=LAYERS, rounds=8, density=0.5, every=2)
-    up, down = dst.traffic(INITIAL, 8)
+    assert [down(0, None), down(1, 0), down(2, 1)] == [32 * VALUES, *up[:2]]
+    dst = strategies.feddst(density=0.5, every=2)
+    up, down = dst.traffic(run_of(8), INITIAL)
     kept = up[0] // 32 - (VALUES - MASKABLE)
     assert MASKABLE / 2 - 2 <= kept <= MASKABLE / 2
     assert (up - up[0]).tolist() == [0, MASKABLE, 0, MASKABLE, 0, 0, 0, 0]
-    assert (down - up[0]).tolist() == [MASKABLE, 0, MASKABLE, 0, MASKABLE, 0, 0, 0]
+    downs = [down(t, t - 1 if t else None) - up[0] for t in range(8)]
+    assert downs == [MASKABLE, 0, MASKABLE, 0, MASKABLE, 0, 0, 0]
+
+
+def test_bits_of_clients_that_missed_rounds():
+    """What has changed since a client received comes down; all of it, if it never did."""
+    part = strategies.fedpart(full_rounds=1, rounds_per_layer=1)
+    up, down = part.traffic(run_of(5), INITIAL)
+    assert down(3, None) == 32 * VALUES
+    assert down(3, 0) == 32 * VALUES  # round 0 trained everything
+    assert down(3, 1) == up[1] + up[2] - 32 * STATISTICS  # two layers, the statistics once
+    dst = strategies.feddst(density=0.5, every=2)
+    up, down = dst.traffic(run_of(8), INITIAL)
+    assert down(7, None) - up[0] == MASKABLE
+    assert down(7, 3) - up[0] == MASKABLE  # the mask changed at the end of round 3
+    assert down(7, 4) == up[0]
 
 
 def lips(strategy, **options):
-    return transient_sparsity(strategy, layers=LAYERS, every=1, gradient="stored", **options)
+    return transient_sparsity(strategy, every=1, gradient="stored", **options)
 
 
 TOGETHER = {
     "lips(compress(scaffold))": lambda: lips(
-        strategies.compress(strategies.scaffold(learning_rate=0.1), strategies.top_k(fraction=0.1))
+        strategies.compress(strategies.scaffold(), strategies.top_k(fraction=0.1))
     ),
     "lips(median(compress(faulty(fedbn))))": lambda: lips(
         strategies.median(
@@ -195,19 +219,17 @@ TOGETHER = {
         )
     ),
     "lips(ifa(clip(fedadam)))": lambda: lips(
-        strategies.ifa(
-            strategies.clip(strategies.fedadam(), norm=1.0), layers=LAYERS, rounds=2, every=1
-        )
+        strategies.ifa(strategies.clip(strategies.fedadam(), norm=1.0), every=1)
     ),
     "lips(ditto(fedbn)), held": lambda: lips(
         strategies.ditto(keep_local(fedavg(), models.is_norm)), hold=2
     ),
     "lips(sign_majority(moon))": lambda: lips(strategies.sign_majority(strategies.moon())),
     "constant_topk(compress(feddyn))": lambda: strategies.constant_topk(
-        strategies.compress(strategies.feddyn(), strategies.quantise()), layers=LAYERS
+        strategies.compress(strategies.feddyn(), strategies.quantise())
     ),
     "dsd(trimmed_mean(fednova))": lambda: strategies.dsd(
-        strategies.trimmed_mean(strategies.fednova(momentum=0.9)), layers=LAYERS, start=0.0, end=1.0
+        strategies.trimmed_mean(strategies.fednova()), start=0.0, end=1.0
     ),
     "compress(ditto)": lambda: strategies.compress(strategies.ditto(), strategies.quantise()),
 }
@@ -218,58 +240,80 @@ def test_what_goes_together_trains(name):
     state, metrics, _ = simulate(
         tiny_model(), TOGETHER[name](), world([6, 5, 7]), rounds=2, evaluate_every=0, chunk=3
     )
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state["average"]))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state["global_model"]))
     assert np.isfinite(metrics.client_loss).all()
 
 
 APART = {
-    "lips(fedpart)": (lambda: lips(strategies.fedpart(layers=LAYERS)), "trains one layer a round"),
+    "lips(fedpart)": (lambda: lips(strategies.fedpart()), "trains one layer a round"),
     "lips(feddst)": (
-        lambda: lips(strategies.feddst(layers=LAYERS, rounds=9)),
-        "transient_sparsity does not go around this strategy: it has masks of its own",
+        lambda: lips(strategies.feddst()),
+        "transient_sparsity cannot wrap this strategy: it has masks of its own",
     ),
     "lips(constant_topk)": (
-        lambda: lips(strategies.constant_topk(layers=LAYERS)),
-        "transient_sparsity does not go around this strategy: constant_topk masks it already",
+        lambda: lips(strategies.constant_topk()),
+        "transient_sparsity cannot wrap constant_topk: one of its kind is enough",
     ),
     "dsd(lips)": (
-        lambda: strategies.dsd(lips(fedavg()), layers=LAYERS),
-        "dsd does not go around this strategy: transient_sparsity masks it already",
+        lambda: strategies.dsd(lips(fedavg())),
+        "dsd cannot wrap transient_sparsity: one of its kind is enough",
     ),
     "compress(lips)": (
         lambda: strategies.compress(lips(fedavg()), strategies.quantise()),
-        "compress goes inside transient sparsity",
+        "compress goes inside transient_sparsity, not around it",
     ),
     "compress(compress)": (
         lambda: strategies.compress(
             strategies.compress(fedavg(), strategies.quantise()), strategies.quantise()
         ),
-        "what it sends is compressed already",
+        "compress cannot wrap compress: one of its kind is enough",
     ),
     "compress(fedpart)": (
-        lambda: strategies.compress(strategies.fedpart(layers=LAYERS), strategies.quantise()),
+        lambda: strategies.compress(strategies.fedpart(), strategies.quantise()),
         "sends one layer a round",
     ),
     "sign_majority(scaffold)": (
-        lambda: strategies.sign_majority(strategies.scaffold(learning_rate=0.1)),
+        lambda: strategies.sign_majority(strategies.scaffold()),
         "its messages are more than models",
     ),
     "median(feddst)": (
-        lambda: strategies.median(strategies.feddst(layers=LAYERS, rounds=9)),
+        lambda: strategies.median(strategies.feddst()),
         "averages each weight over those who keep it",
     ),
     "keep_local(compress)": (
         lambda: keep_local(strategies.compress(fedavg(), strategies.quantise()), models.is_norm),
-        "goes inside, so that personal leaves are not compressed",
+        "keep_local goes inside compress, not around it",
     ),
-    "ditto(ditto)": (lambda: strategies.ditto(strategies.ditto()), "has a second model already"),
+    "clip(sign_majority)": (
+        lambda: strategies.clip(strategies.sign_majority(fedavg()), norm=1.0),
+        "every vote is as long as any other",
+    ),
+    "sign_majority(compress)": (
+        lambda: strategies.sign_majority(strategies.compress(fedavg(), strategies.quantise())),
+        "what it sends is encoded already",
+    ),
+    "faulty(clip)": (
+        lambda: strategies.faulty(
+            strategies.clip(fedavg(), norm=1.0), clients=1, kind="noise", num_classes=2
+        ),
+        "faulty goes inside clip, not around it",
+    ),
+    "median(local)": (lambda: strategies.median(strategies.local()), "clients train alone"),
+    "halfway(local)": (
+        lambda: check_wraps(strategies.local(), "halfway"),
+        "wrapper must be one of keep_local, .*, not 'halfway'",
+    ),
+    "ditto(ditto)": (
+        lambda: strategies.ditto(strategies.ditto()),
+        "ditto cannot wrap ditto: one of its kind is enough",
+    ),
     "lips(fedrep), held": (
-        lambda: lips(strategies.fedrep(layers=LAYERS, epochs=2), hold=1),
+        lambda: lips(strategies.fedrep(), hold=1),
         "hold must be 0 around this strategy",
     ),
     "compress(median)": (
         lambda: strategies.compress(strategies.median(fedavg()), strategies.quantise()),
-        "put in order already",
+        "compress goes inside median, not around it",
     ),
 }
 
@@ -293,20 +337,19 @@ def test_what_makes_no_sense_is_refused(name):
         (lambda: strategies.moon(temperature=0), "temperature must be above 0, not 0"),
         (lambda: strategies.ditto(lam=-1), "lam must be at least 0, not -1"),
         (
-            lambda: strategies.fedpart(layers=LAYERS, full_rounds=0.5),
+            lambda: strategies.fedpart(full_rounds=0.5),
             "full_rounds must be a whole number, at least 0, not 0.5",
         ),
         (
-            lambda: strategies.ifa(layers=LAYERS, rounds=3, every=0),
+            lambda: strategies.ifa(every=0),
             "every must be a whole number, at least 1, not 0",
         ),
-        (lambda: strategies.fedper(layers=LAYERS[:2]), "declares no classifier"),
         (
             lambda: strategies.faulty(fedavg(), clients=1, kind="noise", num_classes=2, scale=-1),
             "scale must be at least 0, not -1",
         ),
         (
-            lambda: strategies.feddst(layers=LAYERS, rounds=3, every=0),
+            lambda: strategies.feddst(every=0),
             "every must be a whole number, at least 1, not 0",
         ),
     ],
@@ -316,10 +359,14 @@ def test_what_is_out_of_range_is_refused(make, part):
         make()
 
 
-def test_moon_says_that_it_needs_features():
-    received = Received(Variables({}, {}), (), Variables({}, {}), None)
-    from lipsjax.types import Seen
+def test_a_model_without_a_classifier_has_no_head():
+    run = RunContext(rounds=1, num_examples=(5,), layers=LAYERS[:2])
+    with pytest.raises(ValueError, match="declares no classifier"):
+        strategies.fedper().init_client(run, INITIAL)
 
-    loss = strategies.moon().loss(lambda *batch: (0.0, Seen({}, None)), received)
+
+def test_moon_says_that_it_needs_features():
+    context = ClientContext(run_of(1), Variables({}, {}), client_state=Variables({}, {}))
+    loss = strategies.moon().loss(lambda *batch: (0.0, LossAux({}, None)), context)
     with pytest.raises(ValueError, match="moon needs a model that sows features"):
         loss({}, {}, None, None, None)

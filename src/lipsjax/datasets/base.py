@@ -4,9 +4,11 @@ Symbols: N examples of a split, images of height H, width W and C channels.
 """
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from lipsjax.types import Examples
 
 _MAX_LABEL = np.iinfo(np.int32).max
 _TEST_FRACTION = 0.2
@@ -15,13 +17,6 @@ _SPLIT_SEED = 1998
 
 class DataError(ValueError):
     """Data that cannot be had or cannot be used; the message is one line."""
-
-
-class Examples(NamedTuple):
-    """Labelled images of one split: np.ndarray on the host, jax.Array once on a device."""
-
-    images: Any  # [N, H, W, C] uint8 in 0..255, or float32
-    labels: Any  # [N] int32 in 0..num_classes - 1
 
 
 class Dataset(NamedTuple):

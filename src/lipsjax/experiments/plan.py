@@ -117,14 +117,14 @@ def _examine(
 ) -> Program:
     """Compile a round of trials that share a program, and count what it takes."""
     from lipsjax.metrics import flops as program
-    from lipsjax.runs.build import prepare
     from lipsjax.runs.machine import FILLED, PASSES, program_bytes
+    from lipsjax.runs.prepare import prepare
 
     config = trials[0].config
     execution = dataclasses.replace(execution, rounds_per_call=1)
     prepared = prepare(config, execution, machine=target)
     sim, devices = prepared.simulation, prepared.plan["devices"]
-    compiled = sim.program(1)
+    compiled = sim.compiled(1)
     flops, moved = program.flops(sim.trace(1).jaxpr), program.traffic(compiled.as_text() or "")
     memory, passes, share = program_bytes(compiled), 1, 1
     if target.platform == "cpu":
@@ -136,7 +136,7 @@ def _examine(
         trials=len(trials),
         rounds=sum(trial.config.rounds for trial in trials),
         devices=devices,
-        chunk=sim.setup.chunk,
+        chunk=sim.spec.placement.chunk,
         memory=memory,
         fits=None if target.memory is None else memory <= FILLED * target.memory,
         flops=flops * devices,

@@ -66,8 +66,8 @@ def main(argv: list[str]) -> None:
     startup.start_jax(study.execution)
     import jax
 
-    from lipsjax.runs.build import prepare
     from lipsjax.runs.explore import explore, opened, tried
+    from lipsjax.runs.prepare import prepare
     from lipsjax.runs.watch import make_console
 
     if jax.process_count() > 1:

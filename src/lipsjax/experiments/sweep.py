@@ -129,7 +129,7 @@ def run_study(study: Study, line: str) -> None:
     from lipsjax.experiments.report import draw
     from lipsjax.experiments.survey import write_survey
     from lipsjax.runs import processes
-    from lipsjax.runs.build import load
+    from lipsjax.runs.dataset import load
     from lipsjax.runs.trial import run_dir_of
     from lipsjax.runs.watch import Watch
     from lipsjax.runs.workers import count_workers
@@ -163,7 +163,7 @@ def run_study(study: Study, line: str) -> None:
 
 def _check(trials: Iterable[Planned], execution: Execution) -> None:
     """Refuse what cannot be run; trials that differ in the seed alone are alike."""
-    from lipsjax.runs.build import prepare
+    from lipsjax.runs.prepare import prepare
 
     for trial in {program_key(trial.config): trial for trial in trials}.values():
         prepare(trial.config, fit_devices(execution, trial.config))
@@ -210,7 +210,7 @@ def write_study(out: Path, study: Study, trials: list[Planned], line: str) -> No
     import jax
 
     from lipsjax import recording
-    from lipsjax.runs.build import versions
+    from lipsjax.runs.resolve import versions
     from lipsjax.runs.trial import run_dir_of
 
     labelled = [

@@ -48,8 +48,8 @@ def round_bits(
 
     Args:
       clients: cohort size.
-      uplink: bits that one client sends, without masks.
-      downlink: bits that one client receives, without masks.
+      uplink: bits that the cohort sends, without masks.
+      downlink: bits that the cohort receives, without masks.
       bits_per_value: width of a value.
       maskable: weights that can be masked.
       kept: of these, how many the following broadcast keeps; None: it is dense.
@@ -64,11 +64,11 @@ def round_bits(
       Bits of the cohort.
 
     Example:
-      >>> dense = {"clients": 2, "uplink": 320, "downlink": 320}  # of 10 values
+      >>> dense = {"clients": 2, "uplink": 640, "downlink": 640}  # of 10 values
       >>> round_bits(**dense, maskable=8, kept=4, gradient="last_local")
       Bits(uplink=640, downlink=640, uplink_server_masks=1152, downlink_server_masks=400)
     """
-    up, down = clients * uplink, clients * downlink
+    up, down = uplink, downlink
     bitmap = clients * maskable
     of_clients, of_server = Bits(up, down, 0, 0), Bits(0, 0, up, down)
     if kept_before is not None:

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lipsjax.datasets import Examples
-from lipsjax.types import Array, Model, Variables
+from lipsjax.types import Array, Examples, Model, Variables
 
 
 class Score(NamedTuple):

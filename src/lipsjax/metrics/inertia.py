@@ -30,11 +30,11 @@ MEASURES = (
 )
 
 
-def step(new: Kernels, old: Kernels) -> Array:
-    """Relative movement of each layer in a round: ``||w' - w|| / ||w||``, [L], no unit.
+def relative_step(new: Kernels, old: Kernels) -> Array:
+    """Return each layer's movement in a round, relative: ``||w' - w|| / ||w||``, [L], no unit.
 
     >>> import jax.numpy as jnp
-    >>> float(step((jnp.array([3.0, 6.5]),), (jnp.array([3.0, 4.0]),))[0])
+    >>> float(relative_step((jnp.array([3.0, 6.5]),), (jnp.array([3.0, 4.0]),))[0])
     0.5
     """
     return tree.norms(tree.subtract(new, old)) / tree.norms(old)
@@ -62,7 +62,7 @@ def drift(now: Kernels, reference: Kernels) -> dict[str, Array]:
     }
 
 
-class Movement(NamedTuple):
+class DeltaSums(NamedTuple):
     """What clients' updates sum to; one client's share, or a sum of shares.
 
     D_k is client k's update from what it received, p_k its weight in the average.
@@ -77,25 +77,25 @@ class Movement(NamedTuple):
     clients: Array  # () clients
 
 
-def movement(received: Kernels, trained: Kernels, grad_norm: Array, weight: Array) -> Movement:
-    """Return one client's share of a round's movement.
+def delta_sums(started: Kernels, trained: Kernels, grad_norm: Array, weight: Array) -> DeltaSums:
+    """Return one client's share of what a round changed.
 
     Args:
-      received: kernels that the client started from.
+      started: kernels that the client started from.
       trained: kernels that it ended with.
       grad_norm: [L] gradient norms of its last step.
       weight: () p_k, its weight in the average (weights need not sum to one).
 
     Returns:
-      A :class:`Movement` of one client; add up those of many.
+      A :class:`DeltaSums` of one client; add up those of many.
     """
-    chex.assert_trees_all_equal_shapes_and_dtypes(received, trained)
-    chex.assert_shape(grad_norm, (len(received),))
-    delta = tree.subtract(trained, received)
+    chex.assert_trees_all_equal_shapes_and_dtypes(started, trained)
+    chex.assert_shape(grad_norm, (len(started),))
+    delta = tree.subtract(trained, started)
     length = tree.norms(delta)
     moved = length > 0
     inverse = jnp.where(moved, 1 / jnp.where(moved, length, 1), 0)
-    return Movement(
+    return DeltaSums(
         delta=tuple(weight * d for d in delta),
         unit=tuple(i * d for i, d in zip(inverse, delta, strict=True)),
         weighted_length=weight * length,
@@ -106,8 +106,8 @@ def movement(received: Kernels, trained: Kernels, grad_norm: Array, weight: Arra
     )
 
 
-def movement_measures(total: Movement, before: Kernels) -> dict[str, Array]:
-    """Turn summed movement into the per-layer measures of a round.
+def delta_measures(total: DeltaSums, before: Kernels) -> dict[str, Array]:
+    """Turn summed deltas into the per-layer measures of a round.
 
     * ``client_step = mean_k ||D_k|| / ||w||``: do clients move the layer?
     * ``cancellation = 1 - ||sum p_k D_k|| / sum p_k ||D_k||``: what averaging destroys.
@@ -116,7 +116,7 @@ def movement_measures(total: Movement, before: Kernels) -> dict[str, Array]:
     * ``grad_norm = mean_k`` of the last step's gradient norm.
 
     Args:
-      total: sum over the cohort of :func:`movement`.
+      total: sum over the cohort of :func:`delta_sums`.
       before: kernels of the server's model at the start of the round.
 
     Returns:
@@ -133,13 +133,13 @@ def movement_measures(total: Movement, before: Kernels) -> dict[str, Array]:
 
 
 def inertia_index(steps: Array, layers: tuple[Layer, ...]) -> Array:
-    """Say how far the middle lags behind the margins: ``1 - mean(middle) / mean(margins)``.
+    """Return how far middle layers lag behind outer ones: ``1 - mean(middle) / mean(outer)``.
 
     0: the middle layers move as much as stem and classifier, relative to their size; towards 1:
     they stand still; below 0: they move more.
 
     Args:
-      steps: [L] from :func:`step`.
+      steps: [L] from :func:`relative_step`.
       layers: the model's layers.
 
     Returns:

@@ -79,7 +79,7 @@ def from_flax(
         return Variables(variables["params"], variables.get("batch_stats", {}))
 
     def apply(variables: Variables, images: Array, *, mask: Array, train: bool):
-        collections = {"params": variables.params, "batch_stats": variables.norm}
+        collections = {"params": variables.params, "batch_stats": variables.batch_stats}
         logits, updates = module.apply(
             collections,
             prepare(images),
@@ -88,11 +88,11 @@ def from_flax(
             mutable=["batch_stats", "intermediates"],
         )
         updates: Any = updates
-        norm = updates.get("batch_stats", {}) if train else variables.norm
+        batch_stats = updates.get("batch_stats", {}) if train else variables.batch_stats
         features = updates.get("intermediates", {}).get("features", (None,))[0]
         if features is not None:
             features = features.astype(dtype)
-        return Prediction(logits.astype(dtype), norm, features)
+        return Prediction(logits.astype(dtype), batch_stats, features)
 
     return Model(init, apply, module.layers())
 

@@ -210,12 +210,12 @@ def _strategy(strategy: Mapping[str, Any]) -> str:
 
 def _turnout(config: Mapping[str, Any]) -> str:
     """What keeps clients from arriving, and how many are faulty; nothing where all is well."""
-    everyone = {"sampling": "uniform", "dropout": 0, "deaths": 0, "stragglers": 0}
+    everyone = {"sampling": "uniform", "dropout": 0, "mid_round_dropout": 0, "stragglers": 0}
     # recordings from before there was any of this do not say so
     chances, faults = config.get("participation", everyone), config.get("faults", {"clients": 0})
     words = [
         f"{100 * chances[name]:g}% {name}"
-        for name in ("dropout", "deaths", "stragglers")
+        for name in ("dropout", "mid_round_dropout", "stragglers")
         if chances[name]
     ]
     if config["strategy"]["cohort"] is not None and chances["sampling"] == "examples":

@@ -1,18 +1,17 @@
 """One communication round, compiled: what it is made from, its steps, its places."""
 
 from lipsjax.rounds.participation import Participation
+from lipsjax.rounds.placement import AXIS, Placement
 from lipsjax.rounds.round import run_round
-from lipsjax.rounds.spec import AXIS, Metrics, Setup, State, Tables, cohort, homes, places
+from lipsjax.rounds.spec import Metrics, PerRound, RoundSpec, State
 
 __all__ = [
     "AXIS",
     "Metrics",
     "Participation",
-    "Setup",
+    "PerRound",
+    "Placement",
+    "RoundSpec",
     "State",
-    "Tables",
-    "cohort",
-    "homes",
-    "places",
     "run_round",
 ]

@@ -8,114 +8,108 @@ from lipsjax.clients import ClientData
 from lipsjax.keys import Purpose, derive
 from lipsjax.local import model_loss, whole_gradient
 from lipsjax.rounds.evaluation import Personal, score_own
-from lipsjax.rounds.memory import recall
-from lipsjax.rounds.spec import (
-    AXIS,
-    Setup,
-    State,
-    Tables,
-    Updated,
-    delivery_to,
-    my_slots,
-    scan_chunks,
-    where_measured,
-)
-from lipsjax.types import Array, Kernels, PyTree, Received
+from lipsjax.rounds.participation import draw_cohort
+from lipsjax.rounds.placement import AXIS, own_slots, scan_chunks, states_in_slots
+from lipsjax.rounds.spec import PerRound, RoundSpec, State, client_context, where_measured
+from lipsjax.strategy import ClientContext
+from lipsjax.types import Array, Kernels
 
 
-def deliver(
-    setup: Setup,
-    key: Array,
+def broadcast(
+    spec: RoundSpec,
     data: ClientData,
-    tables: Tables,
-    now: Updated,
+    per_round: PerRound,
     state: State,
     last_gradient: Kernels,
     dense: Personal | None,
-) -> tuple[PyTree, Array, Personal | None]:
+) -> tuple[State, Personal | None]:
     """Choose the masks of the next round's clients, and score what they will receive.
 
-    Returns this device's packed masks, whether they count, and the personalised scores of the
-    models that go out.
+    Args:
+      spec: static.
+      data: of all clients.
+      per_round: decisions for every round.
+      state: after the round's update; ``round`` is that of the receivers.
+      last_gradient: of the layers asked for, [slots, ...] of the round that ends.
+      dense: scores of the dense global model.
+
+    Returns:
+      The state with masks on their way, and the personalised scores of the models that go out.
     """
-    downlink, t = setup.strategy.downlink, state.round
-    if downlink is None:
-        return state.bits, state.sparse, dense
-    average, server, clients = now
-    slots = my_slots(setup, key, t + 1)
+    sparsifier, ended = spec.sparsifier, state.round - 1
+    if sparsifier is None:
+        return state, dense
+    sparse, kept = per_round.sparse[ended], per_round.kept[ended]
+    state = state._replace(density=per_round.density[ended])
+    receivers = draw_cohort(spec.run, spec.participation, state.key, state.round)
+    slots = own_slots(spec.placement, receivers)
 
-    def scores(client, memory, last):
-        variables = setup.strategy.receive(server, memory, average, None)
-        if downlink.gradient == "fresh":
-            received = Received(variables, server, memory, None, None, client)
-            gradient = _fresh_gradient(setup, data, received)
-        elif downlink.gradient == "stored":
-            gradient = downlink.stored(memory)[0]
+    def scores(client, client_state, last):
+        context = client_context(spec, data, state, client, client_state)
+        if sparsifier.gradient == "fresh":
+            gradient = _fresh_gradient(spec, data, context)
+        elif sparsifier.gradient == "stored":
+            gradient = sparsifier.stored(client_state).gradient
         else:
-            gradient = downlink.last(last)
-        return downlink.score(variables.params, gradient, derive(key, t, client, Purpose.MASK))
+            gradient = sparsifier.last(last)
+        key = derive(state.key, ended, client, Purpose.MASK)
+        return sparsifier.score(context.variables.params, gradient, key)
 
-    def masks(client, memory, last):
-        bits = downlink.mask(scores(client, memory, last), tables.kept[t])
-        if downlink.gradient != "stored":
-            return bits
-        has_one = downlink.stored(memory)[1]
-        return jax.tree.map(lambda b: jnp.where(has_one, b, jnp.uint8(255)), bits)
+    def masks(client, client_state, last):
+        packed = sparsifier.mask(scores(client, client_state, last), kept)
+        if sparsifier.gradient != "stored":
+            return packed
+        exists = sparsifier.stored(client_state).exists
+        return jax.tree.map(lambda b: jnp.where(exists, b, jnp.uint8(255)), packed)
 
-    def after(client, memory, bits):
-        sparse, density = jnp.ones((), bool), tables.density[t]
-        delivery = delivery_to(setup, key, t, client, bits, sparse, density)
-        variables = setup.strategy.receive(server, memory, average, delivery)
-        own = setup.strategy.deploy(variables, memory)
-        return Personal.of(score_own(setup, data, client, own))
+    def after(client, client_state, packed):
+        sent = state._replace(sparse=jnp.ones((), bool))
+        context = client_context(spec, data, sent, client, client_state, packed)
+        return Personal.of(score_own(spec, data, client, spec.strategy.predict_with(context)))
 
-    def mean_scores(memory):
-        def share(ids, present, memory, last):
+    def mean_scores(states):
+        def share(ids, present, states, last):
             count = jnp.sum(data.train_mask[ids], axis=1, dtype=jnp.int32)
-            weight = jnp.where(present, setup.strategy.weight(count), 0)
-            each = jax.vmap(scores)(ids, memory, last)
-            dtype = jax.tree.leaves(each)[0].dtype
-            weight = weight.astype(dtype)
+            weight = jnp.where(present, spec.strategy.weight(count), 0)
+            each = jax.vmap(scores)(ids, states, last)
+            weight = weight.astype(jax.tree.leaves(each)[0].dtype)
             return (tree.weighted_sum(weight, each), jnp.sum(weight)), ()
 
-        sums, _ = scan_chunks(setup, share, slots, memory, last_gradient)
+        sums, _ = scan_chunks(spec.placement, share, slots, states, last_gradient)
         total, weight = jax.lax.psum(sums, AXIS)
         return tree.scale(1 / weight, total)
 
     def sparse_branch():
-        remembered = recall(setup, clients, slots)
-        common = None
-        if downlink.shared:
-            common = downlink.mask(mean_scores(remembered), tables.kept[t])
+        states = states_in_slots(spec.placement, state.client_states, slots)
+        common = sparsifier.mask(mean_scores(states), kept) if sparsifier.shared else None
 
-        def share(ids, present, memory, last):
+        def share(ids, present, states, last):
             if common is None:
-                bits = jax.vmap(masks)(ids, memory, last)
+                packed = jax.vmap(masks)(ids, states, last)
             else:
-                bits = jax.tree.map(lambda b: jnp.broadcast_to(b, (len(ids), *b.shape)), common)
+                packed = jax.tree.map(lambda b: jnp.broadcast_to(b, (len(ids), *b.shape)), common)
             each = where_measured(
-                setup, tables.measured[t], lambda: jax.vmap(after)(ids, memory, bits)
+                spec, per_round.measured[ended], lambda: jax.vmap(after)(ids, states, packed)
             )
-            return tree.weighted_sum(present, each), bits
+            return tree.weighted_sum(present, each), packed
 
-        sums, bits = scan_chunks(setup, share, slots, remembered, last_gradient)
-        return bits, jax.lax.psum(sums, AXIS)
+        sums, packed = scan_chunks(spec.placement, share, slots, states, last_gradient)
+        return packed, jax.lax.psum(sums, AXIS)
 
-    sparse = tables.sparse[t]
-    bits, out = jax.lax.cond(sparse, sparse_branch, lambda: (state.bits, dense))
-    return bits, sparse, out
+    packed, out = jax.lax.cond(sparse, sparse_branch, lambda: (state.packed_masks, dense))
+    return state._replace(packed_masks=packed, sparse=sparse), out
 
 
-def _fresh_gradient(setup: Setup, data: ClientData, received: Received):
-    """Return a client's gradient of the average over all its examples, by masked layer."""
-    client = received.client_id
+def _fresh_gradient(spec: RoundSpec, data: ClientData, context: ClientContext) -> Kernels:
+    """Return a client's gradient of what it would start from, over all its examples."""
+    client: Array = context.client_id
     gradient = whole_gradient(
-        received,
+        context.variables,
         data.train,
         data.train_index[client],
         data.train_mask[client],
-        batch_size=setup.training.batch_size,
-        loss_fn=setup.strategy.loss(model_loss(setup.model), received),
+        batch_size=spec.training.batch_size,
+        loss_fn=spec.strategy.loss(model_loss(spec.model), context),
     )
-    assert setup.strategy.downlink is not None
-    return tree.kernels(gradient, setup.strategy.downlink.layers)
+    assert spec.sparsifier is not None
+    return tree.kernels(gradient, spec.sparsifier.layers)

@@ -9,19 +9,20 @@ import optax
 from lipsjax import tree
 from lipsjax.clients import ClientData
 from lipsjax.keys import Purpose, derive
-from lipsjax.local import model_loss, train
+from lipsjax.local import LocalTraining, model_loss, train
 from lipsjax.metrics import inertia
 from lipsjax.rounds.evaluation import Personal, score_on, score_own
-from lipsjax.rounds.memory import recall
-from lipsjax.rounds.participation import fate_of
-from lipsjax.rounds.spec import Setup, Slots, State, delivery_to, scan_chunks, where_measured
-from lipsjax.types import Array, Kernels, PyTree, Received
+from lipsjax.rounds.participation import ClientOutcome, draw_outcome
+from lipsjax.rounds.placement import Slots, scan_chunks, states_in_slots
+from lipsjax.rounds.spec import RoundSpec, State, client_context, where_measured
+from lipsjax.strategy import ClientContext, message_of
+from lipsjax.types import Array, Kernels, LocalResult, PyTree
 
 
 class Measured(NamedTuple):
     """What is measured while clients train, summed over them."""
 
-    movement: inertia.Movement
+    deltas: inertia.DeltaSums
     before: Personal  # own models on own test sets
     on_global: Personal  # own models on the global test set
 
@@ -36,12 +37,12 @@ class Totals(NamedTuple):
     measured: Measured | None
 
 
-class Turnout(NamedTuple):
+class Participants(NamedTuple):
     """What became of the cohort, in clients and steps."""
 
     arrived: Array
     dropped: Array
-    died: Array
+    stopped: Array  # midway
     straggled: Array
     steps: Array  # of those who arrived
 
@@ -49,7 +50,7 @@ class Turnout(NamedTuple):
 class Trained(NamedTuple):
     """What training leaves in each slot for what comes later in the round."""
 
-    memory: PyTree  # new client state
+    client_state: PyTree  # new
     gradient: Kernels  # last ones of the layers asked for
     loss: Array
     arrived: Array  # bool
@@ -57,103 +58,115 @@ class Trained(NamedTuple):
 
 
 def train_cohort(
-    setup: Setup, key: Array, data: ClientData, state: State, slots: Slots, measured: Array
-) -> tuple[tuple[Totals, Turnout], Trained]:
+    spec: RoundSpec, data: ClientData, state: State, slots: Slots, measured: Array
+) -> tuple[tuple[Totals, Participants], Trained]:
     """Train this device's clients and add up what they send."""
-    strategy, layers = setup.strategy, setup.model.layers
-    training = setup.training.at_round(state.round)
+    strategy = spec.strategy
+    training = spec.training.at_round(state.round)
+    one_by_one = strategy.aggregate is not None
 
-    def measure(client, start, result, memory, weight):
-        moved = inertia.movement(
-            tree.kernels(start.params, layers),
-            tree.kernels(result.variables.params, layers),
-            result.last_gradient_norm,
-            weight,
-        )
-        own_model = strategy.deploy(result.variables, memory)
-        own = Personal.of(score_own(setup, data, client, own_model))
-        if not setup.clients_on_global:
-            return Measured(moved, own, jax.tree.map(lambda x: x * jnp.nan, own))
-        positions = data.global_index
-        score = score_on(setup, data, own_model, positions, jnp.ones_like(positions, bool))
-        return Measured(moved, own, Personal.of(score))
-
-    def one(client, memory, bits):
-        delivery = delivery_to(
-            setup, key, state.round - 1, client, bits, state.sparse, state.density
-        )
-        start = strategy.receive(state.server, memory, state.average, delivery)
-        count = jnp.sum(data.train_mask[client], dtype=jnp.int32)
-        epoch_steps = -(-count // training.batch_size)
-        received = Received(
-            start,
-            state.server,
-            memory,
-            delivery,
-            derive(key, state.round, client, Purpose.CLIENT),
-            client,
-            epoch_steps,
-        )
-        fate = fate_of(setup.participation, key, state.round, client, epoch_steps * training.epochs)
-
-        def train_from(start, optimizer, loss, **options):
-            return train(
-                derive(key, state.round, client, Purpose.BATCHES),
-                received._replace(variables=start),
-                data.train,
-                data.train_index[client],
-                data.train_mask[client],
-                training=training._replace(optimizer=optimizer),
-                loss_fn=loss(model_loss(setup.model), received),
-                ragged=setup.ragged,
-                limit=None if setup.participation.all_arrive else fate.steps,
-                **options,
-            )
-
-        result = train_from(
-            start,
-            strategy.optimizer(training.optimizer, received),
-            strategy.loss,
-            layers=layers,
-            gradient_layers=strategy.gradient_layers,
-        )
-        if strategy.companion is not None:
-            second = train_from(
-                strategy.companion.start(received),
-                training.optimizer,
-                strategy.companion.loss,
-                layers=layers,
-                gradient_layers=(),
-            )
-            result = result._replace(companion=second.variables)
-        message, new_memory = strategy.send(received, result)
-        if not setup.participation.all_arrive:  # who is not heard of has done nothing
-            new_memory = tree.select(fate.arrives, new_memory, memory)
+    def one(client, client_state, packed_masks):
+        context = client_context(spec, data, state, client, client_state, packed_masks)
+        whole = context.epoch_steps * training.epochs
+        outcome = draw_outcome(spec.participation, state.key, state.round, client, whole)
+        result = _train(spec, training, data, state, context, outcome)
+        message, new_state = message_of(strategy, context, result)
+        if not spec.run.all_arrive:  # who is not heard of has done nothing
+            new_state = tree.select(outcome.arrives, new_state, client_state)
         # the last step may diverge after the last loss; the host looks for it in the loss
-        ends_finite = jnp.isfinite(optax.tree.norm((result.variables, result.companion)))
+        ends_finite = jnp.isfinite(optax.tree.norm((result.variables, result.personal_model)))
         loss = jnp.where(ends_finite, result.loss, jnp.nan)
+        count = jnp.sum(data.train_mask[client], dtype=jnp.int32)
         weight = jnp.asarray(strategy.weight(count), result.loss.dtype)
-        one_by_one = strategy.aggregate is not None
+
+        def measure(result, new_state, weight):
+            own = context._replace(variables=result.variables, client_state=new_state)
+            return _measure(spec, data, context, own, result.last_gradient_norm, weight)
+
         totals = Totals(
             message=() if one_by_one else tree.scale(weight, message),
             weight=weight,
             loss=loss,
             examples=result.examples.astype(result.loss.dtype),
-            measured=where_measured(
-                setup, measured, measure, client, start, result, new_memory, weight
-            ),
+            measured=where_measured(spec, measured, measure, result, new_state, weight),
         )
-        turnout = Turnout(
-            *(x.astype(jnp.int32) for x in (fate.arrives, fate.dropped, fate.died, fate.straggled)),
-            steps=jnp.where(fate.arrives, result.steps, 0),
+        counts = outcome.arrives, outcome.dropped, outcome.stopped, outcome.straggled
+        participants = Participants(
+            *(x.astype(jnp.int32) for x in counts),
+            steps=jnp.where(outcome.arrives, result.steps, 0),
         )
         sent = message if one_by_one else ()
-        trained = Trained(new_memory, result.last_gradient, loss, fate.arrives, sent)
-        return totals, turnout, trained
+        trained = Trained(new_state, result.last_gradient, loss, outcome.arrives, sent)
+        return totals, participants, trained
 
-    def share(ids, present, memory, bits):
-        totals, turnout, trained = jax.vmap(one)(ids, memory, bits)
+    def share(ids, present, states, packed_masks):
+        totals, participants, trained = jax.vmap(one)(ids, states, packed_masks)
         totals = tree.weighted_sum(present & trained.arrived, totals)
-        return (totals, tree.weighted_sum(present, turnout)), trained
+        return (totals, tree.weighted_sum(present, participants)), trained
 
-    return scan_chunks(setup, share, slots, recall(setup, state.clients, slots), state.bits)
+    states = states_in_slots(spec.placement, state.client_states, slots)
+    return scan_chunks(spec.placement, share, slots, states, state.packed_masks)
+
+
+def _train(
+    spec: RoundSpec,
+    training: LocalTraining,
+    data: ClientData,
+    state: State,
+    context: ClientContext,
+    outcome: ClientOutcome,
+) -> LocalResult:
+    """Train one client's model, and its personal model if it has one."""
+    strategy, client = spec.strategy, context.client_id
+
+    def train_from(start, optimizer, loss, gradient_layers):
+        return train(
+            derive(state.key, state.round, client, Purpose.BATCHES),
+            start,
+            data.train,
+            data.train_index[client],
+            data.train_mask[client],
+            training=training._replace(optimizer=optimizer),
+            loss_fn=loss(model_loss(spec.model), context),
+            layers=spec.model.layers,
+            ragged=spec.ragged,
+            gradient_layers=gradient_layers,
+            limit=None if spec.run.all_arrive else outcome.steps,
+        )
+
+    result = train_from(
+        context.variables,
+        strategy.optimizer(training.optimizer, context),
+        strategy.loss,
+        strategy.gradient_layers(spec.run),
+    )
+    personal = strategy.personal_model
+    if personal is None:
+        return result
+    second = train_from(personal.start(context), training.optimizer, personal.loss, ())
+    return result._replace(personal_model=second.variables)
+
+
+def _measure(
+    spec: RoundSpec,
+    data: ClientData,
+    started: ClientContext,
+    trained: ClientContext,
+    gradient_norm: Array,
+    weight: Array,
+) -> Measured:
+    """Measure what one client changed, and what it predicts with before aggregation."""
+    layers, client = spec.model.layers, started.client_id
+    deltas = inertia.delta_sums(
+        tree.kernels(started.variables.params, layers),
+        tree.kernels(trained.variables.params, layers),
+        gradient_norm,
+        weight,
+    )
+    own_model = spec.strategy.predict_with(trained)
+    own = Personal.of(score_own(spec, data, client, own_model))
+    if not spec.clients_on_global:
+        return Measured(deltas, own, jax.tree.map(lambda x: x * jnp.nan, own))
+    positions = data.global_index
+    score = score_on(spec, data, own_model, positions, jnp.ones_like(positions, bool))
+    return Measured(deltas, own, Personal.of(score))

@@ -1,4 +1,4 @@
-"""Accuracy and loss of own, average and outgoing models, on own and global test sets."""
+"""Accuracy and loss of clients' own, global and outgoing models, on own and global test sets."""
 
 from typing import NamedTuple
 
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from lipsjax import tree
 from lipsjax.clients import ClientData
 from lipsjax.metrics.evaluation import Score, evaluate
-from lipsjax.rounds.memory import recall
-from lipsjax.rounds.spec import AXIS, Setup, Slots, Updated, scan_chunks, where_measured
+from lipsjax.rounds.placement import AXIS, Slots, scan_chunks, states_in_slots
+from lipsjax.rounds.spec import RoundSpec, State, client_context, where_measured
 from lipsjax.types import Array, Variables
 
 EVALUATION_BATCH = 100
@@ -29,47 +29,45 @@ class Personal(NamedTuple):
         return cls(score.accuracy, score.mean_loss, jnp.ones_like(score.loss))
 
 
-def score_on(setup: Setup, data: ClientData, variables: Variables, index, mask) -> Score:
+def score_on(spec: RoundSpec, data: ClientData, variables: Variables, index, mask) -> Score:
     """Score a model on some positions of the test split."""
-    return evaluate(setup.model, variables, data.test, index, mask, batch_size=EVALUATION_BATCH)
+    return evaluate(spec.model, variables, data.test, index, mask, batch_size=EVALUATION_BATCH)
 
 
-def score_own(setup: Setup, data: ClientData, client: Array, variables: Variables) -> Score:
+def score_own(spec: RoundSpec, data: ClientData, client: Array, variables: Variables) -> Score:
     """Score a model on a client's own test set."""
     index, mask = data.test_index[client], data.test_mask[client]
-    return score_on(setup, data, variables, index, mask)
+    return score_on(spec, data, variables, index, mask)
 
 
-def score_global_share(setup: Setup, data: ClientData, average: Variables, measured: Array):
-    """Score the average on this device's share of the global test set."""
-    total = data.global_index.shape[0]
-    share = -(-total // setup.devices)
+def score_global_share(spec: RoundSpec, data: ClientData, model: Variables, measured: Array):
+    """Score the global model on this device's share of the global test set."""
+    total, devices = data.global_index.shape[0], spec.placement.devices
+    share = -(-total // devices)
     start = jax.lax.axis_index(AXIS) * share
-    padded = jnp.pad(data.global_index, (0, share * setup.devices - total))
+    padded = jnp.pad(data.global_index, (0, share * devices - total))
     index = jax.lax.dynamic_slice_in_dim(padded, start, share)
     mask = start + jnp.arange(share, dtype=jnp.int32) < total
-    return where_measured(setup, measured, lambda: score_on(setup, data, average, index, mask))
+    return where_measured(spec, measured, lambda: score_on(spec, data, model, index, mask))
 
 
 def score_dense(
-    setup: Setup, data: ClientData, now: Updated, slots: Slots, measured: Array
+    spec: RoundSpec, data: ClientData, state: State, slots: Slots, measured: Array
 ) -> Personal | None:
-    """Score the dense average, as each client would receive it, on the cohort's own test sets."""
-    average, server, clients = now
+    """Score the dense global model, as each client would receive it, on the cohort's test sets."""
 
-    def one(client, memory):
-        variables = setup.strategy.receive(server, memory, average, None)
-        own = setup.strategy.deploy(variables, memory)
-        return Personal.of(score_own(setup, data, client, own))
+    def one(client, client_state):
+        context = client_context(spec, data, state, client, client_state)
+        return Personal.of(score_own(spec, data, client, spec.strategy.predict_with(context)))
 
-    def share(ids, present, memory):
-        return tree.weighted_sum(present, jax.vmap(one)(ids, memory)), ()
+    def share(ids, present, states):
+        return tree.weighted_sum(present, jax.vmap(one)(ids, states)), ()
 
     def everyone():
-        memory = recall(setup, clients, slots)
-        return jax.lax.psum(scan_chunks(setup, share, slots, memory)[0], AXIS)
+        states = states_in_slots(spec.placement, state.client_states, slots)
+        return jax.lax.psum(scan_chunks(spec.placement, share, slots, states)[0], AXIS)
 
-    return where_measured(setup, measured, everyone)
+    return where_measured(spec, measured, everyone)
 
 
 def mean(total: Personal) -> Personal:

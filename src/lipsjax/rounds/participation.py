@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lipsjax.keys import Purpose, derive
+from lipsjax.keys import SERVER, Purpose, derive
+from lipsjax.strategy import RunContext
 from lipsjax.types import Array
 
 
@@ -14,52 +15,74 @@ class Participation(NamedTuple):
 
     sampling: str = "uniform"  # or "examples": drawn in proportion to them, without replacement
     dropout: float = 0.0  # chance that a client that was drawn never trains
-    deaths: float = 0.0  # chance that one that trains dies midway, and sends nothing
+    mid_round_dropout: float = 0.0  # chance that one that trains stops midway, and sends nothing
     stragglers: float = 0.0  # chance that one that arrives did fewer steps
-    least_work: float = 0.1  # share of its steps that a straggler does at least
+    min_work: float = 0.1  # share of its steps that a straggler does at least
 
     @property
     def all_arrive(self) -> bool:
         """Whether every client that is drawn does all its steps and sends."""
-        return self.dropout == self.deaths == self.stragglers == 0
+        return self.dropout == self.mid_round_dropout == self.stragglers == 0
 
 
-class Fate(NamedTuple):
+EVERYONE = Participation()
+
+
+class ClientOutcome(NamedTuple):
     """What becomes of one client in one round."""
 
     steps: Array  # () int32, real steps it takes
     arrives: Array  # () bool, whether the server hears from it
     dropped: Array  # () bool
-    died: Array  # () bool
+    stopped: Array  # () bool, midway
     straggled: Array  # () bool
 
 
 def check(participation: Participation) -> None:
-    """Refuse what is out of range.
-
-    Raises:
-      ValueError: naming the value.
-    """
+    """Raise ValueError for what is out of range, naming the value."""
     if participation.sampling not in ("uniform", "examples"):
         raise ValueError(
             f"sampling must be one of uniform, examples, not {participation.sampling!r}"
         )
-    for name in ("dropout", "deaths", "stragglers"):
+    for name in ("dropout", "mid_round_dropout", "stragglers"):
         value = getattr(participation, name)
         if not 0 <= value < 1 and not (name == "stragglers" and value == 1):
             raise ValueError(f"{name} must be in [0, 1), not {value}")
-    if not 0 < participation.least_work <= 1:
-        raise ValueError(f"least_work must be in (0, 1], not {participation.least_work}")
+    if not 0 < participation.min_work <= 1:
+        raise ValueError(f"min_work must be in (0, 1], not {participation.min_work}")
 
 
-def fate_of(
+def draw_cohort(
+    run: RunContext, participation: Participation, key: Array, round_index: Array
+) -> Array:
+    """Draw who takes part: [C] ids without replacement; all, in order, if C = K.
+
+    Args:
+      run: with the clients' numbers of examples, and C.
+      participation: how they are drawn.
+      key: the run's root key; not consumed.
+      round_index: () int.
+    """
+    everyone = jnp.arange(run.num_clients, dtype=jnp.int32)
+    if run.cohort == run.num_clients:
+        return everyone
+    draw = derive(key, round_index, SERVER, Purpose.COHORT)
+    if participation.sampling == "examples":
+        # in the order of exponential clocks whose rates are the numbers of examples
+        sizes = jnp.array(run.num_examples, jnp.float32)
+        clocks = jax.random.exponential(draw, (run.num_clients,), jnp.float32) / sizes
+        return jnp.argsort(clocks)[: run.cohort].astype(jnp.int32)
+    return jax.random.permutation(draw, everyone)[: run.cohort]
+
+
+def draw_outcome(
     participation: Participation, key: Array, round_index: Array, client: Array, steps: Array
-) -> Fate:
+) -> ClientOutcome:
     """Draw what becomes of a client.
 
-    A client drops out, or dies, or straggles, or does all its steps. One that dies does a share of
-    its steps that is uniform in [0, 1); a straggler one that is uniform in [least_work, 1), and at
-    least one step.
+    A client drops out, or stops midway, or straggles, or does all its steps. One that stops midway
+    does a share of its steps that is uniform in [0, 1); a straggler one that is uniform in
+    [min_work, 1), and at least one step.
 
     Args:
       participation: the chances.
@@ -69,17 +92,18 @@ def fate_of(
       steps: () int32, those of a whole round.
 
     Example:
-      >>> fate = fate_of(Participation(dropout=0.5), jax.random.key(0), 0, 3, jnp.array(10))
-      >>> bool(fate.arrives) == (not fate.dropped), int(fate.steps) in (0, 10)
+      >>> key = jax.random.key(0)
+      >>> outcome = draw_outcome(Participation(dropout=0.5), key, 0, 3, jnp.array(10))
+      >>> bool(outcome.arrives) == (not outcome.dropped), int(outcome.steps) in (0, 10)
       (True, True)
     """
-    draws = jax.random.uniform(derive(key, round_index, client, Purpose.FATE), (4,), jnp.float32)
+    draws = jax.random.uniform(derive(key, round_index, client, Purpose.OUTCOME), (4,), jnp.float32)
     dropped = draws[0] < participation.dropout
-    died = ~dropped & (draws[1] < participation.deaths)
-    straggled = ~dropped & ~died & (draws[2] < participation.stragglers)
-    low = participation.least_work
+    stopped = ~dropped & (draws[1] < participation.mid_round_dropout)
+    straggled = ~dropped & ~stopped & (draws[2] < participation.stragglers)
+    low = participation.min_work
     least = jnp.maximum(jnp.floor((low + (1 - low) * draws[3]) * steps), 1)
     taken = jnp.where(straggled, least, steps)
-    taken = jnp.where(died, jnp.floor(draws[3] * steps), taken)
+    taken = jnp.where(stopped, jnp.floor(draws[3] * steps), taken)
     taken = jnp.where(dropped, 0, taken).astype(jnp.int32)
-    return Fate(taken, ~dropped & ~died, dropped, died, straggled)
+    return ClientOutcome(taken, ~dropped & ~stopped, dropped, stopped, straggled)

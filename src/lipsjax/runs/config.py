@@ -196,11 +196,11 @@ class ParticipationConfig:
     """uniform, or in proportion to examples; without replacement."""
     dropout: float = 0.0
     """Chance that a client that was drawn never trains."""
-    deaths: float = 0.0
-    """Chance that a client that trains dies midway, and sends nothing."""
+    mid_round_dropout: float = 0.0
+    """Chance that a client that trains stops midway, and sends nothing."""
     stragglers: float = 0.0
     """Chance that a client that arrives did fewer of its local steps."""
-    least_work: float = 0.1
+    min_work: float = 0.1
     """Share of its steps that a straggler does at least."""
 
 

@@ -23,8 +23,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from lipsjax import recording
 from lipsjax.analysis.comparison import MEASURES
 from lipsjax.runs import space
-from lipsjax.runs.build import load
 from lipsjax.runs.config import Config, Execution, to_dict
+from lipsjax.runs.dataset import load
 from lipsjax.runs.trial import Progress, run_trial
 from lipsjax.runs.watch import Watch
 

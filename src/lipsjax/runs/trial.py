@@ -15,9 +15,12 @@ from lipsjax import recording
 from lipsjax.recording.checkpoints import Checkpoints
 from lipsjax.rounds import Metrics
 from lipsjax.runs import cache, processes, trackers
-from lipsjax.runs.build import Prepared, describe_plan, load, prepare, resolve
 from lipsjax.runs.config import Config, Execution, cohort_size, to_dict
+from lipsjax.runs.costs import training_flops
+from lipsjax.runs.dataset import load
 from lipsjax.runs.machine import here
+from lipsjax.runs.prepare import Prepared, prepare
+from lipsjax.runs.resolve import describe_plan, resolve
 from lipsjax.simulation import Simulation
 from lipsjax.types import Array, PyTree
 
@@ -70,7 +73,7 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
     if not processes.agree(run_dir.exists):
         prepared = prepare(config, execution)
         say(describe_plan(prepared.plan, config.model.dtype))
-        setup = prepared.setup | {"flops_per_round": prepared.simulation.training_flops()}
+        setup = prepared.setup | {"flops_per_round": training_flops(prepared.simulation)}
         about = {"plan": prepared.plan, "setup": setup, "data_fingerprint": fingerprint}
         processes.agree(lambda: recording.create(run_dir, config=to_dict(config), **about))
     with contextlib.ExitStack() as held:
@@ -128,10 +131,10 @@ def _train(
     sim, rounds = prepared.simulation, prepared.config.rounds
     key = jax.random.key(prepared.config.seed)
     state = sim.init(key)
-    like = sim.to_host(state, key)
+    like = sim.to_host(state)
     found, done = processes.agree(lambda: _find_start(run_dir, like, say))
     if found is not None:
-        state = sim.from_host(found, key)
+        state = sim.from_host(found)
         say(f"{run_dir.name} goes on after round {done} of {rounds}")
     log()  # rounds that trackers lack of what was recorded before
     data = sim.place(prepared.data)
@@ -141,7 +144,7 @@ def _train(
         if cached:
             say(cache.describe(compile_seconds, cached))
         begin = time.perf_counter()
-        state, metrics = sim.run(state, key, data, count)
+        state, metrics = sim.run(state, data, count)
         metrics = jax.device_get(metrics)
         seconds = time.perf_counter() - begin
         _check_finite(sim, key, metrics, done)
@@ -149,7 +152,7 @@ def _train(
         timing = {"first_round": done, "rounds": count, "seconds": seconds}
         timing |= {"compile_seconds": compile_seconds, "cache": cached}
         done += count
-        host = sim.to_host(state, key)
+        host = sim.to_host(state)
         processes.agree(functools.partial(_record, run_dir, rows, timing, done, host))
         log()
         report(Progress(done, rounds, _newest_measured(rows), seconds, count))
@@ -208,7 +211,7 @@ def _rows(prepared: Prepared, metrics: Metrics, first: int) -> Iterator[dict[str
     densities = prepared.simulation.schedule.densities
     for i in range(len(metrics.client_loss)):
         bits = prepared.bits[first + i]
-        cohort = prepared.simulation.setup.cohort
+        cohort = prepared.simulation.spec.cohort
         # who does not arrive has received, and sends nothing; every client sends as much
         arrived = int(metrics.scalars["clients_arrived"][i]) if _reports(metrics) else cohort
         yield {

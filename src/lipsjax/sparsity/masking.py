@@ -1,12 +1,15 @@
 """Choosing a client's mask from scores, and applying it: pure functions of kernels."""
 
+from collections.abc import Collection
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lipsjax.sparsity.criteria import Criterion
 from lipsjax.sparsity.topk import pack, topk_mask, unpack
-from lipsjax.types import Array, Kernels
+from lipsjax.types import Array, Kernels, Layer, middle_layers
 
 
 def score_kernels(
@@ -78,3 +81,27 @@ def apply_masks(bits: Kernels, kernels: Kernels, filled: Kernels) -> Kernels:
     return tuple(
         jnp.where(unpack(b, w.shape), w, f) for b, w, f in zip(bits, kernels, filled, strict=True)
     )
+
+
+def maskable(layers: tuple[Layer, ...], kinds: tuple[str, ...]) -> tuple[Layer, ...]:
+    """Return the middle layers of some kinds.
+
+    Raises:
+      ValueError: for a kind that does not exist, or if there is no such layer.
+    """
+    for kind in kinds:
+        check_choice("kinds", kind, ("conv", "dense"))
+    masked = tuple(layer for layer in middle_layers(layers) if layer.kind in kinds)
+    if not masked:
+        present = sorted({layer.kind for layer in middle_layers(layers)})
+        raise ValueError(
+            f"nothing to mask: the model has no middle layer of kind {list(kinds)}; kinds must "
+            f"name some of {present}"
+        )
+    return masked
+
+
+def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
+    """Raise ValueError if a value is none of those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")

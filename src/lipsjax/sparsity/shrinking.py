@@ -13,15 +13,22 @@ import numpy as np
 from lipsjax import tree
 from lipsjax.sparsity import density as densities
 from lipsjax.sparsity import masking
-from lipsjax.sparsity.transient import WRAPPERS, maskable
-from lipsjax.strategy import Downlink, Strategy, fits, seeing
-from lipsjax.types import Layer, Received, Variables
+from lipsjax.sparsity.masking import maskable
+from lipsjax.strategy import (
+    ClientContext,
+    RunContext,
+    Sparsifier,
+    StoredGradient,
+    Strategy,
+    nest,
+    wrapped,
+)
+from lipsjax.types import Array, Variables
 
 
 def transient_shrink(
     strategy: Strategy,
     *,
-    layers: tuple[Layer, ...],
     density: densities.Schedule | float = 0.5,
     every: int = 5,
     perturb: bool = False,
@@ -36,14 +43,13 @@ def transient_shrink(
 
     Args:
       strategy: what clients and server do otherwise.
-      layers: the model's layers; the middle ones of ``kinds`` shrink.
       density: schedule of d, in (0, 1]; a number d0 means ``linear(d0, 1.0)``.
       every: rounds between such broadcasts, at least 1.
       perturb: whether noise is added, drawn per client and round.
       kinds: kinds of middle layers that shrink.
 
     Returns:
-      A strategy with a ``downlink`` that masks nothing. State: server, the initial deviations. It
+      A strategy with a ``sparsifier`` that masks nothing. State: server, the initial deviations. It
       costs no bits: a client that knows the schedule can do it by itself.
 
     Raises:
@@ -56,56 +62,52 @@ def transient_shrink(
     Example:
       >>> from lipsjax import fedavg, models
       >>> model = models.build("cnn", num_classes=10, image_shape=(8, 8, 1))
-      >>> control = transient_shrink(fedavg(), layers=model.layers, density=0.5, every=5)
-      >>> control.downlink.layers
+      >>> run = RunContext(rounds=9, num_examples=(1,), layers=model.layers)
+      >>> transient_shrink(fedavg(), density=0.5, every=5).sparsifier(run).layers
       ()
     """
-    fits(strategy, "transient_sparsity")
     if every < 1:
         raise ValueError(f"every must be at least 1, not {every}")
     schedule = density if callable(density) else densities.linear(density)
-    shrunk = maskable(layers, kinds)
+    strategy = wrapped(strategy, "transient_shrink")
 
-    def kept(variables: Variables, rounds: int) -> tuple[np.ndarray, np.ndarray]:
-        del variables
-        table = densities.density_table(schedule, every=every, rounds=rounds)
-        return table, np.zeros((rounds, 0), np.int64)
+    def check(run: RunContext) -> None:
+        strategy.check(run)
+        maskable(run.layers, kinds)
 
-    def init_server(initial: Variables, key):
-        source = masking.refill_source("noise", tree.kernels(initial.params, shrunk))
-        return source, strategy.init_server(initial, key)
+    def init_server(run: RunContext, initial: Variables, key: Array):
+        del key
+        shrunk = maskable(run.layers, kinds)
+        return masking.refill_source("noise", tree.kernels(initial.params, shrunk))
 
-    def receive(server, client, average, delivery):
-        source, server = server
-        variables = strategy.receive(server, client, average, None)
-        if delivery is None:
+    inner = nest(strategy, init_server=init_server)
+
+    def receive(context: ClientContext) -> Variables:
+        broadcast, shrunk = context.broadcast, maskable(context.run.layers, kinds)
+        variables = inner.receive(context)
+        if broadcast is None:
             return variables
 
         def shrink(variables: Variables) -> Variables:
             kernels = tree.kernels(variables.params, shrunk)
-            d = delivery.density.astype(kernels[0].dtype)
+            d = broadcast.density.astype(kernels[0].dtype)
             new = tree.scale(jnp.sqrt(d), kernels)
             if perturb:
-                noise = masking.refill_values("noise", source, kernels, delivery.key)
+                noise = masking.refill_values(
+                    "noise", context.server_state.outer, kernels, broadcast.key
+                )
                 new = jax.tree.map(jnp.add, new, tree.scale(jnp.sqrt(1 - d), noise))
             return variables._replace(params=tree.with_kernels(variables.params, shrunk, new))
 
-        return jax.lax.cond(delivery.sparse, shrink, lambda v: v, variables)
+        return jax.lax.cond(broadcast.sparse, shrink, lambda v: v, variables)
 
-    def inner(received: Received) -> Received:
-        return received._replace(server=received.server[1], delivery=None)
+    def sparsifier(run: RunContext) -> Sparsifier:
+        def kept(variables: Variables) -> tuple[np.ndarray, np.ndarray]:
+            del variables
+            table = densities.density_table(schedule, every=every, rounds=run.rounds)
+            return table, np.zeros((run.rounds, 0), np.int64)
 
-    def update(server, average, mean):
-        average, inner_server = strategy.update(server[1], average, mean)
-        return average, (server[0], inner_server)
-
-    return seeing(strategy, inner)._replace(
-        init_server=init_server,
-        receive=receive,
-        send=lambda received, result: strategy.send(inner(received), result),
-        update=update,
-        refuses={**strategy.refuses, **dict.fromkeys(WRAPPERS, "its average is shrunk already")},
-        downlink=Downlink(
+        return Sparsifier(
             layers=(),
             gradient=None,
             shared=False,
@@ -113,7 +115,8 @@ def transient_shrink(
             kept=kept,
             score=lambda params, gradients, key: (),
             mask=lambda scores, kept: (),
-            stored=lambda client: ((), jnp.ones((), bool)),
+            stored=lambda client_state: StoredGradient((), jnp.ones((), bool)),
             last=lambda gradients: (),
-        ),
-    )
+        )
+
+    return inner._replace(check=check, receive=receive, sparsifier=sparsifier)

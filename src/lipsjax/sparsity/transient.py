@@ -1,12 +1,12 @@
 """Transient sparsity (LIPS) as a wrapper around any strategy.
 
-Every few rounds the average goes out with part of its middle layers masked; clients then train
+Every few rounds the global model goes out with part of its middle layers masked; clients then train
 densely, so that masked weights grow back at once (arXiv 2506.00932). A mask is chosen by the
-``downlink``'s ``score`` and ``mask`` and applied by ``receive``: :mod:`lipsjax.sparsity.masking`.
+``sparsifier``'s ``score`` and ``mask`` and applied by ``receive``: :mod:`lipsjax.sparsity.masking`.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +17,24 @@ from lipsjax import tree
 from lipsjax.sparsity import density as densities
 from lipsjax.sparsity import masking
 from lipsjax.sparsity.criteria import CRITERIA, NEEDS_GRADIENT
+from lipsjax.sparsity.masking import check_choice, maskable
 from lipsjax.sparsity.topk import unpack
-from lipsjax.strategy import Downlink, Strategy, fits, seeing
-from lipsjax.types import Layer, Received, Variables
-
-WRAPPERS = ("transient_sparsity", "constant_topk", "dsd")
-"""What masks the average; there is one mask at most."""
+from lipsjax.strategy import (
+    ClientContext,
+    Rank,
+    RunContext,
+    Sparsifier,
+    StoredGradient,
+    Strategy,
+    nest,
+    wrapped,
+)
+from lipsjax.types import Array, Layer, Variables
 
 
 def transient_sparsity(
     strategy: Strategy,
     *,
-    layers: tuple[Layer, ...],
     density: densities.Schedule | float = 0.5,
     every: int = 5,
     criterion: str = "saliency",
@@ -48,7 +54,6 @@ def transient_sparsity(
 
     Args:
       strategy: what clients and server do otherwise.
-      layers: the model's layers; the middle ones of ``kinds`` are masked.
       density: schedule of the kept fraction, in (0, 1]; a number d0 means ``linear(d0, 1.0)``.
       every: rounds between sparse broadcasts, at least 1.
       criterion: "saliency" ``|g * w|``, "gradient" ``|g|``, "magnitude" ``|w|``, "lowest" (the
@@ -69,12 +74,12 @@ def transient_sparsity(
       name: of the wrapper, in errors.
 
     Returns:
-      A strategy with a ``downlink``. State: server, the refill's source; client, nothing unless
+      A strategy with a ``sparsifier``. State: server, the refill's source; client, nothing unless
       gradients are stored. In flight: one bit per masked weight and client.
 
     Raises:
-      ValueError: for a value that is not listed above, if nothing would be masked, or if the
-        strategy refuses masks or has some already.
+      ValueError: for a value that is not listed above, or if the strategy refuses masks or has some
+        already; when a simulation is built, if nothing would be masked.
 
     References:
       Xiao et al., "Addressing the Collaboration Dilemma in Low-Data Federated Learning via
@@ -83,146 +88,163 @@ def transient_sparsity(
     Example:
       >>> from lipsjax import fedavg, models
       >>> model = models.build("cnn", num_classes=10, image_shape=(8, 8, 1))
-      >>> lips = transient_sparsity(fedavg(), layers=model.layers, density=0.5, every=5)
-      >>> [layer.name for layer in lips.downlink.layers]
+      >>> run = RunContext(rounds=9, num_examples=(1,), layers=model.layers)
+      >>> lips = transient_sparsity(fedavg(), density=0.5, every=5)
+      >>> [layer.name for layer in lips.sparsifier(run).layers]
       ['conv1', 'conv2', 'conv3']
     """
-    fits(strategy, name)
-    _check("criterion", criterion, CRITERIA)
-    _check("sharing", sharing, ("client", "shared"))
-    _check("scope", scope, ("layer", "global", "erk"))
-    _check("refill", refill, ("zero", "init", "noise"))
-    _check("gradient", gradient, ("last_local", "fresh", "stored"))
+    check_choice("criterion", criterion, CRITERIA)
+    check_choice("sharing", sharing, ("client", "shared"))
+    check_choice("scope", scope, ("layer", "global", "erk"))
+    check_choice("refill", refill, ("zero", "init", "noise"))
+    check_choice("gradient", gradient, ("last_local", "fresh", "stored"))
+    for kind in kinds:
+        check_choice("kinds", kind, ("conv", "dense"))
     if every < 1:
         raise ValueError(f"every must be at least 1, not {every}")
     if hold < 0:
         raise ValueError(f"hold must be at least 0, not {hold}")
-    if hold and "hold" in strategy.refuses:
-        raise ValueError(f"hold must be 0 around this strategy: {strategy.refuses['hold']}")
+    if hold and Rank.HOLD in strategy.refuses:
+        raise ValueError(f"hold must be 0 around this strategy: {strategy.refuses[Rank.HOLD]}")
     schedule = density if callable(density) else densities.linear(density)
-    masked = maskable(layers, kinds)
     source = gradient if criterion in NEEDS_GRADIENT else None
     stores = source == "stored"
-    needed = masked if source in ("last_local", "stored") else ()
-    asked = tuple(dict.fromkeys((*strategy.gradient_layers, *needed)))
+    strategy = wrapped(strategy, name)
 
-    def shapes(params) -> list[tuple[int, ...]]:
-        return [kernel.shape for kernel in tree.kernels(params, masked)]
+    def masked_of(run: RunContext) -> tuple[Layer, ...]:
+        return maskable(run.layers, kinds)
 
-    def kept(variables: Variables, rounds: int) -> tuple[np.ndarray, np.ndarray]:
-        table = densities.density_table(schedule, every=every, rounds=rounds)
-        return table, densities.kept_counts(table, shapes(variables.params), scope=scope)
+    def gradient_layers(run: RunContext) -> tuple[Layer, ...]:
+        needed = masked_of(run) if source in ("last_local", "stored") else ()
+        return tuple(dict.fromkeys((*strategy.gradient_layers(run), *needed)))
 
-    def init_server(initial: Variables, key):
-        kernels = tree.kernels(initial.params, masked)
-        return masking.refill_source(refill, kernels), strategy.init_server(initial, key)
+    def check(run: RunContext) -> None:
+        strategy.check(run)
+        _check_run(run, source, hold)
+        masked_of(run)
 
-    def init_client(initial: Variables):
-        zeros = jax.tree.map(jnp.zeros_like, tree.kernels(initial.params, masked))
-        gradients = (zeros, jnp.zeros((), bool)) if stores else ()
-        return gradients, strategy.init_client(initial)
+    def init_server(run: RunContext, initial: Variables, key: Array):
+        del key
+        kernels = tree.kernels(initial.params, masked_of(run))
+        return masking.refill_source(refill, kernels)
 
-    def receive(server, client, average, delivery):
-        source, server = server
-        variables = strategy.receive(server, client[1], average, None)
-        if delivery is None:
+    def init_client(run: RunContext, initial: Variables):
+        zeros = jax.tree.map(jnp.zeros_like, tree.kernels(initial.params, masked_of(run)))
+        return StoredGradient(zeros, jnp.zeros((), bool))
+
+    inner = nest(strategy, init_server=init_server, init_client=init_client if stores else None)
+
+    def receive(context: ClientContext) -> Variables:
+        broadcast, masked = context.broadcast, masked_of(context.run)
+        variables = inner.receive(context)
+        if broadcast is None:
             return variables
 
         def thin(variables: Variables) -> Variables:
             kernels = tree.kernels(variables.params, masked)
-            filled = masking.refill_values(refill, source, kernels, delivery.key)
-            values = masking.apply_masks(delivery.bits, kernels, filled)
+            filled = masking.refill_values(
+                refill, context.server_state.outer, kernels, broadcast.key
+            )
+            values = masking.apply_masks(broadcast.packed_masks, kernels, filled)
             return variables._replace(params=tree.with_kernels(variables.params, masked, values))
 
-        return jax.lax.cond(delivery.sparse, thin, lambda v: v, variables)
+        return jax.lax.cond(broadcast.sparse, thin, lambda v: v, variables)
 
-    def inner(received: Received) -> Received:
-        return received._replace(
-            server=received.server[1], client=received.client[1], delivery=None
-        )
+    def optimizer(base: optax.GradientTransformation, context: ClientContext):
+        shaped = inner.optimizer(base, context)
+        return _held(shaped, context, masked_of(context.run), hold) if hold else shaped
 
-    within = seeing(strategy, inner)
-
-    def optimizer(base: optax.GradientTransformation, received: Received):
-        shaped = within.optimizer(base, received)
-        return _held(shaped, received, masked, hold) if hold else shaped
-
-    def send(received: Received, result):
-        message, client = strategy.send(inner(received), result)
+    def send(context: ClientContext, result):
+        message, state = inner.send(context, result)
         if not stores:
-            return message, ((), client)
-        last = tuple(result.last_gradient[asked.index(layer)] for layer in masked)
-        return message, ((last, jnp.ones((), bool)), client)
+            return message, state
+        last = _among(result.last_gradient, gradient_layers(context.run), masked_of(context.run))
+        return message, state._replace(outer=StoredGradient(last, jnp.ones((), bool)))
 
-    def update(server, average, mean):
-        average, inner_server = strategy.update(server[1], average, mean)
-        return average, (server[0], inner_server)
+    def sparsifier(run: RunContext) -> Sparsifier:
+        masked, asked = masked_of(run), gradient_layers(run)
 
-    return within._replace(
-        init_server=init_server,
-        init_client=init_client,
-        receive=receive,
-        optimizer=optimizer,
-        send=send,
-        update=update,
-        deploy=lambda variables, client: strategy.deploy(variables, client[1]),
-        gradient_layers=asked,
-        refuses={**strategy.refuses, **dict.fromkeys(WRAPPERS, f"{name} masks it already")},
-        downlink=Downlink(
+        def kept(variables: Variables) -> tuple[np.ndarray, np.ndarray]:
+            table = densities.density_table(schedule, every=every, rounds=run.rounds)
+            shapes = [kernel.shape for kernel in tree.kernels(variables.params, masked)]
+            return table, densities.kept_counts(table, shapes, scope=scope)
+
+        def score(params, gradients, key):
+            kernels = tree.kernels(params, masked)
+            given = gradients if source else None
+            return masking.score_kernels(CRITERIA[criterion], kernels, given, key)
+
+        return Sparsifier(
             layers=masked,
             gradient=source,
             shared=sharing == "shared",
             hold=hold,
             kept=kept,
-            score=lambda params, gradients, key: masking.score_kernels(
-                CRITERIA[criterion],
-                tree.kernels(params, masked),
-                gradients if source else None,
-                key,
-            ),
+            score=score,
             mask=masking.choose,
-            stored=lambda client: client[0],
-            last=lambda gradients: tuple(gradients[asked.index(layer)] for layer in needed),
-        ),
+            stored=lambda client_state: client_state.outer,
+            last=lambda gradients: _among(gradients, asked, masked if source else ()),
+        )
+
+    return inner._replace(
+        check=check,
+        receive=receive,
+        optimizer=optimizer,
+        send=send,
+        gradient_layers=gradient_layers,
+        sparsifier=sparsifier,
     )
 
 
-def maskable(layers: tuple[Layer, ...], kinds: tuple[str, ...]) -> tuple[Layer, ...]:
-    """Return the middle layers of some kinds.
-
-    Raises:
-      ValueError: for a kind that does not exist, or if there is no such layer.
-    """
-    for kind in kinds:
-        _check("kinds", kind, ("conv", "dense"))
-    masked = tuple(layer for layer in layers if layer.role == "middle" and layer.kind in kinds)
-    if not masked:
-        present = sorted({layer.kind for layer in layers if layer.role == "middle"})
+def _check_run(run: RunContext, source: str | None, hold: float) -> None:
+    """Raise ValueError if the gradients or the local steps that masks need are not there."""
+    if source == "last_local" and run.cohort < run.num_clients:
         raise ValueError(
-            f"nothing to mask: the model has no middle layer of kind {list(kinds)}; kinds must "
-            f"name some of {present}"
+            f"gradient='last_local' needs every client in every round, not {run.cohort} of "
+            f"{run.num_clients}: use gradient='stored' or 'fresh'"
         )
-    return masked
+    if source == "last_local" and not run.all_arrive:
+        raise ValueError(
+            "gradient='last_local' needs every client to end every round: with dropout, mid-round "
+            "dropout or stragglers use gradient='stored' or 'fresh'"
+        )
+    if not 0 < hold < math.inf:
+        return
+    training = run.training
+    steps = training.epochs * -(-max(run.num_examples) // training.batch_size)
+    if steps < hold:
+        raise ValueError(f"hold must be at most {steps}, the local steps of a round, not {hold}")
+
+
+def _among(gradients, asked: tuple[Layer, ...], wanted: tuple[Layer, ...]):
+    """Return the gradients of some of the layers that were asked for, in their order."""
+    return tuple(gradients[asked.index(layer)] for layer in wanted)
+
+
+class Held(NamedTuple):
+    """State of an optimizer that masks hold."""
+
+    inner: Any  # of the optimizer
+    count: Array  # () int32 steps done
 
 
 def _held(
     optimizer: optax.GradientTransformation,
-    received: Received,
+    context: ClientContext,
     masked: tuple[Layer, ...],
     hold: float,
 ) -> optax.GradientTransformation:
     """Set masked weights back, and their moments to zero, after each of the first steps."""
-    start, delivery = tree.kernels(received.variables.params, masked), received.delivery
-    assert delivery is not None
-    keep = tuple(unpack(b, w.shape) for b, w in zip(delivery.bits, start, strict=True))
+    start, broadcast = tree.kernels(context.variables.params, masked), context.broadcast
+    assert broadcast is not None
+    keep = tuple(unpack(b, w.shape) for b, w in zip(broadcast.packed_masks, start, strict=True))
 
     def init(params):
-        return optimizer.init(params), jnp.zeros((), jnp.int32)
+        return Held(optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def update(updates, state, params=None):
-        inner, count = state
-        updates, inner = optimizer.update(updates, inner, params)
-        free = ~(delivery.sparse & (True if hold == math.inf else count < hold))
+        updates, inner = optimizer.update(updates, state.inner, params)
+        free = ~(broadcast.sparse & (True if hold == math.inf else state.count < hold))
         may_move = tuple(free | kept for kept in keep)
         back = tree.subtract(start, tree.kernels(params, masked))
         moved = tree.kernels(updates, masked)
@@ -233,11 +255,6 @@ def _held(
         inner = optax.tree_map_params(
             optimizer, lambda moment, may: jnp.where(may, moment, 0), inner, everywhere
         )
-        return updates, (inner, count + 1)
+        return updates, Held(inner, state.count + 1)
 
     return optax.GradientTransformation(init, update)
-
-
-def _check(name: str, value: Any, allowed) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")

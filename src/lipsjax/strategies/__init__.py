@@ -15,18 +15,16 @@ from lipsjax.strategies.fedper import fedper
 from lipsjax.strategies.fedprox import fedprox
 from lipsjax.strategies.fedrep import fedrep
 from lipsjax.strategies.ifa import ifa
+from lipsjax.strategies.keep_local import keep_local
 from lipsjax.strategies.local import local
 from lipsjax.strategies.moon import moon
 from lipsjax.strategies.robust import clip, median, trimmed_mean
 from lipsjax.strategies.scaffold import scaffold
-from lipsjax.strategy import Companion, Downlink, Strategy, Traffic, fedavg, keep_local
+from lipsjax.strategy import Strategy, fedavg
 
 __all__ = [
     "Codec",
-    "Companion",
-    "Downlink",
     "Strategy",
-    "Traffic",
     "clip",
     "compress",
     "constant_topk",

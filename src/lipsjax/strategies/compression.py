@@ -10,22 +10,33 @@ import numpy as np
 
 from lipsjax import tree
 from lipsjax.sparsity.topk import topk_mask
-from lipsjax.strategies.delta import Movement, as_if_moved, movement
+from lipsjax.strategies.delta import Delta, delta_of, shared_params, with_delta
 from lipsjax.strategies.steps import check_positive
-from lipsjax.strategy import BITS, Strategy, Traffic, alike, fits, seeing
-from lipsjax.types import Array, Received, Variables
+from lipsjax.strategy import (
+    BITS,
+    ClientContext,
+    Rank,
+    RunContext,
+    ServerContext,
+    Strategy,
+    Traffic,
+    nest,
+    uniform,
+    wrapped,
+)
+from lipsjax.types import Array, PyTree, Variables
 
 
 class Codec(NamedTuple):
-    """What becomes of a movement on its way: coded and decoded at once."""
+    """What becomes of a delta on its way: encoded and decoded at once."""
 
-    apply: Callable[[Array, Movement], Movement]  # (key, movement) -> what the server makes of it
+    apply: Callable[[Array, Delta], Delta]  # (key, delta) -> what the server makes of it
     bits: Callable[[list[int]], int]  # sizes of the leaves -> bits of one message
-    feedback: bool  # whether clients add what was lost to their next movement
+    feedback: bool  # whether clients add what was lost to their next delta
 
 
 def top_k(*, fraction: float = 0.01) -> Codec:
-    """Send the largest values of a movement, and where they are; keep the rest for next time.
+    """Send the largest values of a delta, and where they are; keep the rest for next time.
 
     Of P values, ``k = max(1, floor(fraction P))`` of the largest size are sent, ties by index, as
     32 bits and an index of ``ceil(log2 P)`` bits each.
@@ -41,8 +52,8 @@ def top_k(*, fraction: float = 0.01) -> Codec:
 
     Example:
       >>> codec = top_k(fraction=0.5)
-      >>> moved = {"a": jnp.array([1.0, -3.0]), "b": jnp.array([2.0, 0.5])}
-      >>> [x.tolist() for x in codec.apply(jax.random.key(0), moved).values()]
+      >>> delta = {"a": jnp.array([1.0, -3.0]), "b": jnp.array([2.0, 0.5])}
+      >>> [x.tolist() for x in codec.apply(jax.random.key(0), delta).values()]
       [[0.0, -3.0], [2.0, 0.0]]
       >>> codec.bits([2, 2])  # two values of 32 bits, two indices of 2 bits
       68
@@ -53,12 +64,12 @@ def top_k(*, fraction: float = 0.01) -> Codec:
     def kept(size: int) -> int:
         return max(1, math.floor(fraction * size))
 
-    def apply(key, moved):
+    def apply(key, delta):
         del key
-        flat = jnp.concatenate([x.ravel() for x in moved.values()])
+        flat = jnp.concatenate([x.ravel() for x in delta.values()])
         sent = jnp.where(topk_mask(jnp.abs(flat), kept(flat.size)), flat, 0)
-        ends = np.cumsum([x.size for x in moved.values()])[:-1]
-        parts = zip(moved.items(), jnp.split(sent, ends), strict=True)
+        ends = np.cumsum([x.size for x in delta.values()])[:-1]
+        parts = zip(delta.items(), jnp.split(sent, ends), strict=True)
         return {path: part.reshape(x.shape) for (path, x), part in parts}
 
     def bits(sizes):
@@ -96,7 +107,7 @@ def quantise(*, levels: int = 255) -> Codec:
     if levels != int(levels) or levels < 1:
         raise ValueError(f"levels must be a whole number, at least 1, not {levels}")
 
-    def apply(key, moved):
+    def apply(key, delta):
         def one(key, v):
             size = jnp.linalg.norm(v.ravel())
             ratio = jnp.where(size > 0, levels * jnp.abs(v) / jnp.where(size > 0, size, 1), 0)
@@ -104,8 +115,8 @@ def quantise(*, levels: int = 255) -> Codec:
             up = draw < ratio - jnp.floor(ratio)
             return jnp.sign(v) * size / levels * (jnp.floor(ratio) + up)
 
-        keys = jax.random.split(key, len(moved))
-        return {path: one(k, v) for k, (path, v) in zip(keys, moved.items(), strict=True)}
+        keys = jax.random.split(key, len(delta))
+        return {path: one(k, v) for k, (path, v) in zip(keys, delta.items(), strict=True)}
 
     def bits(sizes):
         return sum(sizes) * (1 + math.ceil(math.log2(levels + 1))) + BITS * len(sizes)
@@ -116,80 +127,77 @@ def quantise(*, levels: int = 255) -> Codec:
 def compress(strategy: Strategy, codec: Codec) -> Strategy:
     """Compress what clients send of any strategy.
 
-    Client k with movement d_k sends ``C(d_k + e_k)``, and behaves, as does the server, as if its
-    training had ended at what it received plus that. With feedback, ``e_k <- d_k + e_k - C(d_k +
-    e_k)``, which begins as 0; else e_k is 0. What a strategy's message holds beside the model, such
-    as a change of control variates, follows from the movement and is not sent. Running statistics
-    go whole; nothing is compressed on its way down.
+    Client k, whose training changed parameters by d_k, sends ``C(d_k + e_k)``, and behaves, as does
+    the server, as if its training had ended at what it received plus that. With feedback,
+    ``e_k <- d_k + e_k - C(d_k + e_k)``, which begins as 0; else e_k is 0. What a strategy's message
+    holds beside the model, such as a change of control variates, follows from the delta and is not
+    sent. Running statistics go whole; nothing is compressed on its way down.
 
     Args:
-      strategy: any without a ``downlink``.
+      strategy: any whose updates can be encoded.
       codec: of this module.
 
     Returns:
       A :class:`Strategy`; with feedback, its client state has P values more.
 
     Raises:
-      ValueError: if the strategy refuses it, or has a ``downlink``.
+      ValueError: if it cannot wrap the strategy.
 
     Example:
-      >>> from lipsjax.strategies import fedavg
-      >>> shapes = Variables({"w": jnp.zeros(64)}, {})
-      >>> compress(fedavg(), top_k(fraction=0.5)).traffic(shapes, 1).up.tolist()  # 32 x (32 + 6)
+      >>> from lipsjax.strategy import fedavg
+      >>> run, shapes = RunContext(rounds=1, num_examples=(5,)), Variables({"w": jnp.zeros(64)}, {})
+      >>> strategy = compress(fedavg(), top_k(fraction=0.5))
+      >>> strategy.traffic(run, shapes).up.tolist()  # 32 x (32 + 6)
       [1216]
     """
-    fits(strategy, "compress")
+    strategy = wrapped(strategy, "compress")
 
-    def inner(received: Received) -> Received:
-        return received._replace(client=received.client[1])
+    def nothing_lost(run: RunContext, initial: Variables):
+        return jax.tree.map(jnp.zeros_like, shared_params(strategy, run, initial))
 
-    def init_client(initial: Variables):
-        lost = jax.tree.map(jnp.zeros_like, tree.pick(initial, sends)) if codec.feedback else {}
-        return lost, strategy.init_client(initial)
+    inner = nest(strategy, init_client=nothing_lost if codec.feedback else None)
 
-    def sends(path: str) -> bool:
-        return path.startswith("params/") and strategy.is_shared(path)
+    def encode(context: ClientContext, result):
+        result, state = inner.encode(context, result)
+        delta = delta_of(strategy, context, result)
+        if not codec.feedback:
+            return with_delta(context, result, codec.apply(context.key, delta)), state
+        wished = jax.tree.map(jnp.add, delta, state.outer)
+        sent = codec.apply(context.key, wished)
+        return with_delta(context, result, sent), state._replace(outer=tree.subtract(wished, sent))
 
-    def send(received, result):
-        lost, _ = received.client
-        moved = movement(strategy, received, result)
-        wished = jax.tree.map(jnp.add, moved, lost) if codec.feedback else moved
-        sent = codec.apply(received.key, wished)
-        lost = tree.subtract(wished, sent) if codec.feedback else {}
-        message, state = strategy.send(inner(received), as_if_moved(received, result, sent))
-        return message, (lost, state)
-
-    def traffic(variables: Variables, rounds: int):
-        down = strategy.traffic(variables, rounds).down
-        sizes = [x.size for x in tree.pick(variables, sends).values()]
+    def traffic(run: RunContext, variables: Variables):
+        down = strategy.traffic(run, variables).down
+        sizes = [x.size for x in shared_params(strategy, run, variables).values()]
         statistics = tree.size(
-            tree.pick(variables, lambda p: p.startswith("norm/") and strategy.is_shared(p))
+            tree.pick(variables, lambda path: _is_statistic(strategy, run, path))
         )
         up = codec.bits(sizes) + BITS * statistics
-        return Traffic(np.full(rounds, up, np.int64), down)
+        return Traffic(np.full(run.rounds, up, np.int64), down)
 
-    return seeing(strategy, inner)._replace(
-        init_client=init_client,
-        receive=lambda server, client, average, delivery: strategy.receive(
-            server, client[1], average, delivery
-        ),
-        send=send,
-        deploy=lambda variables, client: strategy.deploy(variables, client[1]),
+    return inner._replace(
+        encode=encode,
         traffic=traffic,
         relative=True,
-        refuses={
-            **strategy.refuses,
-            "compress": "what it sends is compressed already",
-            "keep_local": "it goes inside, so that personal leaves are not compressed",
-            "ditto": "it goes inside, so that the shared model alone is compressed",
-        },
+        refuses={**strategy.refuses, Rank.VOTE: "what it sends is encoded already"},
     )
+
+
+def _is_statistic(strategy: Strategy, run: RunContext, path: str) -> bool:
+    return path.startswith("batch_stats/") and strategy.is_shared(run, path)
+
+
+class Ballot(NamedTuple):
+    """What a client sends where parameters are voted on."""
+
+    message: PyTree  # of the strategy, whose running statistics are averaged
+    votes: Delta  # 1 or -1 for each shared parameter
 
 
 def sign_majority(strategy: Strategy, *, step: float = 0.001) -> Strategy:
     """Let every client vote on the direction of each parameter, in one bit.
 
-    Client k sends the signs of its movement, 0 as +; the server takes
+    Client k sends the signs of what its training changed, 0 as +; the server takes
     ``w + step sign(sum_k sign(d_k))`` for the clients' mean, and the strategy goes on from there: a
     tie moves nothing. Clients count the same; running statistics go whole and are averaged.
 
@@ -201,48 +209,43 @@ def sign_majority(strategy: Strategy, *, step: float = 0.001) -> Strategy:
       A :class:`Strategy` whose clients send a bit per shared parameter.
 
     Raises:
-      ValueError: if the strategy's messages are more than models, or it has a ``downlink``.
+      ValueError: if it cannot wrap the strategy, as where messages are more than models.
 
     References:
       Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems", arXiv
-      1802.04434, with a round's movement in place of a gradient.
+      1802.04434, with a round's delta in place of a gradient.
 
     Example:
-      >>> from lipsjax.strategies import fedavg
-      >>> strategy = sign_majority(fedavg(), step=0.5)
-      >>> average = Variables({"w": jnp.zeros(2)}, {})
-      >>> mean = average, {"params/w": jnp.array([1 / 3, -1.0])}  # of models, of votes
-      >>> strategy.update((), average, mean)[0].params["w"].tolist()
+      >>> from lipsjax.strategy import fedavg
+      >>> context = ServerContext(
+      ...     RunContext(rounds=1, num_examples=(5,)), Variables({"w": jnp.zeros(2)}, {}))
+      >>> mean = Ballot(context.global_model, {"params/w": jnp.array([1 / 3, -1.0])})
+      >>> sign_majority(fedavg(), step=0.5).update(context, mean)[0].params["w"].tolist()
       [0.5, -0.5]
     """
-    fits(strategy, "sign_majority")
+    strategy = wrapped(strategy, "sign_majority")
     check_positive(step=step)
 
-    def send(received, result):
-        moved = movement(strategy, received, result)
-        votes = jax.tree.map(lambda d: jnp.where(d < 0, -1.0, 1.0).astype(d.dtype), moved)
-        message, state = strategy.send(received, result)
-        return (message, votes), state
+    def send(context: ClientContext, result):
+        delta = delta_of(strategy, context, result)
+        votes = jax.tree.map(lambda d: jnp.where(d < 0, -1.0, 1.0).astype(d.dtype), delta)
+        message, state = strategy.send(context, result)
+        return Ballot(message, votes), state
 
-    def update(server, average, mean):
-        model, votes = mean
-        old = tree.pick(average, votes.__contains__)
-        new = jax.tree.map(lambda w, v: w + step * jnp.sign(v), old, votes)
-        return strategy.update(server, average, tree.put(model, new))
+    def update(context: ServerContext, mean: Ballot):
+        old = tree.pick(context.global_model, mean.votes.__contains__)
+        new = jax.tree.map(lambda w, v: w + step * jnp.sign(v), old, mean.votes)
+        return strategy.update(context, tree.put(mean.message, new))
 
-    def traffic(variables: Variables, rounds: int):
-        up, down = strategy.traffic(variables, rounds)
-        values = tree.pick(variables, lambda p: p.startswith("params/") and strategy.is_shared(p))
-        return Traffic(up - (BITS - 1) * tree.size(values), down)
+    def traffic(run: RunContext, variables: Variables):
+        up, down = strategy.traffic(run, variables)
+        values = tree.size(shared_params(strategy, run, variables))
+        return Traffic(up - (BITS - 1) * values, down)
 
-    reason = "its messages are votes"
     return strategy._replace(
         send=send,
         update=update,
-        weight=alike,
+        weight=uniform,
         traffic=traffic,
-        refuses={
-            **strategy.refuses,
-            **dict.fromkeys(("compress", "sign_majority", "keep_local", "ditto"), reason),
-        },
+        refuses={**strategy.refuses, Rank.CLIP: "every vote is as long as any other"},
     )

@@ -5,13 +5,11 @@ import math
 from lipsjax.sparsity import density as densities
 from lipsjax.sparsity.transient import transient_sparsity
 from lipsjax.strategy import Strategy, fedavg
-from lipsjax.types import Layer
 
 
 def constant_topk(
     strategy: Strategy | None = None,
     *,
-    layers: tuple[Layer, ...],
     density: float = 0.5,
     kinds: tuple[str, ...] = ("conv",),
 ) -> Strategy:
@@ -25,12 +23,11 @@ def constant_topk(
 
     Args:
       strategy: what clients and server do otherwise; None: FedAvg.
-      layers: of the model.
       density: kept fraction, in (0, 1].
       kinds: kinds of middle layers that are masked.
 
     Returns:
-      A :class:`Strategy` with a ``downlink``: no other goes around it.
+      A :class:`Strategy` with a sparsifier: no other wrapper goes around it.
 
     Raises:
       ValueError: for a value out of range, or if the strategy refuses masks.
@@ -39,15 +36,12 @@ def constant_topk(
       Magnitude pruning: Han et al., arXiv 1506.02626.
 
     Example:
-      >>> from lipsjax import models
-      >>> model = models.build("cnn", num_classes=10, image_shape=(8, 8, 1))
-      >>> constant_topk(layers=model.layers, density=0.0)
+      >>> constant_topk(density=0.0)
       Traceback (most recent call last):
       ValueError: density must be in (0, 1], not 0.0
     """
     return transient_sparsity(
         fedavg() if strategy is None else strategy,
-        layers=layers,
         density=densities.constant(density),
         every=1,
         criterion="magnitude",

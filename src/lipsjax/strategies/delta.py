@@ -1,27 +1,32 @@
-"""What a client moved, as wrappers change it on its way to the server."""
+"""What training changed, as wrappers change it on its way to the server."""
 
 import jax
 
 from lipsjax import tree
-from lipsjax.strategy import Strategy
-from lipsjax.types import Array, LocalResult, Received
+from lipsjax.strategy import ClientContext, RunContext, Strategy
+from lipsjax.types import Array, LocalResult, Variables
 
-Movement = dict[str, Array]
-"""Leaf's path -> how far it moved in local training; of shared parameters alone."""
+Delta = dict[str, Array]
+"""Leaf's path -> what local training added to it; of shared parameters alone."""
 
 
-def movement(strategy: Strategy, received: Received, result: LocalResult) -> Movement:
-    """Return how far each shared parameter moved from what the client received."""
+def shared_params(strategy: Strategy, run: RunContext, variables: Variables) -> dict[str, Array]:
+    """Return the parameters that clients exchange, by path; running statistics are none."""
 
     def wanted(path: str) -> bool:
-        return path.startswith("params/") and strategy.is_shared(path)
+        return path.startswith("params/") and strategy.is_shared(run, path)
 
-    start, end = (tree.pick(x.variables, wanted) for x in (received, result))
+    return tree.pick(variables, wanted)
+
+
+def delta_of(strategy: Strategy, context: ClientContext, result: LocalResult) -> Delta:
+    """Return what training added to each shared parameter of what the client started from."""
+    start, end = (shared_params(strategy, context.run, x.variables) for x in (context, result))
     return tree.subtract(end, start)
 
 
-def as_if_moved(received: Received, result: LocalResult, moved: Movement) -> LocalResult:
-    """Return a result whose parameters moved by something else."""
-    start = tree.pick(received.variables, moved.__contains__)
-    end = jax.tree.map(lambda x, d: x + d, start, moved)
+def with_delta(context: ClientContext, result: LocalResult, delta: Delta) -> LocalResult:
+    """Return a result as if training had added something else to the parameters."""
+    start = tree.pick(context.variables, delta.__contains__)
+    end = jax.tree.map(lambda x, d: x + d, start, delta)
     return result._replace(variables=tree.put(result.variables, end))

@@ -1,18 +1,34 @@
-"""Ditto: every client has a model of its own, held near the average."""
+"""Ditto: every client has a model of its own, held near the global model."""
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from lipsjax import tree
 from lipsjax.strategies.fedprox import pulled
-from lipsjax.strategy import Companion, Strategy, fedavg, fits, seeing
-from lipsjax.types import LossFn, Received, Variables
+from lipsjax.strategy import (
+    ClientContext,
+    PersonalModel,
+    Strategy,
+    fedavg,
+    nest,
+    wrapped,
+)
+from lipsjax.types import Array, LossFn, Variables
+
+
+class DittoState(NamedTuple):
+    """What a client keeps of its own model."""
+
+    model: Variables  # v_k
+    exists: Array  # () bool, whether the client has trained
 
 
 def ditto(strategy: Strategy | None = None, *, lam: float = 0.1) -> Strategy:
     """Train a personal model beside the shared one, pulled to what the client received.
 
     The shared model goes as the strategy says. Beside it, client k keeps v_k, which begins as the
-    initial average, and in each of its rounds takes as many steps on the same batches along the
+    initial model, and in each of its rounds takes as many steps on the same batches along the
     gradient of ``f_k(v) + lam / 2 ||v - w_t||^2``, where w_t is what it received. v_k is what it
     predicts with; a client that never trained predicts with w_t.
 
@@ -32,42 +48,35 @@ def ditto(strategy: Strategy | None = None, *, lam: float = 0.1) -> Strategy:
       2012.04221.
 
     Example:
-      >>> initial = Variables({"w": jnp.ones(2)}, {})
-      >>> strategy = ditto(lam=0.5)
-      >>> own = strategy.init_client(initial)
-      >>> strategy.deploy(Variables({"w": jnp.zeros(2)}, {}), own).params["w"].tolist()
+      >>> from lipsjax.strategy import RunContext
+      >>> run = RunContext(rounds=1, num_examples=(1,))
+      >>> strategy, initial = ditto(lam=0.5), Variables({"w": jnp.ones(2)}, {})
+      >>> state = strategy.init_client(run, initial)
+      >>> context = ClientContext(run, Variables({"w": jnp.zeros(2)}, {}), client_state=state)
+      >>> strategy.predict_with(context).params["w"].tolist()  # it has not trained
       [0.0, 0.0]
     """
     if lam < 0:
         raise ValueError(f"lam must be at least 0, not {lam}")
-    shared = fedavg() if strategy is None else strategy
-    fits(shared, "ditto")
+    shared = wrapped(fedavg() if strategy is None else strategy, "ditto")
+    inner = nest(shared, init_client=lambda run, initial: DittoState(initial, jnp.zeros((), bool)))
 
-    def inner(received: Received) -> Received:
-        return received._replace(client=received.client[2])
+    def second_loss(loss_fn: LossFn, context: ClientContext) -> LossFn:
+        return pulled(loss_fn, context.variables.params, lam)
 
-    def init_client(initial: Variables):
-        return initial, jnp.zeros((), bool), shared.init_client(initial)
+    def send(context: ClientContext, result):
+        message, state = inner.send(context, result)
+        own = DittoState(result.personal_model, jnp.ones((), bool))
+        return message, state._replace(outer=own)
 
-    def second_loss(loss_fn: LossFn, received: Received) -> LossFn:
-        return pulled(loss_fn, received.variables.params, lam)
+    def predict_with(context: ClientContext):
+        own = context.client_state.outer
+        return tree.select(own.exists, own.model, inner.predict_with(context))
 
-    def send(received, result):
-        message, state = shared.send(inner(received), result)
-        return message, (result.companion, jnp.ones((), bool), state)
-
-    def deploy(variables, client):
-        own, has_trained, state = client
-        return tree.select(has_trained, own, shared.deploy(variables, state))
-
-    from_inner = seeing(shared, inner)
-    return from_inner._replace(
-        init_client=init_client,
-        receive=lambda server, client, average, delivery: shared.receive(
-            server, client[2], average, delivery
-        ),
+    return inner._replace(
         send=send,
-        deploy=deploy,
-        companion=Companion(start=lambda received: received.client[0], loss=second_loss),
-        refuses={**shared.refuses, "ditto": "it has a second model already"},
+        predict_with=predict_with,
+        personal_model=PersonalModel(
+            start=lambda context: context.client_state.outer.model, loss=second_loss
+        ),
     )

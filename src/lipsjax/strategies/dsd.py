@@ -5,13 +5,11 @@ import math
 from lipsjax.sparsity.density import check_density
 from lipsjax.sparsity.transient import transient_sparsity
 from lipsjax.strategy import Strategy, fedavg
-from lipsjax.types import Layer
 
 
 def dsd(
     strategy: Strategy | None = None,
     *,
-    layers: tuple[Layer, ...],
     density: float = 0.7,
     start: float = 1 / 3,
     end: float = 2 / 3,
@@ -27,14 +25,13 @@ def dsd(
 
     Args:
       strategy: what clients and server do otherwise; None: FedAvg.
-      layers: of the model.
       density: kept fraction of the sparse phase, in (0, 1].
       start: progress at which it begins.
       end: progress at which it ends.
       kinds: kinds of middle layers that are masked.
 
     Returns:
-      A :class:`Strategy` with a ``downlink``: no other goes around it.
+      A :class:`Strategy` with a sparsifier: no other wrapper goes around it.
 
     Raises:
       ValueError: for a value out of range, or if the strategy refuses masks.
@@ -43,9 +40,7 @@ def dsd(
       Han et al., "DSD: Dense-Sparse-Dense Training for Deep Neural Networks", arXiv 1607.04381.
 
     Example:
-      >>> from lipsjax import models
-      >>> model = models.build("cnn", num_classes=10, image_shape=(8, 8, 1))
-      >>> dsd(layers=model.layers, start=0.5, end=0.4)
+      >>> dsd(start=0.5, end=0.4)
       Traceback (most recent call last):
       ValueError: start and end must be 0 <= start < end <= 1, not 0.5 and 0.4
     """
@@ -54,7 +49,6 @@ def dsd(
     check_density(density)
     return transient_sparsity(
         fedavg() if strategy is None else strategy,
-        layers=layers,
         density=lambda progress: density if start <= progress < end else 1.0,
         every=1,
         criterion="magnitude",

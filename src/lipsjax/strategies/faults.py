@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from lipsjax.strategies.delta import as_if_moved, movement
-from lipsjax.strategy import Companion, Strategy, fits
-from lipsjax.types import LossFn, Received
+from lipsjax.strategies.delta import delta_of, with_delta
+from lipsjax.strategy import ClientContext, PersonalModel, Strategy, wrapped
+from lipsjax.types import LossFn
 
 KINDS = ("label_flip", "noise", "sign_flip")
 
@@ -19,23 +19,26 @@ def faulty(
 
     - "label_flip": trains on labels ``classes - 1 - y`` (its test set stays right, and what it
       fine-tunes on after the last round);
-    - "noise": sends its movement with normal noise of deviation ``scale`` on every entry;
-    - "sign_flip": sends ``-scale`` times its movement.
+    - "noise": adds normal noise of deviation ``scale`` to every entry of its delta;
+    - "sign_flip": turns its delta into ``-scale`` times itself.
+
+    The fault falsifies what training changed before it is encoded: votes and codecs see it, and
+    what the server clips is the falsified delta.
 
     Which clients these are says nothing where a partition draws them alike.
 
     Args:
-      strategy: any without a ``downlink``; what makes it robust goes around this.
+      strategy: any that federates; encodings, and what makes it robust, go around this.
       clients: M.
       kind: as above.
       num_classes: of the data set.
-      scale: of noise and of flipped movements.
+      scale: of noise and of flipped deltas.
 
     Returns:
       A :class:`Strategy`.
 
     Raises:
-      ValueError: for a value out of range, or a strategy with a ``downlink``.
+      ValueError: for a value out of range, or if it cannot wrap the strategy.
 
     References:
       Fang et al., "Local Model Poisoning Attacks to Byzantine-Robust Federated Learning", arXiv
@@ -47,7 +50,7 @@ def faulty(
       Traceback (most recent call last):
       ValueError: kind must be one of label_flip, noise, sign_flip, not 'tired'
     """
-    fits(strategy, "faulty")
+    strategy = wrapped(strategy, "faulty")
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
     if clients < 0:
@@ -55,35 +58,34 @@ def faulty(
     if scale < 0:
         raise ValueError(f"scale must be at least 0, not {scale}")
 
-    def on_flipped(loss_fn: LossFn, received: Received) -> LossFn:
-        def loss(params, norm, images, labels, mask):
-            flipped = jnp.where(received.client_id < clients, num_classes - 1 - labels, labels)
-            return loss_fn(params, norm, images, flipped, mask)
+    def on_flipped(loss_fn: LossFn, context: ClientContext) -> LossFn:
+        def loss(params, batch_stats, images, labels, mask):
+            flipped = jnp.where(context.client_id < clients, num_classes - 1 - labels, labels)
+            return loss_fn(params, batch_stats, images, flipped, mask)
 
         return loss
 
-    def send(received, result):
-        moved = movement(strategy, received, result)
+    def encode(context: ClientContext, result):
+        result, state = strategy.encode(context, result)
+        delta = delta_of(strategy, context, result)
         if kind == "sign_flip":
-            wrong = jax.tree.map(lambda d: -scale * d, moved)
+            wrong = jax.tree.map(lambda d: -scale * d, delta)
         else:
-            # a codec inside draws from the same key
-            keys = jax.random.split(jax.random.fold_in(received.key, 1), len(moved))
+            # a codec draws from the same key
+            keys = jax.random.split(jax.random.fold_in(context.key, 1), len(delta))
             wrong = {
                 path: d + scale * jax.random.normal(key, d.shape, jnp.float32).astype(d.dtype)
-                for key, (path, d) in zip(keys, moved.items(), strict=True)
+                for key, (path, d) in zip(keys, delta.items(), strict=True)
             }
-        sent = jax.tree.map(
-            lambda w, d: jnp.where(received.client_id < clients, w, d), wrong, moved
-        )
-        return strategy.send(received, as_if_moved(received, result, sent))
+        sent = jax.tree.map(lambda w, d: jnp.where(context.client_id < clients, w, d), wrong, delta)
+        return with_delta(context, result, sent), state
 
-    if kind == "label_flip":
-        companion = strategy.companion
-        if companion is not None:
-            start, second_loss = companion
-            companion = Companion(start, lambda f, r: on_flipped(second_loss(f, r), r))
-        return strategy._replace(
-            loss=lambda f, r: on_flipped(strategy.loss(f, r), r), companion=companion
-        )
-    return strategy._replace(send=send)
+    if kind != "label_flip":
+        return strategy._replace(encode=encode)
+    personal = strategy.personal_model
+    if personal is not None:
+        start, second_loss = personal
+        personal = PersonalModel(start, lambda f, c: on_flipped(second_loss(f, c), c))
+    return strategy._replace(
+        loss=lambda f, c: on_flipped(strategy.loss(f, c), c), personal_model=personal
+    )

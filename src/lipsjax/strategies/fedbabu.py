@@ -2,26 +2,25 @@
 
 from lipsjax import tree
 from lipsjax.strategies.layerwise import freeze, is_head
-from lipsjax.strategy import BITS, Strategy, Traffic, fedavg
-from lipsjax.types import Layer, Variables
+from lipsjax.strategy import BITS, RunContext, Strategy, Traffic, fedavg
+from lipsjax.types import Variables
 
 
-def fedbabu(*, layers: tuple[Layer, ...], head_only: bool = False) -> Strategy:
+def fedbabu(*, head_only: bool = False) -> Strategy:
     """Train and average the body alone; the classifier stays as drawn until clients fine-tune.
 
-    With body b and initial head h_0: client k takes steps along ``grad_b f_k(b, h_0)``;
-    ``b_{t+1} = sum_k (n_k / n) b_k``. To predict for itself, a client fine-tunes after the last
-    round; without that, its accuracy is that of the random head.
+    With body b and initial head h_0, which is the classifier: client k takes steps along
+    ``grad_b f_k(b, h_0)``; ``b_{t+1} = sum_k (n_k / n) b_k``. To predict for itself, a client
+    fine-tunes after the last round; without that, its accuracy is that of the random head.
 
     Args:
-      layers: of the model; the classifier is the head.
       head_only: whether fine-tuning leaves the body alone; else all moves.
 
     Returns:
       A :class:`Strategy` without state.
 
     Raises:
-      ValueError: for layers without a classifier.
+      ValueError: when a simulation is built, for a model without a classifier.
 
     References:
       Oh et al., "FedBABU: Toward Enhanced Representation for Federated Image Classification", arXiv
@@ -30,19 +29,34 @@ def fedbabu(*, layers: tuple[Layer, ...], head_only: bool = False) -> Strategy:
     Example:
       >>> from lipsjax import models
       >>> model = models.build("cnn", num_classes=10, image_shape=(8, 8, 1))
-      >>> fedbabu(layers=model.layers).is_shared("params/classifier/bias")
+      >>> run = RunContext(rounds=1, num_examples=(1,), layers=model.layers)
+      >>> fedbabu().is_shared(run, "params/classifier/bias")
       False
     """
-    head = is_head(layers)
+    average = fedavg()
 
-    def traffic(variables: Variables, rounds: int):
-        up, down = fedavg().traffic(variables, rounds)
-        fixed = BITS * tree.size(tree.pick(variables, head))
-        return Traffic(up - fixed, down - fixed)
+    def head(run: RunContext):
+        return is_head(run.layers)
 
-    return fedavg()._replace(
-        optimizer=lambda base, received: freeze(base, lambda path: not head(path)),
-        adapt=(lambda base, received: freeze(base, head)) if head_only else fedavg().adapt,
+    def check(run: RunContext) -> None:
+        head(run)
+
+    def optimizer(base, context):
+        is_fixed = head(context.run)
+        return freeze(base, lambda path: not is_fixed(path))
+
+    def finetune_optimizer(base, context):
+        return freeze(base, head(context.run)) if head_only else base
+
+    def traffic(run: RunContext, variables: Variables):
+        up, down = average.traffic(run, variables)
+        fixed = BITS * tree.size(tree.pick(variables, head(run)))
+        return Traffic(up - fixed, lambda t, last: down(t, last) - fixed)
+
+    return average._replace(
+        check=check,
+        optimizer=optimizer,
+        finetune_optimizer=finetune_optimizer,
         traffic=traffic,
-        is_shared=lambda path: not head(path),
+        is_shared=lambda run, path: not head(run)(path),
     )

@@ -1,6 +1,7 @@
 """FedDST: a sparse model whose mask moves to where gradients are."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +10,38 @@ import optax
 
 from lipsjax import tree
 from lipsjax.sparsity.density import check_density, erk
+from lipsjax.sparsity.masking import maskable
 from lipsjax.sparsity.topk import topk_mask
-from lipsjax.sparsity.transient import WRAPPERS, maskable
-from lipsjax.strategy import BITS, Strategy, Traffic, fedavg
-from lipsjax.types import Array, Layer, LocalResult, Received, Variables
+from lipsjax.strategy import (
+    BITS,
+    ClientContext,
+    Rank,
+    RunContext,
+    ServerContext,
+    Strategy,
+    Traffic,
+    fedavg,
+)
+from lipsjax.types import Array, Kernels, Layer, LocalResult, Params, Variables
+
+
+class Masked(NamedTuple):
+    """What a client of FedDST sends: its model, zero where it is masked, and its mask."""
+
+    variables: Variables
+    keeps: Kernels  # 1 or 0 for each weight of the masked layers
+
+
+class Readjustments(NamedTuple):
+    """What is known of the masks of a run before it starts."""
+
+    layers: tuple[Layer, ...]  # the masked ones
+    due: np.ndarray  # [T] bool, whether clients prune and regrow at the end of a round
+    share: np.ndarray  # [T] of the kept weights that are then replaced
 
 
 def feddst(
     *,
-    layers: tuple[Layer, ...],
-    rounds: int,
     density: float = 0.2,
     every: int = 15,
     fraction: float = 0.01,
@@ -36,8 +59,6 @@ def feddst(
     ones those that more clients keep.
 
     Args:
-      layers: of the model; the middle ones are sparse, as in transient sparsity.
-      rounds: T.
       density: of all masked layers together, in (0, 1].
       every: rounds between readjustments.
       fraction: of the kept weights that the first one replaces. The published code runs density
@@ -45,18 +66,16 @@ def feddst(
       kinds: kinds of middle layers that are sparse.
 
     Returns:
-      A :class:`Strategy` whose server state is the mask, a bit as a byte each, and the round.
+      A :class:`Strategy` whose server state is the mask, a bit as a byte each.
 
     Raises:
-      ValueError: for a value out of range, or if nothing would be masked.
+      ValueError: for a value out of range; when a simulation is built, if nothing would be masked.
 
     References:
       Bibikar et al., "Federated Dynamic Sparse Training", arXiv 2112.09824.
 
     Example:
-      >>> from lipsjax import models
-      >>> model = models.build("cnn", num_classes=10, image_shape=(8, 8, 1))
-      >>> feddst(layers=model.layers, rounds=40, fraction=2.0)
+      >>> feddst(fraction=2.0)
       Traceback (most recent call last):
       ValueError: fraction must be in [0, 1], not 2.0
     """
@@ -65,89 +84,98 @@ def feddst(
         raise ValueError(f"fraction must be in [0, 1], not {fraction}")
     if every != int(every) or every < 1:
         raise ValueError(f"every must be a whole number, at least 1, not {every}")
-    masked = maskable(layers, kinds)
-    changes = np.array([(t - 1) % every == 0 and t < rounds / 2 for t in range(rounds)])
-    share = [fraction * (1 + math.cos(2 * math.pi * t / rounds)) / 2 for t in range(rounds)]
 
-    def kept_of(params) -> np.ndarray:
-        shapes = [w.shape for w in tree.kernels(params, masked)]
+    def plan(run: RunContext) -> Readjustments:
+        rounds = range(run.rounds)
+        due = [(t - 1) % every == 0 and t < run.rounds / 2 for t in rounds]
+        share = [fraction * (1 + math.cos(2 * math.pi * t / run.rounds)) / 2 for t in rounds]
+        return Readjustments(maskable(run.layers, kinds), np.array(due), np.array(share))
+
+    def kept_of(params: Params, layers) -> np.ndarray:
+        shapes = [w.shape for w in tree.kernels(params, layers)]
         sizes = np.array([math.prod(s) for s in shapes])
         return np.floor(erk(density, shapes) * sizes).astype(np.int32)
 
-    def largest(scores: Array, count) -> Array:
-        return topk_mask(scores.ravel(), count).reshape(scores.shape)
-
-    def init_server(initial: Variables, key):
+    def init_server(run: RunContext, initial: Variables, key):
         del key
-        kernels = zip(tree.kernels(initial.params, masked), kept_of(initial.params), strict=True)
-        return tuple(largest(jnp.abs(w), k) for w, k in kernels), jnp.zeros((), jnp.int32)
+        layers = plan(run).layers
+        counts = kept_of(initial.params, layers)
+        kernels = zip(tree.kernels(initial.params, layers), counts, strict=True)
+        return tuple(_largest(jnp.abs(w), k) for w, k in kernels)
 
-    def tiny(w: Array):
-        return jnp.finfo(w.dtype).tiny
+    def receive(context: ClientContext):
+        layers = plan(context.run).layers
+        params = _only(context.variables.params, layers, context.server_state)
+        return context.variables._replace(params=params)
 
-    def only(params, masks):
-        kernels = zip(tree.kernels(params, masked), masks, strict=True)
-        return tree.with_kernels(params, masked, tuple(jnp.where(m, w, 0) for w, m in kernels))
+    def optimizer(base: optax.GradientTransformation, context: ClientContext):
+        layers = plan(context.run).layers
 
-    def receive(server, client, average, delivery):
-        del client, delivery
-        return average._replace(params=only(average.params, server[0]))
-
-    def optimizer(base: optax.GradientTransformation, received: Received):
         def update(updates, state, params=None):
             updates, state = base.update(updates, state, params)
-            return only(updates, received.server[0]), state
+            return _only(updates, layers, context.server_state), state
 
         return optax.GradientTransformation(base.init, update)
 
-    def send(received: Received, result: LocalResult):
-        masks, done = received.server
+    def send(context: ClientContext, result: LocalResult):
+        layers, due, share = plan(context.run)
         params = result.variables.params
-        counts = kept_of(params)
-        remaining = np.floor((1 - np.array(share))[:, None] * counts).astype(np.int32)
+        counts = kept_of(params, layers)
+        remaining = np.floor((1 - share)[:, None] * counts).astype(np.int32)
 
         def readjust():
             new = []
-            kernels = tree.kernels(params, masked)
-            of_round = jnp.asarray(remaining)[done]
-            layer = zip(kernels, masks, result.last_gradient, of_round, counts, strict=True)
+            of_round = jnp.asarray(remaining)[context.round]
+            layer = zip(
+                tree.kernels(params, layers),
+                context.server_state,
+                result.last_gradient,
+                of_round,
+                counts,
+                strict=True,
+            )
             for w, m, g, remain, count in layer:
                 # a kept weight that is zero comes before all that are not kept
-                stays = largest(jnp.where(m, jnp.maximum(jnp.abs(w), tiny(w)), 0), remain)
-                new.append(largest(jnp.where(stays, jnp.inf, jnp.abs(g)), count))
+                stays = _largest(jnp.where(m, jnp.maximum(jnp.abs(w), _tiny(w)), 0), remain)
+                new.append(_largest(jnp.where(stays, jnp.inf, jnp.abs(g)), count))
             return tuple(new)
 
-        masks = jax.lax.cond(jnp.asarray(changes)[done], readjust, lambda: masks)
-        sent = result.variables._replace(params=only(params, masks))
-        pairs = zip(masks, tree.kernels(params, masked), strict=True)
-        return (sent, tuple(m.astype(w.dtype) for m, w in pairs)), received.client
+        is_due = jnp.asarray(due)[context.round]
+        masks = jax.lax.cond(is_due, readjust, lambda: context.server_state)
+        sent = result.variables._replace(params=_only(params, layers, masks))
+        pairs = zip(masks, tree.kernels(params, layers), strict=True)
+        keeps = tuple(m.astype(w.dtype) for m, w in pairs)
+        return Masked(sent, keeps), context.client_state
 
-    def update(server, average, mean):
-        del average
-        masks, done = server
+    def update(context: ServerContext, mean: Masked):
+        layers, due, _ = plan(context.run)
         variables, keeping = mean
-        kernels = zip(tree.kernels(variables.params, masked), keeping, strict=True)
+        kernels = zip(tree.kernels(variables.params, layers), keeping, strict=True)
         merged = tuple(jnp.where(m > 0, w / jnp.where(m > 0, m, 1), 0) for w, m in kernels)
 
         def agree():
-            counts = kept_of(variables.params)
+            counts = kept_of(variables.params, layers)
             return tuple(
-                largest(jnp.maximum(jnp.abs(w), 1024 * tiny(w) * m), k)
+                _largest(jnp.maximum(jnp.abs(w), 1024 * _tiny(w) * m), k)
                 for w, m, k in zip(merged, keeping, counts, strict=True)
             )
 
-        masks = jax.lax.cond(jnp.asarray(changes)[done], agree, lambda: masks)
-        params = only(tree.with_kernels(variables.params, masked, merged), masks)
-        return variables._replace(params=params), (masks, done + 1)
+        is_due = jnp.asarray(due)[context.round]
+        masks = jax.lax.cond(is_due, agree, lambda: context.server_state)
+        params = tree.with_kernels(variables.params, layers, merged)
+        return variables._replace(params=_only(params, layers, masks)), masks
 
-    def traffic(variables: Variables, rounds: int):
-        bitmap = sum(w.size for w in tree.kernels(variables.params, masked))
-        values = tree.size(variables) - bitmap + int(kept_of(variables.params).sum())
-        changed = changes[:rounds]
-        # the mask comes down at first, and after each change of it
-        new = np.concatenate([[True], changed[:-1]])
-        up, down = (BITS * values + bitmap * which.astype(np.int64) for which in (changed, new))
-        return Traffic(up, down)
+    def traffic(run: RunContext, variables: Variables):
+        layers, due, _ = plan(run)
+        bitmap = sum(w.size for w in tree.kernels(variables.params, layers))
+        kept = int(kept_of(variables.params, layers).sum())
+        values = BITS * (tree.size(variables) - bitmap + kept)
+
+        def down(t: int, last: int | None) -> int:
+            """Add the mask where it has changed since a client received, or if it never did."""
+            return values + bitmap * (last is None or bool(due[last:t].any()))
+
+        return Traffic(values + bitmap * due.astype(np.int64), down)
 
     own = "it has masks of its own"
     averages = "its server averages each weight over those who keep it"
@@ -158,9 +186,25 @@ def feddst(
         send=send,
         update=update,
         traffic=traffic,
-        gradient_layers=masked,
+        gradient_layers=lambda run: maskable(run.layers, kinds),
         refuses={
-            **dict.fromkeys((*WRAPPERS, "compress"), own),
-            **dict.fromkeys(("median", "trimmed_mean", "sign_majority"), averages),
+            **dict.fromkeys((Rank.BROADCAST, Rank.ENCODE), own),
+            **dict.fromkeys((Rank.AGGREGATE, Rank.VOTE), averages),
         },
     )
+
+
+def _largest(scores: Array, count) -> Array:
+    """Mark the largest scores of a kernel."""
+    return topk_mask(scores.ravel(), count).reshape(scores.shape)
+
+
+def _tiny(w: Array):
+    """Return the smallest number that is above zero, in a weight's type."""
+    return jnp.finfo(w.dtype).tiny
+
+
+def _only(params: Params, layers: tuple[Layer, ...], masks: Kernels) -> Params:
+    """Set what is masked to zero."""
+    kernels = zip(tree.kernels(params, layers), masks, strict=True)
+    return tree.with_kernels(params, layers, tuple(jnp.where(m, w, 0) for w, m in kernels))

@@ -1,30 +1,40 @@
 """FedNova: clients that take more steps do not count more."""
 
+from typing import NamedTuple
+
 import jax
 
 from lipsjax import tree
-from lipsjax.strategies.steps import check_fraction, effective_steps
-from lipsjax.strategy import Strategy, fedavg
-from lipsjax.types import LocalResult, Received, Variables
+from lipsjax.strategies.steps import effective_steps
+from lipsjax.strategy import ClientContext, Rank, RunContext, ServerContext, Strategy, fedavg
+from lipsjax.types import Array, LocalResult, Params, PyTree, Variables
 
 
-def fednova(*, momentum: float = 0.0) -> Strategy:
-    """Average movements per step, so that unequal numbers of local steps do not shift the optimum.
+class Normalised(NamedTuple):
+    """What a client of FedNova sends."""
 
-    Client k moves from the x_k that it received to y_k and sends ``d_k = (x_k - y_k) / ||a_k||_1``,
+    start: Params  # x_k
+    per_step: Params  # d_k
+    steps: Array  # () ||a_k||_1
+    batch_stats: PyTree
+
+
+def fednova() -> Strategy:
+    """Average updates per step, so that unequal numbers of local steps do not shift the optimum.
+
+    Client k goes from the x_k that it received to y_k and sends ``d_k = (x_k - y_k) / ||a_k||_1``,
     where ``||a_k||_1`` is its number of steps, or what momentum makes of it
     (:func:`~lipsjax.strategies.steps.effective_steps`). The server, with ``p_k = n_k / n``:
     ``w <- sum_k p_k x_k - (sum_k p_k ||a_k||_1) (sum_k p_k d_k)``; all x_k are w but after a sparse
-    broadcast. With equal steps it is FedAvg. Running statistics are averaged.
-
-    Args:
-      momentum: of the clients' SGD, which it must be.
+    broadcast. With equal steps it is FedAvg. Running statistics are averaged. The momentum is that
+    of the clients' SGD.
 
     Returns:
       A :class:`Strategy` without state.
 
     Raises:
-      ValueError: for a momentum out of range.
+      ValueError: when a simulation is built, if clients do not train by plain SGD at a constant
+        rate.
 
     References:
       Wang et al., "Tackling the Objective Inconsistency Problem in Heterogeneous Federated
@@ -32,27 +42,32 @@ def fednova(*, momentum: float = 0.0) -> Strategy:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> mean = (jnp.zeros(1), jnp.ones(1), jnp.array(3.0), {})  # of x, d, ||a||_1, statistics
-      >>> float(fednova().update((), None, mean)[0].params[0])
+      >>> context = ServerContext(RunContext(rounds=1, num_examples=(1,)), Variables({}, {}))
+      >>> mean = Normalised(jnp.zeros(1), jnp.ones(1), jnp.array(3.0), {})
+      >>> float(fednova().update(context, mean)[0].params[0])
       -3.0
     """
-    check_fraction(momentum=momentum)
 
-    def send(received: Received, result: LocalResult):
-        start = received.variables.params
-        steps = effective_steps(result.steps, momentum)
+    def check(run: RunContext):
+        assert run.sgd
+
+    def send(context: ClientContext, result: LocalResult):
+        start = context.variables.params
+        steps = effective_steps(result.steps, context.run.sgd.momentum)
         per_step = tree.scale(1 / steps, tree.subtract(start, result.variables.params))
-        return (start, per_step, steps, result.variables.norm), received.client
+        message = Normalised(start, per_step, steps, result.variables.batch_stats)
+        return message, context.client_state
 
-    def update(server, average, mean):
-        del average
-        start, per_step, steps, norm = mean
-        params = jax.tree.map(lambda x, d: x - steps.astype(x.dtype) * d, start, per_step)
-        return Variables(params, norm), server
+    def update(context: ServerContext, mean: Normalised):
+        params = jax.tree.map(
+            lambda x, d: x - mean.steps.astype(x.dtype) * d, mean.start, mean.per_step
+        )
+        return Variables(params, mean.batch_stats), context.server_state
 
     return fedavg()._replace(
+        check=check,
         send=send,
         update=update,
         relative=True,
-        refuses={"sign_majority": "its messages are more than models"},
+        refuses={Rank.VOTE: "its messages are more than models"},
     )

@@ -1,6 +1,7 @@
-"""The FedOpt family: an optimizer at the server takes the clients' movement for a gradient."""
+"""The FedOpt family: an optimizer at the server takes the clients' mean delta for a gradient."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +9,19 @@ import optax
 
 from lipsjax import tree
 from lipsjax.strategies.steps import check_fraction, check_positive
-from lipsjax.strategy import Strategy, fedavg
-from lipsjax.types import Variables
+from lipsjax.strategy import ServerContext, Strategy, fedavg
+from lipsjax.types import Params, Variables
+
+
+class Moments(NamedTuple):
+    """State of an adaptive server."""
+
+    first: Params  # m
+    second: Params  # v
 
 
 def fedopt(optimizer: optax.GradientTransformation) -> Strategy:
-    """Let any optax optimizer at the server follow the clients' mean movement.
+    """Let any optax optimizer at the server follow the clients' mean delta.
 
     ``w <- w + u``, where u is the optimizer's update for the gradient ``w - sum_k (n_k / n) w_k``.
     With ``optax.sgd(1.0)`` it is FedAvg. Running statistics are averaged and never go through the
@@ -29,19 +37,22 @@ def fedopt(optimizer: optax.GradientTransformation) -> Strategy:
       Reddi et al., "Adaptive Federated Optimization", arXiv 2003.00295.
 
     Example:
-      >>> strategy = fedopt(optax.sgd(0.5))
-      >>> average, mean = Variables(jnp.zeros(1), {}), Variables(jnp.ones(1), {})
-      >>> float(strategy.update(strategy.init_server(average, None), average, mean)[0].params[0])
+      >>> from lipsjax.strategy import RunContext
+      >>> strategy, run = fedopt(optax.sgd(0.5)), RunContext(rounds=1, num_examples=(1,))
+      >>> old, mean = Variables(jnp.zeros(1), {}), Variables(jnp.ones(1), {})
+      >>> context = ServerContext(run, old, strategy.init_server(run, old, None))
+      >>> float(strategy.update(context, mean)[0].params[0])
       0.5
     """
 
-    def update(state, average: Variables, mean: Variables):
-        gradient = tree.subtract(average.params, mean.params)
-        updates, state = optimizer.update(gradient, state, average.params)
-        return mean._replace(params=optax.apply_updates(average.params, updates)), state
+    def update(context: ServerContext, mean: Variables):
+        old = context.global_model.params
+        gradient = tree.subtract(old, mean.params)
+        updates, state = optimizer.update(gradient, context.server_state, old)
+        return mean._replace(params=optax.apply_updates(old, updates)), state
 
     return fedavg()._replace(
-        init_server=lambda initial, key: optimizer.init(initial.params), update=update
+        init_server=lambda run, initial, key: optimizer.init(initial.params), update=update
     )
 
 
@@ -62,10 +73,12 @@ def fedavgm(*, server_learning_rate: float = 1.0, server_momentum: float = 0.9) 
       Classification", arXiv 1909.06335.
 
     Example:
-      >>> strategy = fedavgm(server_momentum=0.5)
-      >>> average, mean = Variables(jnp.zeros(1), {}), Variables(jnp.ones(1), {})
-      >>> average, state = strategy.update(strategy.init_server(average, None), average, mean)
-      >>> float(strategy.update(state, average, mean)[0].params[0])  # v = -0.5
+      >>> from lipsjax.strategy import RunContext
+      >>> strategy, run = fedavgm(server_momentum=0.5), RunContext(rounds=1, num_examples=(1,))
+      >>> old, mean = Variables(jnp.zeros(1), {}), Variables(jnp.ones(1), {})
+      >>> new, state = strategy.update(
+      ...     ServerContext(run, old, strategy.init_server(run, old, None)), mean)
+      >>> float(strategy.update(ServerContext(run, new, state), mean)[0].params[0])  # v = -0.5
       1.5
     """
     check_positive(server_learning_rate=server_learning_rate)
@@ -74,7 +87,9 @@ def fedavgm(*, server_learning_rate: float = 1.0, server_momentum: float = 0.9) 
 
 
 def fedadagrad(*, server_learning_rate: float = 0.01, tau: float = 1e-3) -> Strategy:
-    """FedOpt with Adagrad: ``v <- v + d^2``, ``w <- w + lr d / (sqrt(v) + tau)``, d the movement.
+    """FedOpt with Adagrad: ``v <- v + d^2``, ``w <- w + lr d / (sqrt(v) + tau)``.
+
+    d is the clients' mean delta.
 
     Args:
       server_learning_rate: lr; the paper tunes it for every task.
@@ -87,7 +102,9 @@ def fedadagrad(*, server_learning_rate: float = 0.01, tau: float = 1e-3) -> Stra
       Reddi et al., arXiv 2003.00295, algorithm 2, with beta_1 = 0.
 
     Example:
-      >>> _ = fedadagrad(server_learning_rate=0.1)
+      >>> fedadagrad(server_learning_rate=0.0)
+      Traceback (most recent call last):
+      ValueError: server_learning_rate must be above 0, not 0.0
     """
     return _adaptive(lambda v, d2: v + d2, server_learning_rate, 0.0, tau)
 
@@ -101,7 +118,7 @@ def fedadam(
 ) -> Strategy:
     """FedOpt with Adam: ``m <- b1 m + (1 - b1) d``, ``v <- b2 v + (1 - b2) d^2``.
 
-    Then ``w <- w + lr m / (sqrt(v) + tau)``; d is the clients' mean movement. As in the paper there
+    Then ``w <- w + lr m / (sqrt(v) + tau)``; d is the clients' mean delta. As in the paper there
     is no bias correction.
 
     Args:
@@ -117,7 +134,9 @@ def fedadam(
       Reddi et al., arXiv 2003.00295, algorithm 2.
 
     Example:
-      >>> _ = fedadam(server_learning_rate=0.1)
+      >>> fedadam(server_learning_rate=0.0)
+      Traceback (most recent call last):
+      ValueError: server_learning_rate must be above 0, not 0.0
     """
     check_fraction(beta2=beta2)
     return _adaptive(lambda v, d2: beta2 * v + (1 - beta2) * d2, server_learning_rate, beta1, tau)
@@ -145,7 +164,9 @@ def fedyogi(
       Reddi et al., arXiv 2003.00295, algorithm 2.
 
     Example:
-      >>> _ = fedyogi(server_learning_rate=0.1)
+      >>> fedyogi(server_learning_rate=0.0)
+      Traceback (most recent call last):
+      ValueError: server_learning_rate must be above 0, not 0.0
     """
     check_fraction(beta2=beta2)
     return _adaptive(
@@ -160,13 +181,13 @@ def _adaptive(second: Callable, learning_rate: float, beta1: float, tau: float) 
 
     def init(params):
         first = jax.tree.map(jnp.zeros_like, params)
-        return first, jax.tree.map(lambda w: jnp.full_like(w, tau**2), params)
+        return Moments(first, jax.tree.map(lambda w: jnp.full_like(w, tau**2), params))
 
     def update(updates, state, params=None):
         del params
-        first = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state[0], updates)
-        moment = jax.tree.map(lambda v, g: second(v, g * g), state[1], updates)
+        first = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state.first, updates)
+        moment = jax.tree.map(lambda v, g: second(v, g * g), state.second, updates)
         step = jax.tree.map(lambda m, v: -learning_rate * m / (jnp.sqrt(v) + tau), first, moment)
-        return step, (first, moment)
+        return step, Moments(first, moment)
 
     return fedopt(optax.GradientTransformation(init, update))

@@ -6,15 +6,23 @@ import numpy as np
 
 from lipsjax import tree
 from lipsjax.strategies.layerwise import freeze, layer_index, leaf_paths
-from lipsjax.strategy import BITS, Strategy, Traffic, fedavg
-from lipsjax.types import Layer, Variables
+from lipsjax.strategy import (
+    BITS,
+    ClientContext,
+    Rank,
+    RunContext,
+    ServerContext,
+    Strategy,
+    Traffic,
+    fedavg,
+)
+from lipsjax.types import Variables
 
 EVERY = -1  # stands for a round in which every layer trains
 
 
 def fedpart(
     *,
-    layers: tuple[Layer, ...],
     full_rounds: int = 5,
     rounds_per_layer: int = 2,
     full_between: int = 5,
@@ -28,13 +36,12 @@ def fedpart(
     each has, and how many full rounds there are, are options here.
 
     Args:
-      layers: of the model, in order.
       full_rounds: at first.
       rounds_per_layer: of a layer in a cycle; 0 leaves nothing but full rounds.
       full_between: after each cycle.
 
     Returns:
-      A :class:`Strategy` whose server state is the number of rounds done.
+      A :class:`Strategy` without state.
 
     Raises:
       ValueError: for a negative number, or a cycle without rounds.
@@ -44,8 +51,6 @@ def fedpart(
       arXiv 2410.11559.
 
     Example:
-      >>> from lipsjax import models
-      >>> model = models.build("cnn", num_classes=10, image_shape=(8, 8, 1))
       >>> [trained_layer(t, 5, 1, 1, 2) for t in range(9)]  # five layers
       [-1, 0, 1, 2, 3, 4, -1, -1, 0]
     """
@@ -60,58 +65,57 @@ def fedpart(
     if rounds_per_layer == full_between == 0:
         raise ValueError("full_between must be at least 1 where rounds_per_layer is 0, not 0")
     first, each, between = int(full_rounds), int(rounds_per_layer), int(full_between)
-    cycle = len(layers) * each + between
-    table = np.array(
-        [trained_layer(first + i, len(layers), first, each, between) for i in range(cycle)]
-    )
 
-    def now(done):
-        return jnp.where(done < first, EVERY, jnp.asarray(table)[(done - first) % cycle])
+    def table(run: RunContext) -> np.ndarray:
+        """Return which layer trains in each round, [T]."""
+        layers = len(run.layers)
+        return np.array([trained_layer(t, layers, first, each, between) for t in range(run.rounds)])
 
-    def trains(path, layer):
-        index = layer_index(path, layers)
+    def trains(run: RunContext, path: str, layer):
+        index = layer_index(path, run.layers)
         return (layer == EVERY) if index is None else (layer == EVERY) | (layer == index)
 
-    def optimizer(base, received):
-        layer = now(received.server)
-        return freeze(base, lambda path: trains(path, layer))
+    def optimizer(base, context: ClientContext):
+        layer = jnp.asarray(table(context.run))[context.round]
+        return freeze(base, lambda path: trains(context.run, path, layer))
 
-    def update(done, average, mean):
-        layer = now(done)
+    def update(context: ServerContext, mean: Variables):
+        layer = jnp.asarray(table(context.run))[context.round]
         params = jax.tree.map(
-            lambda new, old, path: jnp.where(trains(path, layer), new, old),
+            lambda new, old, path: jnp.where(trains(context.run, path, layer), new, old),
             mean.params,
-            average.params,
+            context.global_model.params,
             leaf_paths(mean.params),
         )
-        return mean._replace(params=params), done + 1
+        return mean._replace(params=params), context.server_state
 
-    def traffic(variables: Variables, rounds: int):
-        sizes = {p: x.size for p, x in tree.pick(variables.params, lambda p: True).items()}
-        statistics = tree.size(variables.norm)
-        moved = []
-        for t in range(rounds):
-            layer = trained_layer(t, len(layers), first, each, between)
-            own = sum(n for p, n in sizes.items() if trains(f"params/{p}", layer))
-            moved.append(BITS * (own + statistics))
-        up = np.array(moved, np.int64)
-        # what comes down is what the round before changed; at first, everything
-        return Traffic(up, np.concatenate([[BITS * tree.size(variables)], up[:-1]]))
+    def traffic(run: RunContext, variables: Variables):
+        sizes = {
+            p: x.size for p, x in tree.pick({"params": variables.params}, lambda p: True).items()
+        }
+        statistics, layers = tree.size(variables.batch_stats), table(run)
+
+        def moved(of_rounds) -> int:
+            """Count the bits of all that was trained in some rounds."""
+            trained = set(layers[of_rounds].tolist())
+            values = sum(n for p, n in sizes.items() if any(trains(run, p, x) for x in trained))
+            return BITS * (values + statistics)
+
+        def down(t: int, last: int | None) -> int:
+            """Count what has changed since a client received; all of it, if it never did."""
+            return BITS * tree.size(variables) if last is None else moved(slice(last, t))
+
+        return Traffic(
+            np.array([moved(slice(t, t + 1)) for t in range(run.rounds)], np.int64), down
+        )
 
     frozen = "it trains one layer a round, so that zeroed weights of the others could not grow back"
     sent = "it sends one layer a round, which is its compression"
     return fedavg()._replace(
-        init_server=lambda initial, key: jnp.zeros((), jnp.int32),
         optimizer=optimizer,
         update=update,
         traffic=traffic,
-        refuses={
-            "transient_sparsity": frozen,
-            "constant_topk": frozen,
-            "dsd": frozen,
-            "compress": sent,
-            "sign_majority": sent,
-        },
+        refuses={Rank.BROADCAST: frozen, Rank.ENCODE: sent, Rank.VOTE: sent},
     )
 
 

@@ -27,9 +27,11 @@ def fedprox(*, mu: float = 0.01) -> Strategy:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from lipsjax.types import Received, Variables
-      >>> start = Received(Variables(jnp.zeros(2), ()), (), (), None)
-      >>> loss = fedprox(mu=0.5).loss(lambda w, norm, *batch: (jnp.sum(w), norm), start)
+      >>> from lipsjax.strategy import ClientContext, RunContext
+      >>> from lipsjax.types import Variables
+      >>> run = RunContext(rounds=1, num_examples=(1,))
+      >>> context = ClientContext(run, Variables(jnp.zeros(2), ()))
+      >>> loss = fedprox(mu=0.5).loss(lambda w, batch_stats: (jnp.sum(w), batch_stats), context)
       >>> float(loss(jnp.array([1.0, 2.0]), ())[0])  # 3 + 0.25 * 5
       4.25
     """
@@ -37,16 +39,16 @@ def fedprox(*, mu: float = 0.01) -> Strategy:
         raise ValueError(f"mu must be at least 0, not {mu}")
 
     return fedavg()._replace(
-        loss=lambda loss_fn, received: pulled(loss_fn, received.variables.params, mu)
+        loss=lambda loss_fn, context: pulled(loss_fn, context.variables.params, mu)
     )
 
 
 def pulled(loss_fn: LossFn, anchor: Params, weight: float) -> LossFn:
     """Return a loss with ``weight / 2 ||w - anchor||^2`` added."""
 
-    def loss(params, norm, *batch):
-        value, seen = loss_fn(params, norm, *batch)
+    def loss(params, batch_stats, *batch):
+        value, aux = loss_fn(params, batch_stats, *batch)
         gaps = jax.tree.map(lambda w, a: jnp.sum((w - a) ** 2), params, anchor)
-        return value + weight / 2 * sum(jax.tree.leaves(gaps)), seen
+        return value + weight / 2 * sum(jax.tree.leaves(gaps)), aux
 
     return loss

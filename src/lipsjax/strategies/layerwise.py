@@ -1,6 +1,7 @@
 """Which leaves belong to which layer, and optimizers that leave some leaves alone."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ def layer_index(path: str, layers: Sequence[Layer]) -> int | None:
     Modules of normalisation are named as their layer, with ``norm_`` before it.
 
     >>> stem = Layer("stem", "stem", "conv", ("stem", "kernel"))
-    >>> paths = "params/stem/bias", "norm/norm_stem/norm/mean", "params/a"
+    >>> paths = "params/stem/bias", "batch_stats/norm_stem/norm/mean", "params/a"
     >>> [layer_index(path, [stem]) for path in paths]
     [0, 0, None]
     """
@@ -64,6 +65,13 @@ def freeze(
     return optax.GradientTransformation(optimizer.init, update)
 
 
+class InTurn(NamedTuple):
+    """State of an optimizer that moves one part of the leaves after the other."""
+
+    parts: tuple[PyTree, ...]  # of each part's optimizer, in their order
+    count: Array  # () int32 steps done
+
+
 def in_turn(
     optimizer: optax.GradientTransformation, is_first: Callable[[str], bool], switch: Array
 ) -> optax.GradientTransformation:
@@ -83,17 +91,16 @@ def in_turn(
         return first, {p: x for p, x in leaves.items() if not is_first(p)}
 
     def init(params):
-        return (*map(optimizer.init, split(params)), jnp.zeros((), jnp.int32))
+        return InTurn(tuple(map(optimizer.init, split(params))), jnp.zeros((), jnp.int32))
 
     def update(updates, state, params=None):
-        *states, count = state
         moved, kept = {}, []
-        turns = count < switch, count >= switch
-        parts = zip(split(updates), split(params), states, turns, strict=True)
+        turns = state.count < switch, state.count >= switch
+        parts = zip(split(updates), split(params), state.parts, turns, strict=True)
         for gradient, values, own, is_turn in parts:
             step, new = optimizer.update(gradient, own, values)
             moved |= jax.tree.map(lambda u, turn=is_turn: jnp.where(turn, u, 0), step)
             kept.append(tree.select(is_turn, new, own))
-        return tree.put({"params": updates}, moved)["params"], (*kept, count + 1)
+        return tree.put({"params": updates}, moved)["params"], InTurn(tuple(kept), state.count + 1)
 
     return optax.GradientTransformation(init, update)

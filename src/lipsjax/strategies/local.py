@@ -1,6 +1,7 @@
 """No federation at all: what every site can do without the others."""
 
-from lipsjax.strategy import Strategy, fedavg, keep_local
+from lipsjax.strategies.keep_local import keep_local
+from lipsjax.strategy import Rank, Strategy, fedavg
 
 
 def local() -> Strategy:
@@ -14,14 +15,10 @@ def local() -> Strategy:
       bits.
 
     Example:
-      >>> strategy = local()
-      >>> strategy.is_shared("params/stem/kernel")
+      >>> from lipsjax.strategy import RunContext
+      >>> local().is_shared(RunContext(rounds=1, num_examples=(1,)), "params/stem/kernel")
       False
     """
     alone = "clients train alone: nothing is sent, averaged or received"
     everything = keep_local(fedavg(), lambda path: True)
-    wrappers = (
-        *("transient_sparsity", "constant_topk", "dsd", "keep_local", "compress"),
-        *("sign_majority", "clip", "median", "trimmed_mean", "faulty", "ditto", "ifa", "feddst"),
-    )
-    return everything._replace(refuses=dict.fromkeys(wrappers, alone))
+    return everything._replace(refuses=dict.fromkeys(Rank, alone))

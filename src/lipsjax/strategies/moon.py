@@ -1,15 +1,15 @@
-"""MOON: representations near the average's, away from the client's own last ones."""
+"""MOON: representations near the global model's, away from the client's own last ones."""
 
 import jax
 import jax.numpy as jnp
 
 from lipsjax.strategies.steps import check_positive
-from lipsjax.strategy import Strategy, fedavg
-from lipsjax.types import Array, LossFn, Received
+from lipsjax.strategy import ClientContext, Strategy, fedavg
+from lipsjax.types import Array, LossFn
 
 
 def moon(*, mu: float = 1.0, temperature: float = 0.5) -> Strategy:
-    """Contrast each client's features with the average's and with its own last model's.
+    """Contrast each client's features with the global model's and with its own last model's.
 
     Client k minimises ``f_k(w) + mu l(w)``, where on every example, with z the features of w, z_t
     those of the model it received and z_k those of its model at the end of its last round,
@@ -33,37 +33,38 @@ def moon(*, mu: float = 1.0, temperature: float = 0.5) -> Strategy:
       Li et al., "Model-Contrastive Federated Learning", arXiv 2103.16257.
 
     Example:
+      >>> from lipsjax.strategy import RunContext
       >>> from lipsjax.types import Variables
-      >>> initial = Variables({"w": jnp.ones(2)}, {})
-      >>> moon(mu=5.0).init_client(initial).params["w"].shape
+      >>> run, initial = RunContext(rounds=1, num_examples=(1,)), Variables({"w": jnp.ones(2)}, {})
+      >>> moon(mu=5.0).init_client(run, initial).params["w"].shape
       (2,)
     """
     if mu < 0:
         raise ValueError(f"mu must be at least 0, not {mu}")
     check_positive(temperature=temperature)
 
-    def loss(loss_fn: LossFn, received: Received) -> LossFn:
-        average, last = received.variables, received.client
+    def loss(loss_fn: LossFn, context: ClientContext) -> LossFn:
+        start, last = context.variables, context.client_state
 
-        def contrastive(params, norm, images, labels, mask):
+        def contrastive(params, batch_stats, images, labels, mask):
             def features(variables):
-                seen = loss_fn(variables.params, variables.norm, images, labels, mask)[1]
-                return jax.lax.stop_gradient(seen.features)
+                _, aux = loss_fn(variables.params, variables.batch_stats, images, labels, mask)
+                return jax.lax.stop_gradient(aux.features)
 
-            value, seen = loss_fn(params, norm, images, labels, mask)
-            if seen.features is None:
+            value, aux = loss_fn(params, batch_stats, images, labels, mask)
+            if aux.features is None:
                 raise ValueError("moon needs a model that sows features; this one sows none")
-            near, far = (cosine(seen.features, features(v)) for v in (average, last))
+            near, far = (cosine(aux.features, features(v)) for v in (start, last))
             each = jax.nn.softplus((far - near) / temperature)
             real = mask.astype(each.dtype)
-            return value + mu * jnp.sum(each * real) / jnp.maximum(jnp.sum(real), 1), seen
+            return value + mu * jnp.sum(each * real) / jnp.maximum(jnp.sum(real), 1), aux
 
         return contrastive
 
     return fedavg()._replace(
-        init_client=lambda initial: initial,
+        init_client=lambda run, initial: initial,
         loss=loss,
-        send=lambda received, result: (result.variables, result.variables),
+        send=lambda context, result: (result.variables, result.variables),
     )
 
 

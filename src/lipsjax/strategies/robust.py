@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import jax.numpy as jnp
 
-from lipsjax.strategies.delta import as_if_moved, movement
+from lipsjax.strategies.delta import delta_of, with_delta
 from lipsjax.strategies.steps import check_positive
-from lipsjax.strategy import Strategy, alike, fits
+from lipsjax.strategy import ClientContext, Strategy, uniform, wrapped
 from lipsjax.types import Array, PyTree
 
 FEW = 32
@@ -28,7 +28,7 @@ def median(strategy: Strategy) -> Strategy:
       A :class:`Strategy` that needs [C, P] values on every device.
 
     Raises:
-      ValueError: if the strategy refuses it, or has a ``downlink``.
+      ValueError: if it cannot wrap the strategy.
 
     References:
       Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates", arXiv
@@ -61,7 +61,7 @@ def trimmed_mean(strategy: Strategy, *, trim: float = 0.1) -> Strategy:
       A :class:`Strategy` that needs [C, P] values on every device.
 
     Raises:
-      ValueError: for a share out of range, if the strategy refuses it, or has a ``downlink``.
+      ValueError: for a share out of range, or if it cannot wrap the strategy.
 
     References:
       Yin et al., arXiv 1803.01498.
@@ -86,7 +86,7 @@ def trimmed_mean(strategy: Strategy, *, trim: float = 0.1) -> Strategy:
 
 def _of_sorted(strategy: Strategy, chosen: Callable[[Array, Array], Array], name: str) -> Strategy:
     """Average, of the sorted entries of messages that arrived, those at chosen places."""
-    fits(strategy, name)
+    strategy = wrapped(strategy, name)
 
     def aggregate(messages: PyTree, arrived: Array) -> PyTree:
         count = jnp.sum(arrived, dtype=jnp.int32)
@@ -103,13 +103,7 @@ def _of_sorted(strategy: Strategy, chosen: Callable[[Array, Array], Array], name
 
         return jax.tree.map(one, messages)
 
-    reason = "messages are put in order already"
-    names = ("median", "trimmed_mean", "compress", "sign_majority", "keep_local", "ditto")
-    return strategy._replace(
-        aggregate=aggregate,
-        weight=alike,
-        refuses={**strategy.refuses, **dict.fromkeys(names, reason)},
-    )
+    return strategy._replace(aggregate=aggregate, weight=uniform)
 
 
 def sorted_rows(rows: Sequence[Array]) -> list[Array]:
@@ -153,41 +147,44 @@ def _exchanges(count: int) -> Iterator[tuple[int, int]]:
 
 
 def clip(strategy: Strategy, *, norm: float) -> Strategy:
-    """Scale down what a client moved where it is longer than a bound.
+    """Scale down what a client changed where it is longer than a bound.
 
     ``d_k <- d_k min(1, norm / ||d_k||)`` over all shared parameters together, as the server would
-    on arrival; the strategy goes on as if the client had moved so. Running statistics stay.
+    on arrival, of whatever it has decoded; the strategy goes on as if training had changed so much.
+    Running statistics stay.
 
     Args:
-      strategy: any without a ``downlink``.
+      strategy: any that federates.
       norm: the bound on ``||d_k||``.
 
     Returns:
       A :class:`Strategy`.
 
     Raises:
-      ValueError: for a norm that is not positive, or a strategy with a ``downlink``.
+      ValueError: for a norm that is not positive, or if it cannot wrap the strategy.
 
     References:
       Sun et al., "Can You Really Backdoor Federated Learning?", arXiv 1911.07963.
 
     Example:
-      >>> from lipsjax.strategies import fedavg
-      >>> from lipsjax.types import LocalResult, Received, Variables
+      >>> from lipsjax.strategy import RunContext, fedavg
+      >>> from lipsjax.types import LocalResult, Variables
       >>> start, end = (Variables({"w": jnp.array(x)}, {}) for x in ([0.0, 0.0], [3.0, 4.0]))
+      >>> context = ClientContext(RunContext(rounds=1, num_examples=(1,)), start)
       >>> result = LocalResult(end, (), jnp.zeros(0), 0, 0, 1)
-      >>> message, _ = clip(fedavg(), norm=1.0).send(Received(start, (), (), None), result)
-      >>> message.params["w"].round(3).tolist()
+      >>> encoded, _ = clip(fedavg(), norm=1.0).encode(context, result)
+      >>> encoded.variables.params["w"].round(3).tolist()
       [0.6, 0.8]
     """
-    fits(strategy, "clip")
+    strategy = wrapped(strategy, "clip")
     check_positive(norm=norm)
 
-    def send(received, result):
-        moved = movement(strategy, received, result)
-        length = jnp.sqrt(sum(jnp.sum(d**2) for d in moved.values()))
+    def encode(context: ClientContext, result):
+        result, state = strategy.encode(context, result)
+        delta = delta_of(strategy, context, result)
+        length = jnp.sqrt(sum(jnp.sum(d**2) for d in delta.values()))
         factor = jnp.where(length > norm, norm / length, 1)
-        shorter = jax.tree.map(lambda d: factor.astype(d.dtype) * d, moved)
-        return strategy.send(received, as_if_moved(received, result, shorter))
+        shorter = jax.tree.map(lambda d: factor.astype(d.dtype) * d, delta)
+        return with_delta(context, result, shorter), state
 
-    return strategy._replace(send=send, relative=True)
+    return strategy._replace(encode=encode, relative=True)

@@ -5,22 +5,24 @@ import jax.numpy as jnp
 import optax
 
 from lipsjax import tree
-from lipsjax.strategies.steps import (
-    add_to_gradient,
-    check_fraction,
-    check_participation,
-    check_positive,
-    effective_steps,
+from lipsjax.strategies.steps import add_to_gradient, check_positive, effective_steps
+from lipsjax.strategy import (
+    BITS,
+    ClientContext,
+    Rank,
+    RunContext,
+    ServerContext,
+    Strategy,
+    by_examples,
+    constant_traffic,
+    fedavg,
+    uniform,
 )
-from lipsjax.strategy import BITS, Strategy, alike, by_examples, constant_traffic, fedavg
-from lipsjax.types import LocalResult, Received, Variables
+from lipsjax.types import LocalResult, Variables
 
 
 def scaffold(
     *,
-    learning_rate: float,
-    momentum: float = 0.0,
-    participation: float = 1.0,
     server_learning_rate: float = 1.0,
     weighted: bool = False,
 ) -> Strategy:
@@ -30,16 +32,15 @@ def scaffold(
 
     - ``c_k' = c_k - c + (x - y) / (lr ||a||_1)``, with ``||a||_1 = s`` without momentum
       (:func:`~lipsjax.strategies.steps.effective_steps`);
-    - the server, with S of K clients: ``w <- w + lr_g (mean_S(y) - w)``,
-      ``c <- c + (S / K) mean_S(c_k' - c_k)``.
+    - the server, of S clients that arrived of K: ``w <- w + lr_g (mean_S(y) - w)``,
+      ``c <- c + (S / K) mean_S(c_k' - c_k)``, so that c stays the mean of all c_k.
 
     All control variates begin as 0. Running statistics are averaged. The paper has no momentum;
-    with it, c_k is the mean of the client's gradients by their weight in its movement.
+    with it, c_k is the mean of the client's gradients by their weight in what they changed. lr and
+    momentum are those of the clients' SGD; with weights by examples, S / K is their share of all
+    examples.
 
     Args:
-      learning_rate: of the clients' SGD, which it must be.
-      momentum: of the clients' SGD.
-      participation: S / K, the share of clients in a round.
       server_learning_rate: lr_g.
       weighted: whether means are by examples; the paper's are uniform.
 
@@ -48,55 +49,63 @@ def scaffold(
       exchange 2 P values each way.
 
     Raises:
-      ValueError: for a value out of range.
+      ValueError: for a value out of range; when a simulation is built, if clients do not train by
+        plain SGD at a constant rate.
 
     References:
       Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", arXiv
       1910.06378, algorithm 1.
 
     Example:
-      >>> from lipsjax.types import Variables
-      >>> strategy = scaffold(learning_rate=0.1, participation=0.5)
-      >>> strategy.traffic(Variables(params={"w": jnp.ones(3)}, norm={}), 1).up.tolist()
+      >>> run = RunContext(rounds=1, num_examples=(5, 5))
+      >>> variables = Variables(params={"w": jnp.ones(3)}, batch_stats={})
+      >>> scaffold().traffic(run, variables).up.tolist()
       [192]
     """
-    check_positive(learning_rate=learning_rate, server_learning_rate=server_learning_rate)
-    check_fraction(momentum=momentum)
-    check_participation(participation)
+    check_positive(server_learning_rate=server_learning_rate)
 
     def zeros(initial: Variables):
         return jax.tree.map(jnp.zeros_like, initial.params)
 
-    def optimizer(base: optax.GradientTransformation, received: Received):
-        return add_to_gradient(base, tree.subtract(received.server, received.client))
+    def check(run: RunContext):
+        assert run.sgd
 
-    def send(received: Received, result: LocalResult):
-        lengths = learning_rate * effective_steps(result.steps, momentum)
-        moved = tree.subtract(received.variables.params, result.variables.params)
-        change = tree.subtract(tree.scale(1 / lengths, moved), received.server)  # c_k' - c_k
-        new = jax.tree.map(jnp.add, received.client, change)
+    def optimizer(base: optax.GradientTransformation, context: ClientContext):
+        return add_to_gradient(base, tree.subtract(context.server_state, context.client_state))
+
+    def send(context: ClientContext, result: LocalResult):
+        sgd = context.run.sgd
+        lengths = sgd.learning_rate * effective_steps(result.steps, sgd.momentum)
+        moved = tree.subtract(context.variables.params, result.variables.params)
+        # c_k' - c_k
+        change = tree.subtract(tree.scale(1 / lengths, moved), context.server_state)
+        new = jax.tree.map(jnp.add, context.client_state, change)
         return (result.variables, change), new
 
-    def update(control, average: Variables, mean):
+    def update(context: ServerContext, mean):
         variables, change = mean
         params = jax.tree.map(
-            lambda w, y: w + server_learning_rate * (y - w), average.params, variables.params
+            lambda w, y: w + server_learning_rate * (y - w),
+            context.global_model.params,
+            variables.params,
         )
-        control = jax.tree.map(lambda c, d: c + participation * d, control, change)
+        change = tree.scale(context.share, change)
+        control = jax.tree.map(jnp.add, context.server_state, change)
         return variables._replace(params=params), control
 
-    def traffic(variables: Variables, rounds: int):
+    def traffic(run: RunContext, variables: Variables):
         values = tree.size(variables) + tree.size(variables.params)
-        return constant_traffic(BITS * values, BITS * values, rounds)
+        return constant_traffic(run, up=BITS * values, down=BITS * values)
 
     return fedavg()._replace(
-        init_server=lambda initial, key: zeros(initial),
-        init_client=zeros,
+        init_server=lambda run, initial, key: zeros(initial),
+        init_client=lambda run, initial: zeros(initial),
+        check=check,
         optimizer=optimizer,
         send=send,
-        weight=by_examples if weighted else alike,
+        weight=by_examples if weighted else uniform,
         update=update,
         traffic=traffic,
         relative=True,
-        refuses={"sign_majority": "its messages are more than models"},
+        refuses={Rank.VOTE: "its messages are more than models"},
     )

@@ -7,7 +7,7 @@ from lipsjax.types import Array, PyTree
 
 
 def effective_steps(steps: Array, momentum: float) -> Array:
-    """Return ``||a||_1``: the summed weights of the gradients in a client's movement.
+    """Return ``||a||_1``: the summed weights of the gradients in what a client's training changed.
 
     SGD with momentum m moves by ``-lr sum_j a_j g_j`` in s steps, with
     ``a_j = (1 - m^(s - j + 1)) / (1 - m)``, so that ``||a||_1 = (s - m (1 - m^s) / (1 - m)) /
@@ -48,9 +48,3 @@ def check_positive(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"{name} must be above 0, not {value}")
-
-
-def check_participation(participation: float) -> None:
-    """Refuse a share of clients that cannot be."""
-    if not 0 < participation <= 1:
-        raise ValueError(f"participation must be in (0, 1], not {participation}")

@@ -1,0 +1,36 @@
+"""Load the data set of a run, once per process, and make sure that all processes have the same."""
+
+import functools
+
+from lipsjax import datasets
+from lipsjax.models import Normalise
+from lipsjax.runs import processes
+
+
+@functools.lru_cache(maxsize=4)
+def load(name: str, data_dir: str | None) -> tuple[datasets.Dataset, str]:
+    """Load a data set once per process; return it and its fingerprint.
+
+    Raises:
+      ValueError: if it cannot be loaded in some process, or is not the same in all.
+    """
+
+    def read():
+        dataset = datasets.load(name, data_dir)
+        return dataset, datasets.fingerprint(dataset)
+
+    dataset, fingerprint = processes.together(read)
+    of_main = processes.agree(lambda: fingerprint)
+
+    def check():
+        if fingerprint != of_main:
+            raise ValueError(f"{name} holds other examples here than in process 0")
+
+    processes.together(check)
+    return dataset, fingerprint
+
+
+@functools.lru_cache(maxsize=4)
+def channel_statistics(name: str, data_dir: str | None) -> Normalise:
+    """Return mean and deviation of each channel over the training split, once per process."""
+    return datasets.channel_statistics(load(name, data_dir)[0].train.images)

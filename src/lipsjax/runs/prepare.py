@@ -1,0 +1,102 @@
+"""From a config and an execution to everything a run needs; all that can be refused is, here."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from lipsjax import clients, partition, tree
+from lipsjax.metrics.costs import Bits
+from lipsjax.runs import processes, trackers
+from lipsjax.runs.build import simulation_of
+from lipsjax.runs.config import Config, Execution, cohort_size
+from lipsjax.runs.costs import bits_of_rounds
+from lipsjax.runs.data import check_numbers, share_out
+from lipsjax.runs.dataset import channel_statistics, load
+from lipsjax.runs.machine import FILLED, Machine, fitting_chunk, here, program_bytes
+from lipsjax.runs.resolve import resolve
+from lipsjax.simulation import Simulation
+
+LARGEST_CHUNK = 32
+
+
+class Prepared(NamedTuple):
+    """A run, ready to start."""
+
+    config: Config
+    fingerprint: str  # of the data set
+    plan: dict[str, Any]
+    setup: dict[str, Any]  # what reports need to know about it
+    simulation: Simulation
+    data: clients.ClientData
+    bits: tuple[Bits, ...]  # per round
+
+
+def prepare(
+    config: Config,
+    execution: Execution,
+    plan: dict[str, Any] | None = None,
+    machine: Machine | None = None,
+) -> Prepared:
+    """Load, partition, build; compile nothing, but where the chunk depends on memory.
+
+    Args:
+      config: the science.
+      execution: how to run it, resolved into a plan.
+      plan: a recorded plan to follow instead, when a run goes on.
+      machine: to plan for; None: the devices here.
+
+    Returns:
+      A :class:`Prepared` run. Runs that differ in the seed alone share one simulation, and so
+      its compiled program, unless clients overlap or differ in size: then shapes differ by seed.
+
+    Raises:
+      ValueError: for anything in the config that cannot be run.
+    """
+    check_numbers(config)
+    trackers.check(execution.trackers)
+    dataset, fingerprint = load(config.dataset, execution.data_dir)
+    machine = here() if machine is None else machine
+    if plan is None:
+        plan = processes.agree(lambda: resolve(execution, cohort_size(config), machine))
+    among = {"processes": machine.processes, "process": jax.process_index()}
+    parts, data = share_out(config, dataset, **among)
+    if machine.platform != "cpu":  # a CPU's products are float32 as they are
+        jax.config.update("jax_default_matmul_precision", plan["precision"])
+    normalise = (
+        channel_statistics(config.dataset, execution.data_dir) if config.model.normalise else None
+    )
+    build = functools.partial(simulation_of, config, data, dataset.num_classes, normalise, machine)
+    if plan["chunk"] == "auto":
+        plan = plan | {"chunk": _largest_chunk(build, plan, machine)}
+    sim = build(plan)
+    variables = jax.eval_shape(sim.spec.model.init, jax.random.key(0))
+    layers = sim.spec.model.layers
+    sizes = [w.size for w in tree.kernels(variables.params, layers)]
+    setup = {
+        "layers": [{**x._asdict(), "size": n} for x, n in zip(layers, sizes, strict=True)],
+        "num_params": tree.size(variables.params),
+        "num_classes": dataset.num_classes,
+        "survey": partition.describe(parts, dataset).to_dict(),
+    }
+    bits = bits_of_rounds(sim, jax.random.key(config.seed))
+    return Prepared(config, fingerprint, plan, setup, sim, data, bits)
+
+
+def _largest_chunk(
+    build: Callable[[dict[str, Any]], Simulation],
+    plan: dict[str, Any],
+    machine: Machine,
+) -> int:
+    """Return how many clients of a chunk fit in the memory of a device, up to LARGEST_CHUNK."""
+    if machine.memory is None:
+        return LARGEST_CHUNK
+
+    def needed(chunk: int) -> int:
+        return program_bytes(build(plan | {"chunk": chunk}).compiled(plan["rounds_per_call"]))
+
+    largest = min(LARGEST_CHUNK, build(plan | {"chunk": LARGEST_CHUNK}).spec.placement.chunk)
+    # all processes compile, as the program is theirs together; process 0 decides
+    chunk = fitting_chunk(needed, FILLED * machine.memory, largest)
+    return processes.agree(lambda: chunk)
