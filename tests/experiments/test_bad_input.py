@@ -430,7 +430,9 @@ def unfinished(out):
     return folder
 
 
-@pytest.mark.parametrize("content", [{"config": {"rounds": 7}}, []])
+@pytest.mark.parametrize(
+    "content", [{"behaviour": recording.BEHAVIOUR, "config": {"rounds": 7}}, []]
+)
 def test_run_directory_of_another_config(copied, content):
     recording.write_json(commands.run_dir(copied) / "config.json", content)
     before = commands.files(copied)

@@ -11,6 +11,7 @@ import pytest
 
 from lipsjax.experiments import command
 from lipsjax.recording.checkpoints import Checkpoints
+from lipsjax.runs import startup
 
 TINY = (
     *("--dataset", "synthetic", "--rounds", "6", "--rounds-per-call", "2", "--devices", "1"),
@@ -32,7 +33,7 @@ def call(name: str, *argv: str) -> Ended:
     out, err, status = io.StringIO(), io.StringIO(), 0
     main = importlib.import_module(f"lipsjax.experiments.{name}").main
     with (
-        mock.patch.object(command, "start_jax"),
+        mock.patch.object(startup, "start_jax"),
         mock.patch("sys.argv", [name, *argv]),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
