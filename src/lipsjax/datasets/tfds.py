@@ -58,7 +58,8 @@ def from_tfds(name: str, data_dir: str | Path) -> Dataset:
         if importlib.util.find_spec("array_record") is None:
             raise DataError(
                 f"{name!r} is read through array_record, which is not installed: pip install "
-                "array_record (there is none for Windows; elsewhere, save its images as FILE.npz)"
+                "array_record, where there is one for the system, or save its images as an .npz "
+                "file and give that"
             )
 
         import tensorflow_datasets as tfds  # imported here because it is slow
