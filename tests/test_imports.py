@@ -128,7 +128,6 @@ reveal_type(lj.keys.derive)
 """
 
 
-@pytest.mark.slow
 def test_a_checker_sees_real_types(tmp_path):
     pytest.importorskip("basedpyright")
     (tmp_path / "user.py").write_text(TYPED)
