@@ -82,3 +82,19 @@ def stop_at_save(out: Path, count: int, *argv: str) -> Path:
     with mock.patch.object(Checkpoints, "save", stop), pytest.raises(StoppedError):
         run(out, *argv)
     return run_dir(out)
+
+
+def refusal(ended, *parts):
+    """Holds a command to one line on stderr and status 2; returns the line."""
+    assert ended.status == 2, ended
+    assert ended.err.startswith("error: "), ended
+    assert ended.err.count("\n") == 1, ended
+    assert "Traceback" not in ended.out, ended
+    for part in parts:
+        assert part in ended.err
+    return ended.err
+
+
+def nothing_left(out):
+    """Tells that no run directory, no study and no temporary was left."""
+    return not [path for path in out.rglob("*") if path.is_file() or path.parent.name == "runs"]
