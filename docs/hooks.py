@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 BESIDE = ("experiments", "benchmarks", "notebooks")
 """Folders of the repository whose READMEs are pages; what these link to comes along."""
 
-PATTERNS = ("README.md", "*.toml", "*.html", "*.csv", "*.png", "*.ipynb")
+PATTERNS = ("README.md", "*.toml", "*.csv", "*.png", "*.ipynb")
 
 
 def on_files(files, config):

@@ -1,11 +1,14 @@
 """The order of the rooms: a room imports those before it, never one after it (docs/design.md)."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import lipsjax
 
 SOURCE = Path(__file__).parents[1] / "src" / "lipsjax"
 
@@ -81,10 +84,63 @@ def test_init_files_hold_no_code(path):
         ("lipsjax.runs.trial", ["tensorboardX", "wandb", "mlflow"]),
         ("lipsjax.datasets", ["jax", "sklearn", "tensorflow_datasets", "tensorflow"]),
         ("lipsjax.report.html", ["jax", "orbax"]),
-        ("lipsjax.survey, lipsjax.runs.data", ["jax", "orbax", "matplotlib"]),
+        ("lipsjax.report.survey, lipsjax.runs.data", ["jax", "orbax", "matplotlib"]),
+        ("lipsjax.recording", ["jax", "filelock"]),
     ],
 )
 def test_what_an_import_does_not_pull_in(module, absent):
     code = f"import sys, {module}; print([m for m in {absent} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_the_top_has_every_module_and_types_what_it_has():
+    """The block that only checkers read imports the names of the one that Python reads."""
+    modules = {p.stem for p in SOURCE.iterdir() if p.suffix == ".py" or p.is_dir()}
+    assert set(lipsjax._MODULES) == {m for m in modules if not m.startswith("__")} - {"py"}
+    (block,) = (n for n in ast.parse((SOURCE / "__init__.py").read_text()).body if is_typing(n))
+    typed = {alias.name: node.module for node in block.body for alias in node.names}
+    assert typed == lipsjax._HOME | dict.fromkeys(lipsjax._MODULES, "lipsjax")
+
+
+def is_typing(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_names_do_not_depend_on_what_was_imported_before(order):
+    names = sorted(lipsjax.__all__)[::order]
+    code = f"import lipsjax; print([getattr(lipsjax, name).__name__ for name in {names}])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ast.literal_eval(found.stdout) == [
+        f"lipsjax.{name}" if name in lipsjax._MODULES else name for name in names
+    ]
+
+
+TYPED = """
+import lipsjax as lj
+
+reveal_type(lj.fedavg)
+reveal_type(lj.build)
+reveal_type(lj.Strategy)
+reveal_type(lj.recording.read)
+reveal_type(lj.keys.derive)
+"""
+
+
+def test_a_checker_sees_real_types(tmp_path):
+    pytest.importorskip("basedpyright")
+    (tmp_path / "user.py").write_text(TYPED)
+    paths = {"extraPaths": [str(SOURCE.parent)], "typeCheckingMode": "standard"}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(paths))
+    argv = [sys.executable, "-m", "basedpyright", "--outputjson", "--pythonpath", sys.executable]
+    ended = subprocess.run([*argv, "-p", str(tmp_path)], capture_output=True, text=True)
+    said = [m["message"] for m in json.loads(ended.stdout)["generalDiagnostics"]]
+    types = [message.partition('" is "')[2] for message in said]
+    assert types[0].endswith('-> Strategy"')
+    assert types[1].startswith("(model: Model, strategy: Strategy,")
+    assert types[1].endswith('-> Simulation"')
+    assert types[2] == 'type[Strategy]"'
+    assert types[3] == '(run_dir: Path) -> Recording"'
+    assert "Unknown" not in types[4]
+    assert types[4].startswith("(key: ")

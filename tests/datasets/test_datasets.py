@@ -423,6 +423,11 @@ def test_tfds_missing_data_dir_says_how_to_prepare(tmp_path):
     assert refused(missing, str(missing), "pip install 'lipsjax[prepare]'", "array_record")
 
 
+def test_tfds_without_array_record_says_what_to_install(data_dir, monkeypatch):
+    monkeypatch.setitem(sys.modules, "array_record", None)
+    assert refused(data_dir, repr(NAME), "pip install array_record", ".npz")
+
+
 def test_tfds_data_dir_in_the_home_of_nobody():
     assert refused("~nobody-at-all/data", "~nobody-at-all/data", "cannot be read")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lipsjax.recording import BEHAVIOUR
 from lipsjax.runs.config import Config, PartitionConfig, SparsityConfig
 
 LAYERS = (
@@ -149,7 +150,11 @@ def _write_run(path, *, config, counts, curves, seconds, finished):
     plan = {"processes": 1, "devices": 1, "chunk": 20, "conv": "patches"}
     plan |= {"precision": "highest", "rounds_per_call": 5, "platform": "cpu"}
     files = {
-        "config.json": {"config": dataclasses.asdict(config), "data_fingerprint": "0f" * 8},
+        "config.json": {
+            "behaviour": BEHAVIOUR,
+            "config": dataclasses.asdict(config),
+            "data_fingerprint": "0f" * 8,
+        },
         "plan.json": plan | {"versions": {}},
         "setup.json": setup,
         "timings.jsonl": timing,

@@ -18,7 +18,6 @@ from lipsjax.analysis.stats import Difference, Interval
 from lipsjax.recording import read_study
 from lipsjax.report import html as page
 from lipsjax.report import plots
-from lipsjax.report import terminal as report
 from lipsjax.report.summary import executive
 
 SMALL = {"seeds": 3, "rounds": 6, "clients": 3, "classes": 3}
@@ -61,7 +60,7 @@ def figures_of(text):
 
 
 def page_of(path):
-    return report.write_report(path).read_text(encoding="utf-8")
+    return page.write_report(path).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from lipsjax.analysis.wording import bounds, format_bits, shown
 from lipsjax.recording import read_study
 from lipsjax.report import plots
 from lipsjax.report import terminal as report
-from lipsjax.report.html import MOST_CURVES
+from lipsjax.report.html import MOST_CURVES, write_report
 from lipsjax.report.setting import describe_arm, describe_setting, describe_sparsity
 
 SMALL = {"seeds": 3, "rounds": 12, "clients": 4, "classes": 3}
@@ -36,7 +36,7 @@ def finding(rows, topic, subject="lips against dense"):
 
 
 def page_of(path):
-    return report.write_report(path).read_text(encoding="utf-8")
+    return write_report(path).read_text(encoding="utf-8")
 
 
 # Comparison
@@ -377,7 +377,7 @@ def test_nothing_finished_is_one_line_and_no_page(tmp_path):
     missing = tuple((arm, seed) for arm in ("dense", "lips") for seed in range(3))
     write_study(tmp_path, missing=missing, **SMALL)
     with pytest.raises(ValueError, match=r"'fake' has no finished trial") as error:
-        report.write_report(tmp_path)
+        write_report(tmp_path)
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "study.json"]
 
@@ -385,7 +385,7 @@ def test_nothing_finished_is_one_line_and_no_page(tmp_path):
 def test_unknown_reference_is_named(tmp_path):
     write_study(tmp_path, reference="sparse", **SMALL)
     with pytest.raises(ValueError, match="'sparse' is not an arm of the study; arms: dense, lips"):
-        report.write_report(tmp_path)
+        write_report(tmp_path)
 
 
 def test_a_failing_write_leaves_the_old_page(tmp_path, monkeypatch):
@@ -397,7 +397,7 @@ def test_a_failing_write_leaves_the_old_page(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(OSError, match="No space left"):
-        report.write_report(tmp_path)
+        write_report(tmp_path)
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == before
 
 

@@ -10,6 +10,7 @@ References:
 """
 
 import contextlib
+import importlib.util
 import io
 import json
 import re
@@ -54,6 +55,12 @@ def from_tfds(name: str, data_dir: str | Path) -> Dataset:
         raise DataError(f"data_dir {str(data_dir)!r} cannot be read: {error}") from error
     with _one_line(name, folder):
         _check_file_format(name, folder)
+        if importlib.util.find_spec("array_record") is None:
+            raise DataError(
+                f"{name!r} is read through array_record, which is not installed: pip install "
+                "array_record, where there is one for the system, or save its images as an .npz "
+                "file and give that"
+            )
 
         import tensorflow_datasets as tfds  # imported here because it is slow
 

@@ -3,6 +3,7 @@
 import importlib
 import sys
 
+import lipsjax
 from lipsjax.experiments import command
 
 COMMANDS = {
@@ -22,7 +23,10 @@ def main() -> None:
         print("usage: lipsjax COMMAND [OPTIONS]\n")
         for known, purpose in COMMANDS.items():
             print(f"  {known:<8}{purpose}")
-        print("\nlipsjax COMMAND --help explains every option.")
+        print("\nlipsjax COMMAND --help explains every option; lipsjax --version.")
+        return
+    if name == "--version":
+        print(f"lipsjax {lipsjax.__version__}")
         return
     if name not in COMMANDS:
         command.fail(f"unknown command {name!r}; allowed are {', '.join(COMMANDS)}")

@@ -29,9 +29,10 @@ def draw(out: Path, console: Console, form: Format = "html") -> None:
     from lipsjax import recording
     from lipsjax.analysis.comparison import compare
     from lipsjax.analysis.verdict import verdict
+    from lipsjax.report.html import write_report
     from lipsjax.report.markdown import write_markdown
     from lipsjax.report.summary import executive
-    from lipsjax.report.terminal import summary_table, write_report, write_table
+    from lipsjax.report.terminal import summary_table, write_table
 
     path = write_markdown(out) if form == "md" else write_report(out)
     study = recording.read_study(out)

@@ -1,6 +1,7 @@
 """Train one federated run and record it: ``python -m lipsjax.experiments.run``."""
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -45,6 +46,8 @@ def main(argv: list[str]) -> None:
     run_dir = run_dir_of(config, options.execution)
     found = processes.agree(lambda: recording.is_finished(run_dir))
     with Watch(trials=1, rounds=config.rounds) as watch:
+        if note := recording.note_of_others(Path(options.execution.out)):
+            watch.say(note)
         report = watch.begin(f"seed {config.seed}", config.rounds)
         run_trial(config, options.execution, report, watch.say)
     if processes.is_main():

@@ -152,6 +152,8 @@ def run_study(study: Study, line: str) -> None:
     finished = processes.agree(lambda: [recording.is_finished(run) for run in runs])
     todo = [t for t, is_done in zip(runs.values(), finished, strict=True) if not is_done]
     with Watch(trials=len(todo), rounds=sum(t.config.rounds for t in todo)) as watch:
+        if note := recording.note_of_others(out):
+            watch.say(note)
         if len(todo) < len(runs):
             watch.say(f"{len(runs) - len(todo)} of {len(runs)} runs found finished")
         diverged = _run(study, todo, workers, watch)

@@ -1,38 +1,56 @@
 """Files: run directories, studies, checkpoints. Imports no JAX, but for checkpoints."""
 
-from lipsjax.recording.runs import (
-    Recording,
+from lipsjax.recording.behaviour import (
+    BEHAVIOUR,
+    behaviour_of,
+    describe_behaviour,
+    migrate_config,
+)
+from lipsjax.recording.files import (
     RecordingError,
-    StudyRecording,
-    Trial,
     append,
-    check,
-    create,
-    finish,
-    is_finished,
     lock,
-    read,
-    read_plan,
-    read_study,
-    read_table,
-    run_hash,
-    truncate,
     whole_file,
     write_atomically,
     write_json,
 )
+from lipsjax.recording.runs import (
+    PLAN,
+    Recording,
+    check,
+    create,
+    finish,
+    is_finished,
+    note_of_others,
+    read,
+    read_plan,
+    read_table,
+    run_hash,
+    truncate,
+)
+from lipsjax.recording.studies import (
+    StudyRecording,
+    Trial,
+    read_study,
+)
 
 __all__ = [
+    "BEHAVIOUR",
+    "PLAN",
     "Recording",
     "RecordingError",
     "StudyRecording",
     "Trial",
     "append",
+    "behaviour_of",
     "check",
     "create",
+    "describe_behaviour",
     "finish",
     "is_finished",
     "lock",
+    "migrate_config",
+    "note_of_others",
     "read",
     "read_plan",
     "read_study",

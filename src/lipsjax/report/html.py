@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
@@ -20,7 +21,7 @@ from lipsjax.analysis.finding import Finding, outcome
 from lipsjax.analysis.value import appraise
 from lipsjax.analysis.verdict import findings
 from lipsjax.analysis.wording import format_bits, money, shown
-from lipsjax.recording import StudyRecording
+from lipsjax.recording import StudyRecording, read_study, write_atomically
 from lipsjax.report import plots
 from lipsjax.report.setting import describe_arm, describe_setting
 from lipsjax.report.summary import executive
@@ -52,6 +53,23 @@ class Shown(NamedTuple):
     link: str  # its numbers as a data: address
     file: str  # name under which they are saved
     small: bool  # whether its panels are of the small kind
+
+
+def write_report(out_dir: Path) -> Path:
+    """Writes ``report.html`` of a recorded study, whole or not at all.
+
+    Args:
+      out_dir: folder of the study.
+
+    Returns:
+      The path of the page. It needs no other file and no network.
+
+    Raises:
+      ValueError: if no trial of the study is finished.
+    """
+    path = out_dir / "report.html"
+    write_atomically(path, render(read_study(out_dir)))
+    return path
 
 
 def render(study: StudyRecording) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lipsjax.recording import Recording, StudyRecording
+from lipsjax.recording import BEHAVIOUR, Recording, StudyRecording, describe_behaviour
 
 _CRITERIA = {
     "saliency": "the largest |gradient × weight|",
@@ -28,6 +28,11 @@ _NORM_POLICIES = {
     "local": "kept by each client",
     "local_with_biases": "kept by each client, and so are all biases",
 }
+_ABSENCES = {
+    "dropout": "dropout",
+    "mid_round_dropout": "mid-round dropout",
+    "stragglers": "stragglers",
+}
 
 
 def describe_setting(recording: Recording) -> list[tuple[str, str]]:
@@ -45,7 +50,11 @@ def describe_setting(recording: Recording) -> list[tuple[str, str]]:
     options = ", ".join(f"{key} {value}" for key, value in local["options"].items())
     cohort = config["strategy"]["cohort"]
     evaluation = config["evaluation"]
+    # what the code now would give with other numbers says so first
+    is_other = recording.behaviour != BEHAVIOUR
+    marked = describe_behaviour(recording.behaviour, recording.plan["versions"])
     return [
+        *([("Version", marked)] if is_other else []),
         ("Data set", f"{config['dataset']}, {setup['num_classes']} classes"),
         ("Clients", describe_partition(partition)),
         (
@@ -214,9 +223,7 @@ def _turnout(config: Mapping[str, Any]) -> str:
     # recordings from before there was any of this do not say so
     chances, faults = config.get("participation", everyone), config.get("faults", {"clients": 0})
     words = [
-        f"{100 * chances[name]:g}% {name}"
-        for name in ("dropout", "mid_round_dropout", "stragglers")
-        if chances[name]
+        f"{100 * chances[name]:g}% {words}" for name, words in _ABSENCES.items() if chances[name]
     ]
     if config["strategy"]["cohort"] is not None and chances["sampling"] == "examples":
         words.insert(0, "drawn by their examples")

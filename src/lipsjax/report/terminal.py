@@ -1,4 +1,4 @@
-"""The answer of a study as files and for the terminal: a page, a table, a table file."""
+"""The comparison of a study as a table: for the terminal, and as a file of all digits."""
 
 import csv
 import io
@@ -14,26 +14,8 @@ from rich.text import Text
 from lipsjax.analysis.comparison import MEASURES, Row, compare
 from lipsjax.analysis.finding import outcome
 from lipsjax.analysis.wording import format_bits, shown
-from lipsjax.recording import StudyRecording, read_study, write_atomically
-from lipsjax.report import html as page
+from lipsjax.recording import StudyRecording, write_atomically
 from lipsjax.report.html import further_measures, missing_trials
-
-
-def write_report(out_dir: Path) -> Path:
-    """Writes ``report.html`` of a recorded study, whole or not at all.
-
-    Args:
-      out_dir: folder of the study.
-
-    Returns:
-      The path of the page. It needs no other file and no network.
-
-    Raises:
-      ValueError: if no trial of the study is finished.
-    """
-    path = out_dir / "report.html"
-    write_atomically(path, page.render(read_study(out_dir)))
-    return path
 
 
 def summary_table(study: StudyRecording, *, width: int = 100) -> Table:

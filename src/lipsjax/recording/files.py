@@ -1,0 +1,172 @@
+"""Files: written whole or not at all, JSON and its lines, locks, and what damaged ones say.
+
+Imports no JAX.
+"""
+
+import itertools
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+
+class RecordingError(ValueError):
+    """A directory that does not hold what it should; one line that says what."""
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that is there whole or not at all: written aside, then renamed.
+
+    Raises:
+      OSError: naming the file, if it cannot be written; the one before is then left alone.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with naming(path):
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that it is there whole or not at all."""
+    with whole_file(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; NaN becomes null."""
+    write_atomically(path, json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Append rows as JSON lines and see them to the disk; NaN becomes null."""
+    with naming(path), path.open("a", newline="\n") as file:
+        file.writelines(json.dumps(finite(row), allow_nan=False) + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def cut(path: Path, is_wanted: Callable[[dict[str, Any], int], bool]) -> int:
+    """Cut a file of JSON lines at the first that is not wanted, or not whole; count the rest."""
+    if not path.exists():
+        return 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = list(itertools.takewhile(lambda each: _is_whole(*each, is_wanted), enumerate(lines)))
+    os.truncate(path, sum(len(line) for _, line in kept))
+    return len(kept)
+
+
+def _is_whole(index: int, line: bytes, is_wanted: Callable[[dict[str, Any], int], bool]) -> bool:
+    try:
+        return line.endswith(b"\n") and is_wanted(json.loads(line), index)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+      RecordingError: if it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"{path} cannot be read: {error}") from None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read JSON lines.
+
+    Raises:
+      RecordingError: if they cannot be read.
+    """
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"{path} cannot be read: {error}") from None
+
+
+@contextmanager
+def lock(run_dir: Path) -> Iterator[None]:
+    """Hold a run directory for this process alone.
+
+    The system lets go of the lock when its process ends, however that comes, so that a ``.lock``
+    which a killed process left does not block.
+
+    Raises:
+      RecordingError: if another process holds it.
+    """
+    import filelock  # not at the top: 50 ms, which nobody else has to wait for
+
+    held = filelock.FileLock(run_dir / ".lock", timeout=0)
+    try:
+        held.acquire()
+    except filelock.Timeout:
+        raise busy(run_dir) from None
+    try:
+        for left in run_dir.parent.glob(f".{run_dir.name}.*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)  # of a process killed while it made the run
+        yield
+    finally:
+        held.release()
+
+
+def busy(run_dir: Path) -> RecordingError:
+    """Return the error of a run directory that another process writes to."""
+    return RecordingError(f"{run_dir} is being written by another process")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what damaged content leads to into one line that names the file."""
+    try:
+        yield
+    except RecordingError:
+        raise
+    except KeyError as error:
+        raise RecordingError(f"{path} is damaged: it lacks {error}") from None
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise RecordingError(f"{path} is damaged: {error}") from None
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in errors of the system, such as a full disk, that do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def canonical(value: Any) -> str:
+    """Return JSON that is the same for equal values, to be compared or digested."""
+    return json.dumps(finite(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """Return a value as JSON has it: tuples as lists, what is not finite as null."""
+    if isinstance(value, dict):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return finite(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,104 @@
+"""Studies: ``OUT/study.json`` says which runs make which arms and cells. Imports no JAX."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lipsjax.recording import files
+from lipsjax.recording.files import RecordingError
+from lipsjax.recording.runs import Recording, is_finished, read
+
+STUDY = ("name", "description", "command", "versions", "platform", "reference")
+"""Fields of a study that are taken over as they are."""
+PRICES = ("per_gb", "per_device_hour", "per_point")
+"""Prices that a study may give."""
+TRIAL = ("arm", "cell", "seed", "run")
+"""Fields of a trial that is planned."""
+
+
+class Trial(NamedTuple):
+    """A finished run and its place in a study."""
+
+    arm: str
+    cell: int
+    seed: int
+    run: str
+    recording: Recording
+
+
+class StudyRecording(NamedTuple):
+    """A study and its finished trials."""
+
+    name: str
+    description: str
+    command: str
+    versions: dict[str, str]
+    platform: str
+    reference: str  # the arm that others are compared with, where they say no other
+    arms: tuple[str, ...]
+    cells: tuple[dict[str, Any], ...]
+    trials: tuple[Trial, ...]
+    missing: tuple[dict[str, Any], ...]  # trials without a finished run
+    references: dict[str, str]  # arm -> the arm that it is compared with
+    target: float | None  # accuracy that rounds and bits are counted to; None: of the reference
+    prices: dict[str, float | None]  # by the names of PRICES; None where none is given
+
+
+def read_study(out_dir: Path) -> StudyRecording:
+    """Read a study and those of its trials that are finished.
+
+    Raises:
+      RecordingError: if there is no study, a file of it cannot be read, or its runs are of more
+        than one behaviour, so that their numbers cannot be compared.
+    """
+    path = out_dir / "study.json"
+    if not path.is_file():
+        raise RecordingError(f"{out_dir} holds no study: there is no study.json")
+    study = files.read_json(path)
+    with files.reading(path):
+        planned = [{name: trial[name] for name in TRIAL} for trial in study["trials"]]
+        fields = {name: study[name] for name in STUDY}
+        arms, cells = tuple(study["arms"]), tuple(study["cells"])
+        references = dict.fromkeys(arms, study["reference"]) | study.get("references", {})
+        # recordings from before there were any do not say so
+        target, given = _number(study.get("target")), study.get("prices", {})
+        prices = {name: _number(given.get(name)) for name in PRICES}
+        unknown = {trial["arm"] for trial in planned}.difference(arms)
+        if unknown or not all(0 <= trial["cell"] < len(cells) for trial in planned):
+            raise ValueError("a trial is of an arm or a cell that the study does not have")
+        if not all("label" in cell for cell in cells):
+            raise ValueError("a cell has no label")
+    done, missing = [], []
+    for trial in planned:
+        run_dir = out_dir / "runs" / trial["run"]
+        if is_finished(run_dir):
+            done.append(Trial(**trial, recording=read(run_dir)))
+        else:
+            missing.append(trial)
+    _check_behaviours(out_dir, done)
+    return StudyRecording(
+        **fields,
+        arms=arms,
+        cells=cells,
+        trials=tuple(done),
+        missing=tuple(missing),
+        references=references,
+        target=target,
+        prices=prices,
+    )
+
+
+def _check_behaviours(out_dir: Path, trials: Iterable[Trial]) -> None:
+    runs: dict[int, list[str]] = {}
+    for trial in trials:
+        runs.setdefault(trial.recording.behaviour, []).append(trial.run)
+    if len(runs) > 1:
+        told = "; ".join(f"behaviour {n}: {', '.join(names)}" for n, names in sorted(runs.items()))
+        raise RecordingError(
+            f"{out_dir} compares runs of more than one behaviour, whose numbers differ ({told}); "
+            "run the older ones again in another --out"
+        )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,60 @@
+"""Locks of run directories: of living processes, of killed ones, and where there is no fcntl."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lipsjax import recording
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from lipsjax import recording
+with recording.lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+BARE = """
+import sys
+sys.modules["fcntl"] = None
+sys.modules["array_record"] = None
+from lipsjax.experiments import survey
+survey.main(sys.argv[1:])
+"""
+SMALL = ("--partition.clients", "3", "--partition.train-examples", "5")
+
+
+def test_a_lock_is_held_by_one_and_ends_with_its_process(tmp_path):
+    argv = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            busy = f"^{tmp_path} is being written by another process$"
+            with pytest.raises(recording.RecordingError, match=busy), recording.lock(tmp_path):
+                pass
+        finally:
+            other.kill()
+    with recording.lock(tmp_path):
+        assert (tmp_path / ".lock").exists()
+
+
+def test_what_a_killed_process_left_aside_is_deleted(tmp_path):
+    run, left = tmp_path / "run", tmp_path / ".run.123.tmp"
+    for folder in (run, left):
+        folder.mkdir()
+    with recording.lock(run):
+        assert not left.exists()
+
+
+def survey(out, *argv):
+    return subprocess.run(
+        [sys.executable, "-c", BARE, *argv, "--out", str(out)], capture_output=True, text=True
+    )
+
+
+def test_a_survey_needs_neither_fcntl_nor_array_record(tmp_path):
+    ended = survey(tmp_path, *SMALL)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "survey.html").exists()
