@@ -124,7 +124,7 @@ def make_peers(
             lambda: simulation.from_host(host),
         )
     }
-    ours = torch_loop.to_torch(once(cases["lipsjax"])[1].average)
+    ours = torch_loop.to_torch(once(cases["lipsjax"])[1].global_model)
     gaps = {}
     for name in names:
         if name == "forked":  # the loop once more, whose average is looked at there

@@ -56,11 +56,10 @@ class Options:
     """Compile the workload, print the seconds, and end."""
 
 
-def half_sparse(strategy, model):
+def half_sparse(strategy):
     """Wrap a strategy in LIPS: broadcasts of the first half of the rounds are sparse, then none."""
     return transient_sparsity(
         strategy,
-        layers=model.layers,
         density=lambda progress: 0.5 if progress < 0.5 else 1.0,
         every=1,
     )
@@ -73,7 +72,7 @@ def prepared(simulation: Simulation, data, key):
     return seconds, placed, state
 
 
-def one_round(simulation: Simulation, key, placed, host) -> Case:
+def one_round(simulation: Simulation, placed, host) -> Case:
     """Time one round from a state on the host, the same every time: ``run`` donates its state."""
     return Case(
         run=lambda state: simulation.run(state, placed, 1),
@@ -94,7 +93,7 @@ def time_sweep(workload: Workload, what: str, options: Options, devices: int) ->
         key, data = jax.random.key(0), make_data(setting)
         simulation = make_simulation(setting, data, **given)
         _, placed, state = prepared(simulation, data, key)
-        cases[value] = one_round(simulation, key, placed, simulation.to_host(state))
+        cases[value] = one_round(simulation, placed, simulation.to_host(state))
         clients[value] = setting.cohort
     times = interleave(cases, options.repeats)
     each = {value: [t / clients[value] for t in times[value]] for value in values}
@@ -126,7 +125,7 @@ def time_dense(workload: Workload, options: Options) -> list[Figure]:
     key, data = jax.random.key(0), make_data(workload)
     simulation = make_simulation(workload, data, chunk=options.chunk)
     seconds, placed, state = prepared(simulation, data, key)
-    case = one_round(simulation, key, placed, simulation.to_host(state))
+    case = one_round(simulation, placed, simulation.to_host(state))
     times = interleave({"round": case}, options.repeats)["round"]
     return [
         Figure(f"{workload.name}_compile", "s", [seconds]),
@@ -139,7 +138,7 @@ def time_lips(workload: Workload, options: Options) -> list[Figure]:
     """Time a sparse and a dense round of one compiled LIPS program, and one of FedAvg, in turn.
 
     The sparse round starts from masked models and ends with the choice of the next masks. All
-    three have the same average; the dense ones have the same batches too.
+    three have the same model; the dense ones have the same batches too.
     """
     key, data = jax.random.key(0), make_data(workload)
     if workload.cohort < workload.clients:  # masks of last gradients need every client
@@ -155,11 +154,11 @@ def time_lips(workload: Workload, options: Options) -> list[Figure]:
     sparse = lips.to_host(state)
     there = {"round": np.asarray(DENSE, np.int32)}
     dense = {**sparse, **there, "sparse": np.zeros((), bool)}
-    plain = {**fedavg.to_host(plain), **there, "average": sparse["global_model"]}
+    plain = {**fedavg.to_host(plain), **there, "global_model": sparse["global_model"]}
     cases = {
-        "fedavg": one_round(fedavg, key, placed, plain),
-        "dense": one_round(lips, key, placed, dense),
-        "sparse": one_round(lips, key, placed, sparse),
+        "fedavg": one_round(fedavg, placed, plain),
+        "dense": one_round(lips, placed, dense),
+        "sparse": one_round(lips, placed, sparse),
     }
     times = interleave(cases, options.pairs)
     rate = [workload.round_flops / t / 1e9 for t in times["fedavg"]]

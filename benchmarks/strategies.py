@@ -16,7 +16,6 @@ from workloads import CLASSES, WORKLOADS, make_data, make_simulation
 
 from lipsjax import models, strategies
 from lipsjax.strategies import Strategy, keep_local
-from lipsjax.types import Model
 from rounds import one_round, prepared
 
 ROUNDS = 30
@@ -24,48 +23,28 @@ TOGETHER = 6
 """Strategies that are timed in turn with one FedAvg."""
 
 
-def made(workload) -> dict[str, Callable[[Strategy, Model], Strategy]]:
-    """Return what makes each strategy: of federated averaging and the model."""
-    control = {"learning_rate": workload.learning_rate, "momentum": workload.momentum}
-    around = {
-        "fedbn": lambda s: keep_local(s, models.is_norm),
-        "ditto": strategies.ditto,
-        "top_k": lambda s: strategies.compress(s, strategies.top_k()),
-        "quantise": lambda s: strategies.compress(s, strategies.quantise()),
-        "sign_majority": strategies.sign_majority,
-        "median": strategies.median,
-        "trimmed_mean": strategies.trimmed_mean,
-        "clip": lambda s: strategies.clip(s, norm=1.0),
-        "sign_flip": lambda s: strategies.faulty(
-            s, clients=2, kind="sign_flip", num_classes=CLASSES
-        ),
-    }
-    alone = {
-        "fedprox": strategies.fedprox,
-        "scaffold": lambda: strategies.scaffold(**control),
-        "feddyn": strategies.feddyn,
-        "fednova": lambda: strategies.fednova(momentum=workload.momentum),
-        "moon": strategies.moon,
-        "fedavgm": strategies.fedavgm,
-        "fedadagrad": strategies.fedadagrad,
-        "fedadam": strategies.fedadam,
-        "fedyogi": strategies.fedyogi,
-    }
-    layered = {
-        "fedper": strategies.fedper,
-        "fedrep": lambda layers: strategies.fedrep(layers=layers, epochs=workload.epochs),
-        "fedbabu": strategies.fedbabu,
-        "fedpart": strategies.fedpart,
-        "ifa": lambda layers: strategies.ifa(layers=layers, rounds=ROUNDS),
-        "feddst": lambda layers: strategies.feddst(layers=layers, rounds=ROUNDS),
-        "constant_topk": strategies.constant_topk,
-        "dsd": strategies.dsd,
-    }
-    return {
-        **{name: lambda s, m, make=make: make() for name, make in alone.items()},
-        **{name: lambda s, m, make=make: make(layers=m.layers) for name, make in layered.items()},
-        **{name: lambda s, m, make=make: make(s) for name, make in around.items()},
-    }
+ALONE = (
+    *("fedprox", "scaffold", "feddyn", "fednova", "moon"),
+    *("fedavgm", "fedadagrad", "fedadam", "fedyogi"),
+    *("fedper", "fedrep", "fedbabu", "fedpart", "feddst"),
+)
+"""Strategies that wrap no other."""
+WRAPS: dict[str, Callable[[Strategy], Strategy]] = {
+    **{name: lambda _, name=name: getattr(strategies, name)() for name in ALONE},
+    "fedbn": lambda s: keep_local(s, models.is_norm),
+    "ditto": strategies.ditto,
+    "ifa": strategies.ifa,
+    "constant_topk": strategies.constant_topk,
+    "dsd": strategies.dsd,
+    "top_k": lambda s: strategies.compress(s, strategies.top_k()),
+    "quantise": lambda s: strategies.compress(s, strategies.quantise()),
+    "sign_majority": strategies.sign_majority,
+    "median": strategies.median,
+    "trimmed_mean": strategies.trimmed_mean,
+    "clip": lambda s: strategies.clip(s, norm=1.0),
+    "sign_flip": lambda s: strategies.faulty(s, clients=2, kind="sign_flip", num_classes=CLASSES),
+}
+"""What makes each strategy of federated averaging."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +65,13 @@ def time_some(names: Iterable[str], options: Options) -> list[Figure]:
     """Time a round of some strategies and of FedAvg, in turn, each from its own second round."""
     workload = WORKLOADS[options.workload]
     key, data = jax.random.key(0), make_data(workload)
-    wraps = {"fedavg": lambda s, m: s, **{name: made(workload)[name] for name in names}}
+    wraps = {"fedavg": lambda s: s, **{name: WRAPS[name] for name in names}}
     cases, placed = {}, None
     for name, wrap in wraps.items():
         simulation = make_simulation(workload, data, wrap=wrap, rounds=ROUNDS)
         seconds, placed, state = prepared(simulation, data, key)
         state, _ = simulation.run(state, placed, 1)
-        cases[name] = one_round(simulation, key, placed, simulation.to_host(state))
+        cases[name] = one_round(simulation, placed, simulation.to_host(state))
         print(f"{name}: compiled in {seconds:.1f} s", flush=True)
     times = interleave(cases, options.repeats)
     return [
@@ -105,7 +84,7 @@ def time_some(names: Iterable[str], options: Options) -> list[Figure]:
 def main(options: Options) -> None:
     """Time what was asked for and report it."""
     devices = start_jax(None)
-    names = options.only or tuple(made(WORKLOADS[options.workload]))
+    names = options.only or tuple(WRAPS)
     figures = []
     rest = iter(names)
     while some := tuple(islice(rest, TOGETHER)):

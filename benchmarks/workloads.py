@@ -214,7 +214,7 @@ def make_simulation(
     workload: Workload,
     data: ClientData,
     *,
-    wrap: Callable[[Strategy, Model], Strategy] = lambda strategy, model: strategy,
+    wrap: Callable[[Strategy], Strategy] = lambda strategy: strategy,
     rounds: int = 4,
     devices: int | None = None,
     chunk: int = 1,
@@ -226,7 +226,7 @@ def make_simulation(
     Args:
       workload: one of ``WORKLOADS``.
       data: from :func:`make_data`.
-      wrap: makes the strategy from federated averaging and the model.
+      wrap: makes the strategy from federated averaging.
       rounds: T.
       devices: how many; None: all.
       chunk: clients trained at once on each device, as one vmap.
@@ -241,7 +241,7 @@ def make_simulation(
     assert size == workload.parameters, f"{workload.name} has {size} parameters"
     return simulation.build(
         model,
-        wrap(fedavg(), model),
+        wrap(fedavg()),
         make_training(workload),
         rounds=rounds,
         data=data,
