@@ -3,14 +3,25 @@
 import gc
 import os
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
-os.environ.setdefault("JAX_ENABLE_X64", "1")
-# tests compile more than they compute; the fusion emitters alone take twice as long as all the rest
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false",
-)
+import hypothesis
+
+from helpers import xla
+
+hypothesis.settings.register_profile("lipsjax", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("lipsjax")
+
 # tracing makes many objects that stay, and to look through them all takes long
 gc.set_threshold(100_000, 50, 100)
+
+
+def pytest_configure(config):
+    """Settle JAX's settings; workers, and the processes that tests start, inherit them."""
+    settings = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "4",
+        "JAX_ENABLE_X64": "1",
+        "XLA_FLAGS": xla.quick_flags(),
+        **xla.cache_settings(config.cache.mkdir("xla")),
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)

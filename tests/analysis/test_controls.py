@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.ndimage
-from test_oracle import check, reference_model
+from helpers.oracle import check, reference_model
 
 from helpers.loop_reference import Loop, flat, unflat
 from helpers.worlds import tiny_model, world

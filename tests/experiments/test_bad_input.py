@@ -15,29 +15,13 @@ import numpy as np
 import pytest
 
 from helpers import commands
+from helpers.commands import nothing_left, refusal
 from helpers.fake_study import write_study
 from lipsjax import datasets, recording
 from lipsjax.experiments import cli
 from lipsjax.runs import study
 from lipsjax.runs.build import build_optimizer
 from lipsjax.runs.config import LocalConfig
-
-
-def refusal(ended, *parts):
-    """Holds a command to one line on stderr and status 2; returns the line."""
-    assert ended.status == 2, ended
-    assert ended.err.startswith("error: "), ended
-    assert ended.err.count("\n") == 1, ended
-    assert "Traceback" not in ended.out, ended
-    for part in parts:
-        assert part in ended.err
-    return ended.err
-
-
-def nothing_left(out):
-    """Tells that no run directory, no study and no temporary was left."""
-    return not [path for path in out.rglob("*") if path.is_file() or path.parent.name == "runs"]
-
 
 # Options of the command line.
 

@@ -95,7 +95,7 @@ def fake(monkeypatch):
     def use(**options):
         new = Fake(**options)
         for module in ("explore", "trial"):  # the search, and the sweep that confirms
-            monkeypatch.setattr(f"lipsjax.experiments.{module}.run_trial", new)
+            monkeypatch.setattr(f"lipsjax.runs.{module}.run_trial", new)
         return new
 
     return use

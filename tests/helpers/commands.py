@@ -11,6 +11,7 @@ import pytest
 
 from lipsjax.experiments import command
 from lipsjax.recording.checkpoints import Checkpoints
+from lipsjax.runs import startup
 
 TINY = (
     *("--dataset", "synthetic", "--rounds", "6", "--rounds-per-call", "2", "--devices", "1"),
@@ -32,7 +33,7 @@ def call(name: str, *argv: str) -> Ended:
     out, err, status = io.StringIO(), io.StringIO(), 0
     main = importlib.import_module(f"lipsjax.experiments.{name}").main
     with (
-        mock.patch.object(command, "start_jax"),
+        mock.patch.object(startup, "start_jax"),
         mock.patch("sys.argv", [name, *argv]),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
@@ -81,3 +82,19 @@ def stop_at_save(out: Path, count: int, *argv: str) -> Path:
     with mock.patch.object(Checkpoints, "save", stop), pytest.raises(StoppedError):
         run(out, *argv)
     return run_dir(out)
+
+
+def refusal(ended, *parts):
+    """Holds a command to one line on stderr and status 2; returns the line."""
+    assert ended.status == 2, ended
+    assert ended.err.startswith("error: "), ended
+    assert ended.err.count("\n") == 1, ended
+    assert "Traceback" not in ended.out, ended
+    for part in parts:
+        assert part in ended.err
+    return ended.err
+
+
+def nothing_left(out):
+    """Tells that no run directory, no study and no temporary was left."""
+    return not [path for path in out.rglob("*") if path.is_file() or path.parent.name == "runs"]

@@ -9,6 +9,7 @@ from helpers import commands
 from helpers.worlds import simulate, world
 from lipsjax import fedavg, models
 from lipsjax.local import model_loss
+from lipsjax.models.convolution import CONVOLUTIONS
 
 
 def build(conv="loop", dtype="float32", norm="batch", name="cnn"):
@@ -67,7 +68,7 @@ def test_products_are_bfloat16_and_the_rest_is_not(name, norm):
 
 
 def test_float32_is_what_it_is_without_a_choice():
-    module = models.CNN(4, 4, "batch", models.CONVOLUTIONS["loop"], jnp.float32)
+    module = models.CNN(4, 4, "batch", CONVOLUTIONS["loop"], jnp.float32)
     data, plain = world([9, 5]), models.from_flax(module, (5, 5, 1))
     states = [simulate(m, fedavg(), data, rounds=2)[0] for m in (plain, build())]
     jax.tree.map(np.testing.assert_array_equal, *states)

@@ -14,6 +14,7 @@ from helpers.worlds import simulate, world
 from lipsjax import fedavg, models, transient_sparsity, tree
 from lipsjax.local import LocalTraining, model_loss
 from lipsjax.models import layers
+from lipsjax.models.build import NAMES, NORMS
 from lipsjax.models.convolution import CONVOLUTIONS
 from lipsjax.models.pooling import max_pool
 from lipsjax.models.vit import patch_size
@@ -51,8 +52,8 @@ def predict(model, variables, images, mask, *, train):
 
 
 def test_the_models_are_those_of_the_config():
-    assert typing.get_args(ModelName) == models.NAMES
-    assert {*QUICK, *SLOW} == {*models.NAMES}
+    assert typing.get_args(ModelName) == NAMES
+    assert {*QUICK, *SLOW} == {*NAMES}
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_parameters_of_a_vit_by_hand():
     assert tree.size(shapes_of(model).params) == count
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_kernel_is_declared_once_and_in_order(name):
     model = build(name, (16, 16, 1), depth=2)
     kernels = tree.pick(shapes_of(model).params, lambda p: p.endswith("kernel"))
@@ -118,7 +119,7 @@ def test_every_kernel_is_declared_once_and_in_order(name):
     }
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_leaf_belongs_to_a_layer(name):
     model = build(name, (16, 16, 1), depth=2)
     owned = {layer.name: set() for layer in model.layers}
@@ -152,7 +153,7 @@ NORMED = [
     ("resnet8", "group"),
     ("resnet8", "none"),
     ("vit", "batch"),
-    *(pytest.param(name, norm, marks=pytest.mark.slow) for name in SLOW for norm in models.NORMS),
+    *(pytest.param(name, norm, marks=pytest.mark.slow) for name in SLOW for norm in NORMS),
 ]
 
 
@@ -255,7 +256,7 @@ def test_patches_are_at_most_64(shape, size):
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 1), (5, 9, 3), (28, 28, 1), (33, 32, 3)])
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_images_of_other_sizes(name, shape):
     model = build(name, shape)
     assert_predicts(model, shape)
@@ -287,13 +288,13 @@ def assert_learns(model, strategy, rounds=2):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_two_rounds_of_fedavg(name):
     assert_learns(build(name, (5, 5, 1), 4, depth=1), fedavg())
 
 
 @pytest.mark.parametrize(
-    "name", ["mlp", *(pytest.param(n, marks=pytest.mark.slow) for n in models.NAMES[1:])]
+    "name", ["mlp", *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES[1:])]
 )
 def test_two_rounds_of_lips(name):
     model = build(name, (5, 5, 1), 4, depth=1)

@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
-from test_bad_input import nothing_left, refusal
 
 from helpers import commands
+from helpers.commands import nothing_left, refusal
 from helpers.fake_study import write_study
 from lipsjax import datasets, tree
 from lipsjax.recording import read_study

@@ -16,9 +16,9 @@ from helpers import killing
 from helpers.processes import HALF, ROUNDS, case
 from helpers.worlds import assert_close, simulate
 from lipsjax import recording, simulation
-from lipsjax.experiments.command import join_processes
 from lipsjax.local import LocalTraining
 from lipsjax.runs.config import Execution
+from lipsjax.runs.startup import join_processes
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "processes.py"
 

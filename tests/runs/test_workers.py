@@ -6,9 +6,8 @@ import random
 import subprocess
 
 import pytest
-from test_bad_input import refusal
 
-from helpers.commands import TINY, call
+from helpers.commands import TINY, call, refusal
 from helpers.kill_sweep import children, compare, is_alive, table
 from lipsjax.runs.config import Config, Execution, SparsityConfig
 from lipsjax.runs.study import program_key
