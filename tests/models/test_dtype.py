@@ -35,6 +35,7 @@ def distance(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
+@pytest.mark.slow
 def test_own_rules_round_as_those_of_xla():
     reference, exact = gradient("grouped", "bfloat16"), gradient("grouped", "float32")
     for conv in ("loop", "patches"):
@@ -43,6 +44,7 @@ def test_own_rules_round_as_those_of_xla():
         assert 1e-3 < distance(rounded, exact) < 0.3, conv
 
 
+@pytest.mark.whole
 def test_what_a_round_leaves_is_float32():
     state, _, _ = simulate(build(dtype="bfloat16"), fedavg(), world([9, 5]), rounds=1)
     types = {x.dtype for x in jax.tree.leaves((state["average"], state["reference"]))}
@@ -67,6 +69,7 @@ def test_products_are_bfloat16_and_the_rest_is_not(name, norm):
     assert all(":bf16[" in line for line in products), products
 
 
+@pytest.mark.whole
 def test_float32_is_what_it_is_without_a_choice():
     module = models.CNN(4, 4, "batch", CONVOLUTIONS["loop"], jnp.float32)
     data, plain = world([9, 5]), models.from_flax(module, (5, 5, 1))
@@ -74,6 +77,7 @@ def test_float32_is_what_it_is_without_a_choice():
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
+@pytest.mark.whole
 def test_a_run_in_bfloat16(tmp_path):
     ended = commands.run(tmp_path, "--model.dtype", "bfloat16", "--lips", "True")
     assert ended.status == 0, ended.err

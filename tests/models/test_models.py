@@ -287,17 +287,19 @@ def assert_learns(model, strategy, rounds=2):
     return state
 
 
+@pytest.mark.whole
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_two_rounds_of_fedavg(name):
     assert_learns(build(name, (5, 5, 1), 4, depth=1), fedavg())
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "name", ["mlp", *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES[1:])]
 )
 def test_two_rounds_of_lips(name):
-    model = build(name, (5, 5, 1), 4, depth=1)
+    model = build(name, (5, 5, 1), 4, depth=1, conv="grouped")
     kinds = ("conv",) if name in CONVOLVING else ("dense",)
     lips = transient_sparsity(fedavg(), layers=model.layers, every=1, kinds=kinds)
     assert lips.downlink is not None
@@ -307,6 +309,7 @@ def test_two_rounds_of_lips(name):
     np.testing.assert_allclose(kept, 0.75, atol=0.02)  # half at first, all after the last round
 
 
+@pytest.mark.whole
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "vit"])
 def test_moon_reads_the_features_of(name):

@@ -13,6 +13,8 @@ from lipsjax import recording
 from lipsjax.recording.checkpoints import Checkpoints
 from lipsjax.runs import trial
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
