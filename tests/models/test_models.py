@@ -24,6 +24,7 @@ from lipsjax.strategies.layerwise import layer_index
 
 QUICK, SLOW = ("mlp", "cnn", "resnet8", "vit"), ("vgg5", "resnet6", "resnet10", "resnet18")
 EACH = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+STAGES = ("resnet8", "resnet10")
 CONVOLVING = ("cnn", "vgg5", "resnet6", "resnet8", "resnet10", "resnet18")
 
 
@@ -182,7 +183,7 @@ def test_features_are_what_the_classifier_reads(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CONVOLVING)
+@pytest.mark.parametrize("name", ["cnn", "vgg5", "resnet8", "resnet18"])
 def test_lowerings_agree(name):
     images = np.random.default_rng(0).normal(size=(4, 7, 6, 2))
     labels, mask = jnp.arange(4) % 3, jnp.arange(4) < 3
@@ -289,17 +290,19 @@ def assert_learns(model, strategy, rounds=2):
 
 @pytest.mark.whole
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["cnn", "resnet6", "vit"])
 def test_two_rounds_of_fedavg(name):
     assert_learns(build(name, (5, 5, 1), 4, depth=1), fedavg())
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize(
-    "name", ["mlp", *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES[1:])]
+    "name",
+    # resnet8 and resnet10 have a stage more each than resnet6, and no other parts
+    ["mlp", *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES[1:] if n not in STAGES)],
 )
 def test_two_rounds_of_lips(name):
-    model = build(name, (5, 5, 1), 4, depth=1, conv="grouped")
+    model = build(name, (5, 5, 1), 4, depth=1)
     kinds = ("conv",) if name in CONVOLVING else ("dense",)
     lips = transient_sparsity(fedavg(), layers=model.layers, every=1, kinds=kinds)
     assert lips.downlink is not None

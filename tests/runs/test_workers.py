@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from helpers.commands import TINY, call, refusal
+from helpers.commands import MLP, TINY, call, refusal
 from helpers.kill_sweep import children, compare, is_alive, table
 from lipsjax.runs.config import Config, Execution, SparsityConfig
 from lipsjax.runs.study import program_key
@@ -15,7 +15,7 @@ from lipsjax.runs.workers import Task, choose, count_workers
 
 LIPS = Config(sparsity=SparsityConfig())
 AT = TINY.index("--devices")
-SWEEP = (*TINY[:AT], *TINY[AT + 2 :])
+SWEEP = (*TINY[:AT], *TINY[AT + 2 :], *MLP)
 
 
 def tasks(*configs):
