@@ -522,6 +522,7 @@ def test_full_disk_in_a_process_of_its_own(tmp_path):
     argv = ["-m", "lipsjax.experiments.run", *commands.TINY, "--out", str(tmp_path)]
     ended = subprocess.run(
         ["sh", "-c", 'ulimit -f 1 && exec "$@"', "sh", sys.executable, *argv],
+        env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"},  # its files are larger
         capture_output=True,
         text=True,
         timeout=120,

@@ -187,7 +187,7 @@ def test_a_plan_for_the_cpu(tmp_path):
 @pytest.mark.whole
 def test_cells_that_share_a_program_are_planned_once(tmp_path):
     grid = ("--grid", "sparsity.every=[2, 3]", "--json", str(tmp_path / "plan.json"))
-    assert plan("--seeds", "1", *grid).status == 0
+    assert plan("--seeds", "1", *commands.MLP, *grid).status == 0
     found = json.loads((tmp_path / "plan.json").read_text())
     names = ["dense, sparsity.every = 2", "lips, sparsity.every = 2", "lips, sparsity.every = 3"]
     assert [p["name"] for p in found["programs"]] == names

@@ -66,15 +66,9 @@ def test_metrics_after_the_checkpoint_are_done_again(whole, stopped):
 
 
 STATEFUL = (
-    *("--strategy.name", "ditto", "--strategy.compression", "top_k"),
-    *(
-        "--strategy.cohort",
-        "2",
-        "--participation.dropout",
-        "0.3",
-        "--participation.stragglers",
-        "0.5",
-    ),
+    *("--model.name", "mlp", "--model.depth", "1"),
+    *("--strategy.name", "ditto", "--strategy.compression", "top_k", "--strategy.cohort", "2"),
+    *("--participation.dropout", "0.3", "--participation.stragglers", "0.5"),
     *("--partition.new-clients", "1", "--evaluation.tune-epochs", "1"),
 )
 
