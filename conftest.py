@@ -1,16 +1,54 @@
-"""Four faked CPU devices, float64, and quick compiles for every test; set before JAX starts."""
+"""Settles JAX for every test before it starts, and sorts tests into tiers.
+
+Tiers: ``-m unit`` holds what neither compiles a whole round nor starts a process; without an
+option such tests come with it; ``-m slow`` holds the rest. A test is in the unit tier unless it is
+marked ``whole`` or ``slow``, or lies in one of the places below.
+"""
 
 import gc
 import os
+import tempfile
+from pathlib import Path
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
-os.environ.setdefault("JAX_ENABLE_X64", "1")
-# tests compile more than they compute; the fusion emitters alone take twice as long as all the rest
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false",
-)
+import hypothesis
+import pytest
+
+from helpers import xla
+
+ROOT = Path(__file__).parent
+WHOLE = ("tests/rounds", "tests/strategies", "src/lipsjax/simulation.py", "src/lipsjax/strategy.py")
+"""Places all of whose tests compile whole rounds."""
+
+hypothesis.settings.register_profile("lipsjax", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("lipsjax")
+
 # tracing makes many objects that stay, and to look through them all takes long
 gc.set_threshold(100_000, 50, 100)
+
+
+def pytest_configure(config):
+    """Four faked CPU devices, float64, quick compiles, and a cache of what was compiled.
+
+    Workers and the processes that tests start inherit it all. The cache stays from run to run,
+    until ``pytest --cache-clear``.
+    """
+    cache = getattr(config, "cache", None)
+    settings = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "4",
+        "JAX_ENABLE_X64": "1",
+        "XLA_FLAGS": xla.quick_flags(),
+        **xla.cache_settings(cache.mkdir("xla") if cache else tempfile.mkdtemp(prefix="xla")),
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the unit tier."""
+    for item in items:
+        place = item.path.relative_to(ROOT).as_posix()
+        if place.startswith(WHOLE):
+            item.add_marker(pytest.mark.whole)
+        if not any(item.iter_markers("whole")) and not any(item.iter_markers("slow")):
+            item.add_marker(pytest.mark.unit)

@@ -75,6 +75,7 @@ def test_init_files_hold_no_code(path):
         assert is_all or is_docstring or isinstance(node, ast.ImportFrom), ast.unparse(node)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

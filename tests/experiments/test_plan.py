@@ -168,6 +168,7 @@ def plan(*argv):
     return commands.call("plan", *TINY, *argv)
 
 
+@pytest.mark.whole
 def test_a_plan_for_the_cpu(tmp_path):
     ended = plan("--seeds", "2", "--price-per-hour", "3", "--json", str(tmp_path / "plan.json"))
     assert ended.status == 0, ended.err
@@ -183,9 +184,10 @@ def test_a_plan_for_the_cpu(tmp_path):
     assert dense["collectives"].keys() == {"all-reduce"}
 
 
+@pytest.mark.whole
 def test_cells_that_share_a_program_are_planned_once(tmp_path):
     grid = ("--grid", "sparsity.every=[2, 3]", "--json", str(tmp_path / "plan.json"))
-    assert plan("--seeds", "1", *grid).status == 0
+    assert plan("--seeds", "1", *commands.MLP, *grid).status == 0
     found = json.loads((tmp_path / "plan.json").read_text())
     names = ["dense, sparsity.every = 2", "lips, sparsity.every = 2", "lips, sparsity.every = 3"]
     assert [p["name"] for p in found["programs"]] == names

@@ -265,8 +265,9 @@ def test_if_all_diverge_it_says_so(tmp_path, fake):
 @pytest.mark.slow
 def test_killed_as_it_trains(tmp_path):
     """In processes of its own: killed after its first run, it goes on to the same table."""
-    argv = ("--space", "sparsity.every=[2, 9]", "--trials", "2", "--seeds", "1", "--rounds", "40")
-    run = {"arguments": (*killing.TINY, *argv), "cache": tmp_path / "cache", "command": "search"}
+    argv = ("--space", "sparsity.every=[2, 9]", "--trials", "2", "--seeds", "1", "--rounds", "10")
+    arguments = (*killing.TINY, *commands.MLP, *argv)
+    run = {"arguments": arguments, "cache": tmp_path / "cache", "command": "search"}
     whole, out = tmp_path / "whole", tmp_path / "out"
     killing.finish(whole, **run)
     process = killing.start(out, **run)

@@ -18,6 +18,8 @@ TINY = (
     *("--partition.clients", "3", "--partition.train-examples", "20"),
     *("--model.width", "2", "--local.epochs", "1", "--evaluation.global-examples", "50"),
 )
+MLP = ("--model.name", "mlp", "--model.depth", "1", "--sparsity.kinds", "dense")
+"""Of a study: what compiles most quickly and has something to mask."""
 
 
 class Ended(NamedTuple):

@@ -20,12 +20,14 @@ import time
 from pathlib import Path
 
 from helpers import killing
+from helpers.commands import MLP
 
 SWEEP = (
-    *("--dataset", "synthetic", "--rounds", "40", "--rounds-per-call", "2", "--seeds", "4"),
+    *("--dataset", "synthetic", "--rounds", "10", "--rounds-per-call", "2", "--seeds", "4"),
     *("--partition.clients", "3", "--partition.train-examples", "20", "--local.epochs", "1"),
     *("--model.width", "8", "--evaluation.global-examples", "50", "--workers", "2"),
     *("--grid", "partition.alpha=[0.1, 1.0, 10.0]"),
+    *MLP,
 )
 TRIALS = 24
 DEADLINE = 300.0

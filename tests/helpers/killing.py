@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from helpers import xla
+
 TINY = (
     *("--dataset", "synthetic", "--rounds", "150", "--rounds-per-call", "1"),
     *("--partition.clients", "3", "--partition.train-examples", "20"),
@@ -41,10 +43,8 @@ def start(
     """Starts a command; compiled programs are kept in ``cache``, so that it resumes quickly."""
     settings = {
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        # it compiles more than it computes
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+        "XLA_FLAGS": xla.quick_flags(),
+        **xla.cache_settings(cache),
     }
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
     module = f"lipsjax.experiments.{command}"

@@ -9,6 +9,7 @@ from helpers import commands
 from helpers.worlds import simulate, world
 from lipsjax import fedavg, models
 from lipsjax.local import model_loss
+from lipsjax.models.convolution import CONVOLUTIONS
 
 
 def build(conv="loop", dtype="float32", norm="batch", name="cnn"):
@@ -34,6 +35,7 @@ def distance(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
+@pytest.mark.slow
 def test_own_rules_round_as_those_of_xla():
     reference, exact = gradient("grouped", "bfloat16"), gradient("grouped", "float32")
     for conv in ("loop", "patches"):
@@ -42,6 +44,7 @@ def test_own_rules_round_as_those_of_xla():
         assert 1e-3 < distance(rounded, exact) < 0.3, conv
 
 
+@pytest.mark.whole
 def test_what_a_round_leaves_is_float32():
     state, _, _ = simulate(build(dtype="bfloat16"), fedavg(), world([9, 5]), rounds=1)
     types = {x.dtype for x in jax.tree.leaves((state["global_model"], state["reference"]))}
@@ -66,13 +69,15 @@ def test_products_are_bfloat16_and_the_rest_is_not(name, norm):
     assert all(":bf16[" in line for line in products), products
 
 
+@pytest.mark.whole
 def test_float32_is_what_it_is_without_a_choice():
-    module = models.CNN(4, 4, "batch", models.CONVOLUTIONS["loop"], jnp.float32)
+    module = models.CNN(4, 4, "batch", CONVOLUTIONS["loop"], jnp.float32)
     data, plain = world([9, 5]), models.from_flax(module, (5, 5, 1))
     states = [simulate(m, fedavg(), data, rounds=2)[0] for m in (plain, build())]
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
+@pytest.mark.whole
 def test_a_run_in_bfloat16(tmp_path):
     ended = commands.run(tmp_path, "--model.dtype", "bfloat16", "--lips", "True")
     assert ended.status == 0, ended.err

@@ -309,6 +309,7 @@ def test_a_study_gives_defaults_and_its_grid_is_told(tmp_path):
     assert "grid: partition.alpha varies" in out
 
 
+@pytest.mark.whole
 def test_no_jax_is_needed(tmp_path):
     code = (
         "import sys; from lipsjax.experiments import survey; "

@@ -3,7 +3,11 @@
 import json
 import re
 
+import pytest
+
 from helpers import killing
+
+pytestmark = pytest.mark.whole
 
 
 def test_miss_then_hit(tmp_path):

@@ -13,12 +13,13 @@ import optax
 import pytest
 
 from helpers import killing
+from helpers.commands import MLP
 from helpers.processes import HALF, ROUNDS, case
 from helpers.worlds import assert_close, simulate
 from lipsjax import recording, simulation
-from lipsjax.experiments.command import join_processes
 from lipsjax.local import LocalTraining
 from lipsjax.runs.config import Execution
+from lipsjax.runs.startup import join_processes
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "processes.py"
 
@@ -41,8 +42,12 @@ def in_two_processes(name, file):
     return pickle.loads(file.read_bytes())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["dense", "lips", "fresh", "stored"])
+@pytest.mark.whole
+@pytest.mark.parametrize(
+    "name",
+    # dense and sparse rounds; gradients that are summed once more; state at some of the clients
+    ["lips", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fresh", "stored"))],
+)
 def test_two_processes_are_one(name, tmp_path):
     half, metrics = in_two_processes(name, tmp_path / "half")
     model, strategy, data, options = case(name)
@@ -94,7 +99,7 @@ def losses(out):
 
 @pytest.mark.slow
 def test_a_sweep_in_two_processes_is_recorded_by_the_first(tmp_path):
-    arms = (*TINY, "--rounds", "4", "--seeds", "1", "--arms", "dense", "lips")
+    arms = (*TINY, *MLP, "--rounds", "4", "--seeds", "1", "--arms", "dense", "lips")
     options = {"cache": tmp_path / "cache", "command": "sweep"}
     both = start_two((tmp_path / "two", tmp_path / "second"), arms, **options)
     first, second = said_by(both)
@@ -113,8 +118,7 @@ def test_a_sweep_in_two_processes_is_recorded_by_the_first(tmp_path):
 @pytest.mark.slow
 def test_what_two_processes_began_one_ends(tmp_path):
     cache = tmp_path / "cache"
-    whole = start_two((tmp_path / "whole",) * 2, TINY, cache=cache)
-    said_by(whole)
+    killing.finish(tmp_path / "whole", TINY, cache=cache)
     both = start_two((tmp_path / "out",) * 2, TINY, cache=cache)
     killing.kill_at(both[0], tmp_path / "out", 2)
     both[1].kill()

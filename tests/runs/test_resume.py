@@ -13,6 +13,8 @@ from lipsjax import recording
 from lipsjax.recording.checkpoints import Checkpoints
 from lipsjax.runs import trial
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
@@ -64,15 +66,9 @@ def test_metrics_after_the_checkpoint_are_done_again(whole, stopped):
 
 
 STATEFUL = (
-    *("--strategy.name", "ditto", "--strategy.compression", "top_k"),
-    *(
-        "--strategy.cohort",
-        "2",
-        "--participation.dropout",
-        "0.3",
-        "--participation.stragglers",
-        "0.5",
-    ),
+    *("--model.name", "mlp", "--model.depth", "1"),
+    *("--strategy.name", "ditto", "--strategy.compression", "top_k", "--strategy.cohort", "2"),
+    *("--participation.dropout", "0.3", "--participation.stragglers", "0.5"),
     *("--partition.new-clients", "1", "--evaluation.tune-epochs", "1"),
 )
 
@@ -167,16 +163,15 @@ def test_a_run_says_that_its_bits_may_differ(stopped, change, part):
     )
 
 
-@pytest.mark.slow
-def test_killed_at_three_moments(tmp_path):
-    """In a round, in a checkpoint, and once more after it had gone on; in processes of its own."""
+def test_killed_at_two_moments(tmp_path):
+    """In a round and, after it had gone on, in a checkpoint; in processes of its own."""
     rng = random.Random(os.urandom(8))
     whole, out = tmp_path / "whole", tmp_path / "out"
-    run = {"arguments": (*killing.LIPS, "--rounds", "100"), "cache": tmp_path / "cache"}
+    run = {"arguments": (*killing.LIPS, "--rounds", "50"), "cache": tmp_path / "cache"}
     killing.finish(whole, **run)
 
     process = killing.start(out, **run)
-    killing.kill_at(process, out, rng.randint(1, 20))
+    killing.kill_at(process, out, rng.randint(1, 15))
     first = killing.found(out)
     for _ in range(4):
         process = killing.start(out, **run)
@@ -184,12 +179,9 @@ def test_killed_at_three_moments(tmp_path):
         second = killing.found(out)
         if second.saving:  # else the write was quicker than the signal
             break
-    process = killing.start(out, **run)
-    killing.kill_after(process, out, "setup.json", rng.uniform(1, 3))
-    third = killing.found(out)
 
     said = killing.finish(out, **run)
-    moments = f"{first}; {second}; {third}; {said}"
+    moments = f"{first}; {second}; {said}"
     assert killing.content(out) == killing.content(whole), moments
     assert second.saving, moments
-    assert first.saved <= second.saved <= third.saved, moments
+    assert first.saved <= second.saved, moments

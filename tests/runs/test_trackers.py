@@ -36,6 +36,7 @@ def stop(out, count, *names):
     commands.stop_at_save(out, count, *EVERY, *(("--trackers", *names) if names else ()))
 
 
+@pytest.mark.whole
 def test_all_hold_what_is_recorded(tmp_path, monkeypatch):
     told = fake_trackers.install(monkeypatch)
     ended = run(tmp_path, *ALL)
@@ -57,6 +58,7 @@ def test_all_hold_what_is_recorded(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.whole
 def test_the_users_variables_come_first(tmp_path, monkeypatch):
     told = fake_trackers.install(monkeypatch)
     monkeypatch.setenv("WANDB_MODE", "online")
@@ -66,6 +68,7 @@ def test_the_users_variables_come_first(tmp_path, monkeypatch):
     assert ("mlflow", "open", "http://tracking.example") in told.calls
 
 
+@pytest.mark.whole
 def test_a_run_that_goes_on_is_the_same_run(tmp_path, monkeypatch):
     """Stopped between metrics and checkpoint: no round is missing, none comes twice."""
     told = fake_trackers.install(monkeypatch)
@@ -80,6 +83,7 @@ def test_a_run_that_goes_on_is_the_same_run(tmp_path, monkeypatch):
     assert len({call[2] for call in told.calls if call[:2] == ("wandb", "open")}) == 1
 
 
+@pytest.mark.whole
 def test_a_tracker_that_comes_later_is_told_what_was_before(tmp_path, monkeypatch):
     told = fake_trackers.install(monkeypatch)
     stop(tmp_path, 2)
@@ -95,6 +99,7 @@ def whole(tmp_path_factory):
     return out
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("step", [-1, 3], ids=["opening", "logging"])
 def test_a_tracker_that_fails_costs_nothing_else(whole, tmp_path, monkeypatch, name, step):
@@ -139,6 +144,7 @@ def test_an_unknown_tracker(tmp_path):
     assert ended.err.count("\n") == 1
 
 
+@pytest.mark.whole
 def test_none_is_opened_unless_asked_for(tmp_path, monkeypatch):
     for package in ("tensorboardX", "wandb", "mlflow"):
         monkeypatch.setitem(sys.modules, package, None)
@@ -148,6 +154,7 @@ def test_none_is_opened_unless_asked_for(tmp_path, monkeypatch):
 # The packages themselves.
 
 
+@pytest.mark.whole
 def test_tensorboard_reads_what_is_recorded(tmp_path):
     pytest.importorskip("tensorboardX")
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from helpers.commands import TINY, call, refusal
+from helpers.commands import MLP, TINY, call, refusal
 from helpers.kill_sweep import children, compare, is_alive, table
 from lipsjax.runs.config import Config, Execution, SparsityConfig
 from lipsjax.runs.study import program_key
@@ -15,7 +15,7 @@ from lipsjax.runs.workers import Task, choose, count_workers
 
 LIPS = Config(sparsity=SparsityConfig())
 AT = TINY.index("--devices")
-SWEEP = (*TINY[:AT], *TINY[AT + 2 :])
+SWEEP = (*TINY[:AT], *TINY[AT + 2 :], *MLP)
 
 
 def tasks(*configs):
@@ -94,6 +94,7 @@ def test_two_workers_give_the_table_of_one(tmp_path):
             assert float(ours[name]) == pytest.approx(float(theirs[name]), abs=0.05), name
 
 
+@pytest.mark.whole
 def test_what_diverges_in_a_worker_is_told(tmp_path):
     ended = call(
         *("sweep", *SWEEP, "--seeds", "2", "--workers", "2", "--out", str(tmp_path)),
@@ -107,6 +108,7 @@ def test_a_sweep_whose_processes_are_killed(tmp_path):
     assert compare(tmp_path, 2, random.Random(0)) == []
 
 
+@pytest.mark.whole
 def test_who_is_a_worker():
     assert children(os.getpid()) == []
     assert is_alive(os.getpid())
