@@ -11,8 +11,8 @@ import pytest
 
 from helpers import commands, killing
 from lipsjax import recording
-from lipsjax.runs.build import load
 from lipsjax.runs.config import Config, Execution, SparsityConfig, to_dict
+from lipsjax.runs.dataset import load
 from lipsjax.runs.space import Choice, Range, as_differences, choose, read_space
 from lipsjax.runs.study import Study, expand
 from lipsjax.runs.trial import DivergedError, Progress, run_dir_of
@@ -88,7 +88,7 @@ def accuracy(config):
 @pytest.fixture
 def fake(monkeypatch):
     """Returns what makes a fake the one that trains, and keeps reports from being drawn."""
-    monkeypatch.setattr("lipsjax.runs.build.prepare", lambda *_: None)
+    monkeypatch.setattr("lipsjax.runs.prepare.prepare", lambda *_: None)
     monkeypatch.setattr("lipsjax.experiments.report.draw", lambda *_: None)
     monkeypatch.setattr("lipsjax.experiments.survey.write_survey", lambda *_: mock.Mock())
 

@@ -175,7 +175,7 @@ def test_a_run_records_them(tmp_path):
 
     with mock.patch.object(trial, "_train"):
         setup = json.loads((run() / "setup.json").read_text())
-        with mock.patch.object(simulation, "flops") as count:
+        with mock.patch.object(costs, "flops") as count:
             run()  # goes on, and does not count again
         assert count.call_count == 0
     stem, middle, classifier = (layer["size"] for layer in setup["layers"])

@@ -305,10 +305,11 @@ def test_two_rounds_of_lips(name):
     model = build(name, (5, 5, 1), 4, depth=1)
     kinds = ("conv",) if name in CONVOLVING else ("dense",)
     lips = transient_sparsity(fedavg(), every=1, kinds=kinds)
-    assert lips.downlink is not None
-    assert lips.downlink.layers == model.layers[1:-1]
+    assert lips.sparsifier is not None
+    run = RunContext(rounds=2, num_examples=(1,), layers=model.layers)
+    assert lips.sparsifier(run).layers == model.layers[1:-1]
     state = assert_learns(model, lips)
-    kept = [np.unpackbits(bits, axis=1).mean() for bits in state["bits"]]
+    kept = [np.unpackbits(bits, axis=1).mean() for bits in state["packed_masks"]]
     np.testing.assert_allclose(kept, 0.75, atol=0.02)  # half at first, all after the last round
 
 

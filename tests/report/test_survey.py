@@ -19,8 +19,8 @@ from helpers import commands
 from lipsjax import clients, datasets, partition
 from lipsjax.datasets import Dataset, Examples
 from lipsjax.report import survey
-from lipsjax.runs.build import prepare
 from lipsjax.runs.config import Config, Execution, PartitionConfig
+from lipsjax.runs.prepare import prepare
 
 SMALL = ("--dataset", "synthetic", "--partition.clients", "4", "--partition.train-examples", "12")
 

@@ -10,8 +10,8 @@ from helpers.fake_study import write_study
 from lipsjax import datasets, tree
 from lipsjax.recording import read_study
 from lipsjax.report.setting import describe_setting
-from lipsjax.runs.build import prepare
 from lipsjax.runs.config import Config, Execution, ModelConfig, PartitionConfig
+from lipsjax.runs.prepare import prepare
 
 
 def prepared(dataset="synthetic", **options):

@@ -110,7 +110,8 @@ def build_strategy(config: Config, num_classes: int) -> Strategy:
     strategy = fedavg()
     if chosen.name in RANKS:
         if RANKS[chosen.name] in wraps:
-            raise ValueError(f"strategy {chosen.name} cannot go with sparsity: it masks by itself")
+            taken = "transient_sparsity" if RANKS[chosen.name] == Rank.BROADCAST else chosen.name
+            raise ValueError(f"{taken} cannot wrap {chosen.name}: one of its kind is enough")
         _check_options(factory, chosen.options, given=["strategy", "kinds"])
         wraps[RANKS[chosen.name]] = lambda inner: factory(inner, **chosen.options)
     else:
