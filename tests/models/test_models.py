@@ -21,6 +21,7 @@ from lipsjax.models.vit import patch_size
 from lipsjax.runs.config import ModelName
 from lipsjax.strategies import moon
 from lipsjax.strategies.layerwise import layer_index
+from lipsjax.strategy import RunContext
 
 QUICK, SLOW = ("mlp", "cnn", "resnet8", "vit"), ("vgg5", "resnet6", "resnet10", "resnet18")
 EACH = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
