@@ -10,7 +10,7 @@ from lipsjax.report import plots
 def sketched(monkeypatch):
     """Leaves figures empty but for their label: drawing them takes most of a page's time."""
 
-    def empty(figure, name, label):
+    def empty(_figure, _name, label):
         return Markup('<svg role="img" aria-label="{}"></svg>').format(label)
 
     monkeypatch.setattr(plots, "svg", empty)
