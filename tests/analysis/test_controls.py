@@ -47,6 +47,7 @@ class ShrinkLoop(Loop):
         return variables._replace(params=unflat(variables.params, params))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("perturb", [False, True])
 def test_shrinking(perturb):
     data, model = world(SIZES), tiny_model()
@@ -105,6 +106,7 @@ class TunedLoop(Loop):
         return np.stack(out)
 
 
+@pytest.mark.whole
 def test_a_tuned_fedavg():
     data = world(SIZES)
     loop = TunedLoop(reference_model(), data, jax.random.key(1), rounds=3, **OPTIONS)

@@ -108,6 +108,7 @@ def test_same_recordings_give_the_same_bytes(tmp_path):
     assert markdown(read_study(tmp_path / "a")) == text_of(tmp_path / "a")
 
 
+@pytest.mark.usefixtures("sketched")
 def test_the_command_writes_it_and_the_table(tmp_path):
     write_study(tmp_path, **SMALL)
     ended = commands.call("report", str(tmp_path), "--format", "md")

@@ -302,6 +302,7 @@ def test_the_summary_comes_first_in_five_lines(plain):
     assert summary.start() < text.index("What this study shows")
 
 
+@pytest.mark.usefixtures("sketched")
 def test_arms_are_grouped_by_what_they_are(tmp_path):
     arms = ("dense", "alone", "lips", "random")
     write_study(tmp_path, arms=arms, **SMALL)
@@ -329,6 +330,7 @@ def test_arms_are_grouped_by_what_they_are(tmp_path):
     assert places == sorted(places)
 
 
+@pytest.mark.usefixtures("sketched")
 def test_money_is_shown_where_prices_were_given(tmp_path, plain):
     assert "What it is worth" not in plain[1]
     prices = {"per_gb": 0.5, "per_device_hour": None, "per_point": 20.0}

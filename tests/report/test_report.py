@@ -47,6 +47,7 @@ OWN = {
 }
 
 
+@pytest.mark.usefixtures("sketched")
 def test_an_arm_is_compared_with_the_one_that_it_names(tmp_path):
     rows = {row.arm: row for row in rows_of(tmp_path, **OWN)}
     assert [row.reference for row in rows.values()] == ["fedavg", "fedavg", "fedavg", "moon"]
@@ -76,6 +77,7 @@ def test_pairs_put_each_arm_beside_itself_with_masks(tmp_path):
     np.testing.assert_allclose(drawn, [by_arm[arm] for arm in order])
 
 
+@pytest.mark.usefixtures("sketched")
 def test_accuracies_after_the_last_round_are_shown_where_there_are_some(tmp_path):
     write_study(tmp_path, **SMALL)
     assert "Fine-tuned" not in page_of(tmp_path)
@@ -347,6 +349,7 @@ def test_one_to_six_arms(tmp_path, arms):
     assert parsed(page_of(tmp_path)).figures == (8 if len(arms) == 1 else 9)
 
 
+@pytest.mark.usefixtures("sketched")
 def test_cells_have_figures_of_their_own(tmp_path):
     write_study(tmp_path, cells=("z=1", "a=2"), **SMALL)
     text = page_of(tmp_path)
@@ -356,6 +359,7 @@ def test_cells_have_figures_of_their_own(tmp_path):
     assert text.index("Curves: z=1") < text.index("Curves: a=2")
 
 
+@pytest.mark.usefixtures("sketched")
 def test_unfinished_trials_are_counted(tmp_path):
     write_study(tmp_path, missing=(("lips", 1), ("lips", 2), ("dense", 2)), **SMALL)
     text = " ".join(page_of(tmp_path).split())
@@ -365,6 +369,7 @@ def test_unfinished_trials_are_counted(tmp_path):
     assert "Not finished: 2 of lips." in caption
 
 
+@pytest.mark.usefixtures("sketched")
 def test_an_arm_without_a_finished_trial(tmp_path):
     missing = tuple(("dense", seed) for seed in range(3))
     write_study(tmp_path, missing=missing, **SMALL)
@@ -388,6 +393,7 @@ def test_unknown_reference_is_named(tmp_path):
         write_report(tmp_path)
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_failing_write_leaves_the_old_page(tmp_path, monkeypatch):
     write_study(tmp_path, **SMALL)
     before = page_of(tmp_path)
@@ -472,6 +478,7 @@ def test_figures_of_many_clients_and_a_still_layer(tmp_path):
             assert element.startswith('<svg role="img" aria-label="label"')
 
 
+@pytest.mark.usefixtures("sketched")
 def test_curves_of_too_many_arms_are_left_out(tmp_path):
     arms = tuple(f"arm{i}" for i in range(MOST_CURVES + 1))
     write_study(tmp_path, arms=arms, seeds=2, rounds=3, clients=2, classes=2)

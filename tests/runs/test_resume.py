@@ -163,6 +163,22 @@ def test_a_run_says_that_its_bits_may_differ(stopped, change, part):
     )
 
 
+def test_killed(tmp_path):
+    """In a process of its own, by the system, somewhere after the first checkpoints."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    arguments = (*killing.TINY, "--rounds", "30", "--devices", "1")
+    run = {"arguments": arguments, "cache": tmp_path / "cache"}
+    killing.finish(whole, **run)
+    process = killing.start(out, **run)
+    killing.kill_at(process, out, 2)
+    left = killing.found(out)
+    assert 2 <= left.saved < 30, left
+    said = killing.finish(out, **run)
+    assert "goes on after round" in said
+    assert killing.content(out) == killing.content(whole), f"{left}; {said}"
+
+
+@pytest.mark.slow
 def test_killed_at_two_moments(tmp_path):
     """In a round and, after it had gone on, in a checkpoint; in processes of its own."""
     rng = random.Random(os.urandom(8))
