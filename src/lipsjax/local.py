@@ -5,7 +5,7 @@ Nothing here sees the client axis; the caller vmaps.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -88,6 +88,7 @@ def sgd_of(optimizer: optax.GradientTransformation) -> Sgd | None:
         params = {"kernel": jnp.zeros(2)}
 
         def step(state, gradient):
+            updates: Any
             updates, state = optimizer.update({"kernel": gradient}, state, params)
             return state, updates["kernel"]
 

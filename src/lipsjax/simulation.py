@@ -62,7 +62,7 @@ class Simulation:
         self._data_shapes = jax.tree.map(_shape_of, data)
         self._shardings = _shardings(mesh)
         self._compiled: dict[int, jax.stages.Compiled] = {}
-        self._home = np.asarray(home_of(spec.placement, np.arange(spec.run.num_clients)))
+        self._home = np.asarray(home_of(spec.placement, jnp.arange(spec.run.num_clients)))
         self._many_rounds = _many_rounds(spec, mesh)
         self._start = jax.jit(
             functools.partial(_initial_state, spec), out_shardings=self._shardings
@@ -85,10 +85,10 @@ class Simulation:
 
     def place(self, data: ClientData) -> ClientData:
         """Copy the examples of this process's clients to each of its devices: [devices, ...]."""
+        sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
 
         def copy_to_each(x):
             shape = (self.mesh.size, *x.shape)
-            sharding = self._shardings.packed_masks
             return jax.make_array_from_callback(shape, sharding, lambda _: x[np.newaxis])
 
         return jax.tree.map(copy_to_each, jax.tree.map(np.asarray, data))
@@ -194,7 +194,7 @@ class Simulation:
 
     def _slots(self, key: Array, round_index: int) -> np.ndarray:
         """Return where each client of a round's cohort trains, [C]."""
-        return np.asarray(slot_of(self.spec.placement, self.cohort(key, round_index)))
+        return np.asarray(slot_of(self.spec.placement, jnp.asarray(self.cohort(key, round_index))))
 
     def _known(self, key: Array) -> Array:
         """Return a key that the devices of all processes know."""
@@ -327,7 +327,7 @@ def build(
         training=training,
         run=run,
         sparsifier=None if strategy.sparsifier is None else strategy.sparsifier(run),
-        total_weight=sum(float(strategy.weight(np.int32(n))) for n in run.num_examples),
+        total_weight=sum(float(strategy.weight(jnp.int32(n))) for n in run.num_examples),
         placement=placement._replace(chunk=min(chunk, widest)),
         participation=participation,
         ragged=_is_ragged(data, training.batch_size),

@@ -3,20 +3,14 @@
 Everything here is NumPy on the host; nothing is downloaded, ever.
 """
 
-from lipsjax.datasets.base import (
-    DataError,
-    Dataset,
-    Examples,
-    channel_statistics,
-    fingerprint,
-    validate,
-)
+from lipsjax.datasets.base import DataError, Dataset, channel_statistics, fingerprint, validate
 from lipsjax.datasets.digits import digits
 from lipsjax.datasets.load import load
 from lipsjax.datasets.mnist1d import mnist1d
 from lipsjax.datasets.own import from_idx, from_npz
 from lipsjax.datasets.synthetic import synthetic
 from lipsjax.datasets.tfds import from_tfds
+from lipsjax.types import Examples
 
 __all__ = [
     "DataError",

@@ -7,7 +7,8 @@ References:
 
 import numpy as np
 
-from lipsjax.datasets.base import Dataset, Examples, stratified_test_mask
+from lipsjax.datasets.base import Dataset, stratified_test_mask
+from lipsjax.types import Examples
 
 
 def digits() -> Dataset:

@@ -9,7 +9,8 @@ import random
 
 import numpy as np
 
-from lipsjax.datasets.base import DataError, Dataset, Examples
+from lipsjax.datasets.base import DataError, Dataset
+from lipsjax.types import Examples
 
 
 def mnist1d() -> Dataset:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lipsjax.datasets.base import DataError, Dataset, Examples, stratified_test_mask
+from lipsjax.datasets.base import DataError, Dataset, stratified_test_mask
+from lipsjax.types import Examples
 
 SPLIT = (
     ("x_train", "y_train", "x_test", "y_test"),

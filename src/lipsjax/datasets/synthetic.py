@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from lipsjax.datasets.base import DataError, Dataset, Examples
+from lipsjax.datasets.base import DataError, Dataset
+from lipsjax.types import Examples
 
 _NOISE = 0.5
 

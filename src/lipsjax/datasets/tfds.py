@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from lipsjax.datasets.base import DataError, Dataset, Examples
+from lipsjax.datasets.base import DataError, Dataset
+from lipsjax.types import Examples
 
 _NAME = re.compile(
     r"(?P<set>[a-z]\w*)(/(?P<config>\w[\w.+-]*))?(:(?P<version>\d+\.\d+\.\d+))?", re.ASCII

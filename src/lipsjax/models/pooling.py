@@ -23,7 +23,7 @@ def _pool(x, window, strides, pads):
     n, h, w, c = x.shape
     oh, ow = (_out(*a) for a in zip((h, w), window, strides, pads, strict=True))
     x = lax.pad(x, low, ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
-    best = None
+    best, which = None, jnp.zeros((), jnp.uint8)
     for i in range(window[0]):
         for j in range(window[1]):
             end = (n, i + (oh - 1) * strides[0] + 1, j + (ow - 1) * strides[1] + 1, c)

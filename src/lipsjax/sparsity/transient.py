@@ -225,7 +225,7 @@ class Held(NamedTuple):
     """State of an optimizer that masks hold."""
 
     inner: Any  # of the optimizer
-    count: Array  # () int32 steps done
+    steps: Array  # () int32, done
 
 
 def _held(
@@ -244,7 +244,7 @@ def _held(
 
     def update(updates, state, params=None):
         updates, inner = optimizer.update(updates, state.inner, params)
-        free = ~(broadcast.sparse & (True if hold == math.inf else state.count < hold))
+        free = ~(broadcast.sparse & (True if hold == math.inf else state.steps < hold))
         may_move = tuple(free | kept for kept in keep)
         back = tree.subtract(start, tree.kernels(params, masked))
         moved = tree.kernels(updates, masked)
@@ -255,6 +255,6 @@ def _held(
         inner = optax.tree_map_params(
             optimizer, lambda moment, may: jnp.where(may, moment, 0), inner, everywhere
         )
-        return updates, Held(inner, state.count + 1)
+        return updates, Held(inner, state.steps + 1)
 
     return optax.GradientTransformation(init, update)

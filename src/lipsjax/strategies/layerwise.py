@@ -69,7 +69,7 @@ class InTurn(NamedTuple):
     """State of an optimizer that moves one part of the leaves after the other."""
 
     parts: tuple[PyTree, ...]  # of each part's optimizer, in their order
-    count: Array  # () int32 steps done
+    steps: Array  # () int32, done
 
 
 def in_turn(
@@ -95,12 +95,12 @@ def in_turn(
 
     def update(updates, state, params=None):
         moved, kept = {}, []
-        turns = state.count < switch, state.count >= switch
+        turns = state.steps < switch, state.steps >= switch
         parts = zip(split(updates), split(params), state.parts, turns, strict=True)
         for gradient, values, own, is_turn in parts:
             step, new = optimizer.update(gradient, own, values)
             moved |= jax.tree.map(lambda u, turn=is_turn: jnp.where(turn, u, 0), step)
             kept.append(tree.select(is_turn, new, own))
-        return tree.put({"params": updates}, moved)["params"], InTurn(tuple(kept), state.count + 1)
+        return tree.put({"params": updates}, moved)["params"], InTurn(tuple(kept), state.steps + 1)
 
     return optax.GradientTransformation(init, update)
