@@ -1,8 +1,9 @@
 """What recorded figures are held to: some forty configurations, five rounds each.
 
-``python tests/helpers/equality.py OUT.npz [float64|float32]`` records them. Those of version 0.1.0
-lie in ``tests/rounds/data/behaviour_1.npz``: the same configurations, recorded at commit cc7b802,
-where strategies were told learning rate, layers, rounds and cohort by hand.
+``python tests/helpers/equality.py`` records them all, in some minutes, and says how far each is
+from those of version 0.1.0 in ``tests/rounds/data/behaviour_1.npz``: the same configurations in
+float64, recorded at commit cc7b802, where strategies were told learning rate, layers, rounds and
+cohort by hand. ``--record OUT.npz [float64|float32]`` records them for another commit.
 """
 
 import os
@@ -23,6 +24,7 @@ from lipsjax.local import LocalTraining
 from lipsjax.rounds import Participation
 from lipsjax.sparsity import transient_shrink
 
+RECORDED = Path(__file__).resolve().parents[1] / "rounds" / "data" / "behaviour_1.npz"
 SIZES, ROUNDS = [9, 2, 6, 5, 7, 8], 5
 
 
@@ -135,13 +137,30 @@ def record(name, dtype):
     }
 
 
-def main(path, dtype="float64"):
-    figures = {}
+def distance(name, recorded, before):
+    """Return the largest relative difference of any figure, and whether masks are the same."""
+    worst = 0.0
+    for field, new in recorded.items():
+        old = before[f"{name}|{field}"]
+        if field == "masks":
+            continue
+        np.testing.assert_array_equal(np.isnan(new), np.isnan(old), err_msg=f"{name} {field}")
+        difference = np.abs(new - old) / (1 + np.abs(old))
+        worst = max(worst, float(np.nanmax(difference, initial=0.0)))
+    return worst, np.array_equal(recorded["masks"], before[f"{name}|masks"])
+
+
+def main(flag="", path="", dtype="float64"):
+    figures, before = {}, np.load(RECORDED)
     for name in CASES:
-        print(name, flush=True)
         recorded = record(name, np.dtype(dtype).type)
         figures |= {f"{name}|{field}": value for field, value in recorded.items()}
-    np.savez_compressed(path, **figures)
+        if flag != "--record":
+            worst, same = distance(name, recorded, before)
+            bits = "to the bit" if worst == 0 else f"off by {worst:.1e}"
+            print(f"{name}: {bits}, masks {'the same' if same else 'DIFFER'}", flush=True)
+    if flag == "--record":
+        np.savez_compressed(path, **figures)
 
 
 if __name__ == "__main__":
