@@ -1,7 +1,7 @@
 """Version 0.1.0's figures, where they were right: float64 to 1e-9, with identical masks.
 
-``python tests/helpers/equality.py`` holds all configurations; here are some with much in them, and none that
-draws normal numbers, whose last bits depend on how XLA compiles.
+``python tests/helpers/equality.py`` holds all configurations; here are some with much in them, and
+none that draws normal numbers, whose last bits depend on how XLA compiles.
 """
 
 import numpy as np
