@@ -462,8 +462,8 @@ class Loop:
             for s, x in zip(out["layers"]["step"], self.model.layers, strict=True)
             if x.role == "middle"
         ]
-        margins = [step["stem"], step["classifier"]]
-        out["inertia_index"] = 1 - np.mean(middle) / np.mean(margins)
+        outer = [step["stem"], step["classifier"]]
+        out["inertia_index"] = 1 - np.mean(middle) / np.mean(outer)
         return out
 
     def layer_metrics(self, path, members, before, starts, results, last, weight):

@@ -1,4 +1,4 @@
-"""Masks: exact k, ties by index, margins untouched; density schedules and distributions."""
+"""Masks: exact k, ties by index, outer layers untouched; density schedules and distributions."""
 
 import jax
 import jax.numpy as jnp

@@ -52,7 +52,7 @@ def middle_step(recording: Recording) -> np.ndarray:
     return _step(recording, middle=True)
 
 
-def margin_step(recording: Recording) -> np.ndarray:
+def outer_step(recording: Recording) -> np.ndarray:
     """Mean ``step`` of the stem and the classifier in every round, [T]."""
     return _step(recording, middle=False)
 

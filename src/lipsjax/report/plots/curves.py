@@ -20,7 +20,7 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from lipsjax.analysis.comparison import aggregation_gain, margin_step, middle_step
+from lipsjax.analysis.comparison import aggregation_gain, middle_step, outer_step
 from lipsjax.analysis.stats import mean_interval
 from lipsjax.recording import Recording
 from lipsjax.report.plots.figures import (
@@ -217,7 +217,7 @@ def movement(arms: Arms) -> Drawing:
     curves, panels = {}, []
     for arm, (colour, runs) in finished.items():
         curves[arm] = {
-            "stem_classifier": _curve(_stack(runs, margin_step), log=True),
+            "stem_classifier": _curve(_stack(runs, outer_step), log=True),
             "middle": _curve(_stack(runs, middle_step), log=True),
         }
         figure, ax = _arm_panel(arm, len(finished))
