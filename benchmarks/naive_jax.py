@@ -37,7 +37,7 @@ class ResNet8(nn.Module):
             )
 
         x = nn.relu(norm("norm_stem")(conv(64, 7, 2, 3, "stem")(x)))
-        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
         for i, width in enumerate((64, 128, 256), start=1):
             stride = 1 if i == 1 else 2
             y = nn.relu(

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 from measure import Case, Figure, interleave, once, ratio, report, start_jax
@@ -79,7 +80,7 @@ def round_batches(workload: Workload, data, key, cohort) -> list[tuple[Any, Any]
     @jax.jit
     def order(client):
         batches = derive(key, 0, client, Purpose.BATCHES)
-        mask = np.ones(workload.examples, bool)
+        mask = jnp.ones(workload.examples, bool)
         return batch_order(batches, mask, epochs=workload.epochs, batch_size=workload.batch_size)[0]
 
     rows = [data.train_index[client][np.asarray(order(client))] for client in cohort]

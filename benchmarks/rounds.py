@@ -9,7 +9,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -85,7 +85,8 @@ def time_sweep(workload: Workload, what: str, options: Options, devices: int) ->
     values = SWEEPS[what] if what != "devices" else tuple(range(1, devices + 1))
     cases, clients = {}, {}
     for value in values:
-        setting, given = workload, {"chunk": options.chunk, "devices": options.devices}
+        given: dict[str, Any] = {"chunk": options.chunk, "devices": options.devices}
+        setting = workload
         if what == "clients":
             setting = workload._replace(clients=value, cohort=value)
         else:
@@ -95,7 +96,7 @@ def time_sweep(workload: Workload, what: str, options: Options, devices: int) ->
         _, placed, state = prepared(simulation, data, key)
         cases[value] = one_round(simulation, placed, simulation.to_host(state))
         clients[value] = setting.cohort
-    times = interleave(cases, options.repeats)
+    times: dict[Any, list[float]] = interleave(cases, options.repeats)
     each = {value: [t / clients[value] for t in times[value]] for value in values}
     first = values[0]
     return [

@@ -15,6 +15,7 @@ import numpy as np
 from lipsjax import recording
 from lipsjax.experiments import command
 from lipsjax.experiments.run import Run
+from lipsjax.runs import startup
 from lipsjax.runs.config import Config, PartitionConfig
 
 DEFAULT = Run(config=Config(partition=PartitionConfig(kind="iid")))
@@ -36,8 +37,9 @@ def logistic_regression(data) -> float:
 def main(argv: list[str]) -> None:
     """Print both accuracies."""
     options = command.parse(Run, argv, program="logistic_floor", default=DEFAULT)
-    command.start_jax(options.execution)
-    from lipsjax.runs.build import load, share_out
+    startup.start_jax(options.execution)
+    from lipsjax.runs.data import share_out
+    from lipsjax.runs.dataset import load
     from lipsjax.runs.trial import run_trial
 
     config = options.config

@@ -2,12 +2,13 @@
 
 import json
 import math
+from typing import Any
 
 from helpers.fake_study import write_study
 from lipsjax.analysis.comparison import compare
 from lipsjax.recording import read_study
 
-SMALL = {"seeds": 4, "rounds": 20, "clients": 4, "classes": 3, "noise": 0.002}
+SMALL: dict[str, Any] = {"seeds": 4, "rounds": 20, "clients": 4, "classes": 3, "noise": 0.002}
 LOCAL = {"strategy": {"name": "local"}, "sparsity": None}
 POOLED = {"partition": {"pooled": True}, "sparsity": None}
 

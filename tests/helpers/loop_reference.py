@@ -111,7 +111,7 @@ class Loop:
         """Return what a client steps along instead."""
         return gradient
 
-    def moves(self, path, epoch):
+    def moves(self, path, epoch) -> bool:
         """Tell whether a leaf of params moves in an epoch."""
         return True
 
@@ -127,7 +127,7 @@ class Loop:
         """Return after how many steps a client stops early."""
         return np.inf
 
-    def arrives(self, client):
+    def arrives(self, client) -> bool:
         """Tell whether the server hears from a client."""
         return True
 

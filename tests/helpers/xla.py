@@ -22,6 +22,11 @@ def quick_flags() -> str:
     return " ".join((*QUICK, *emitters))
 
 
+def usual_options() -> dict[str, bool]:
+    """Compiler options of a program that is to be compiled as outside of tests."""
+    return {FUSION_EMITTERS: True} if has_fusion_emitters_flag() else {}
+
+
 def cache_settings(folder: object) -> dict[str, str]:
     """Environment variables with which JAX keeps every program that it compiles in a folder."""
     return {

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from lipsjax.report import html as page
 from lipsjax.report import plots
 from lipsjax.report.summary import executive
 
-SMALL = {"seeds": 3, "rounds": 6, "clients": 3, "classes": 3}
+SMALL: dict[str, Any] = {"seeds": 3, "rounds": 6, "clients": 3, "classes": 3}
 FIELDS = {
     "partition.train_examples": [10, 30],
     "partition.alpha": [0.1, 1.0, 10.0],

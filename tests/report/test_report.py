@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from lipsjax.report import terminal as report
 from lipsjax.report.html import MOST_CURVES, write_report
 from lipsjax.report.setting import describe_arm, describe_setting, describe_sparsity
 
-SMALL = {"seeds": 3, "rounds": 12, "clients": 4, "classes": 3}
+SMALL: dict[str, Any] = {"seeds": 3, "rounds": 12, "clients": 4, "classes": 3}
 
 
 def rows_of(path, **options):
@@ -472,7 +473,11 @@ def test_figures_of_many_clients_and_a_still_layer(tmp_path):
         for run in runs:
             run.layers["step"][:, 2] = 0.0
             run.layers["step"][3] = np.nan
-    for drawing in (plots.inertia_heatmap(arms), plots.movement(arms), plots.class_mix(runs[0])):
+    for drawing in (
+        plots.inertia_heatmap(arms),
+        plots.movement(arms),
+        plots.class_mix(arms["dense"][0]),
+    ):
         for figure in drawing.panels:
             element = plots.svg(figure, "name", "label")
             assert element.startswith('<svg role="img" aria-label="label"')

@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 
+from helpers import xla
 from helpers.worlds import assert_close, simulate, tiny_model, world
 from lipsjax import fedavg, keep_local, models, simulation, transient_sparsity
 from lipsjax.local import LocalTraining, model_loss
@@ -106,8 +107,7 @@ def test_density_one_is_dense():
             data=data,
             mesh=simulation.client_mesh(1),
         )
-        options = {"xla_cpu_use_fusion_emitters": True}
-        program = sim.trace(3).lower().compile(options)
+        program = sim.lower(3).compile(xla.usual_options())
         results.append(program(sim.init(key), sim.place(data), sim.schedule.per_round))
     (state, metrics), (dense, dense_metrics) = results
     assert_close(state.global_model, dense.global_model, 0)

@@ -55,7 +55,7 @@ def test_two_processes_are_one(name, tmp_path):
         model, strategy, data, rounds=HALF, total=ROUNDS, devices=2, **options
     )
     assert_close(half, alone)
-    jax.tree.map(np.testing.assert_array_equal, half["bits"], alone["bits"])
+    jax.tree.map(np.testing.assert_array_equal, half["packed_masks"], alone["packed_masks"])
     assert_close(metrics, its_metrics)
 
     on_one = simulation.build(

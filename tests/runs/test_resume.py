@@ -188,7 +188,7 @@ def test_killed_at_two_moments(tmp_path):
 
     process = killing.start(out, **run)
     killing.kill_at(process, out, rng.randint(1, 15))
-    first = killing.found(out)
+    first = second = killing.found(out)
     for _ in range(4):
         process = killing.start(out, **run)
         killing.kill_in_checkpoint(process, out, skip=rng.randint(1, 4))
