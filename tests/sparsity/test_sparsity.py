@@ -21,12 +21,14 @@ def plain_topk(scores, k):
     return mask
 
 
+SCORES = [0.0, 1e-45, 1e-38, 0.5, 0.5000001, 1.0, 3.0, 1e38, float("inf")]
+
+
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(
-    scores=st.lists(
-        st.sampled_from([0.0, 1e-45, 1e-38, 0.5, 0.5000001, 1.0, 3.0, 1e38, float("inf")]),
-        min_size=1,
-        max_size=40,
+    # few lengths: each is a program
+    scores=st.sampled_from([1, 2, 3, 11, 40]).flatmap(
+        lambda n: st.lists(st.sampled_from(SCORES), min_size=n, max_size=n)
     ),
     share=st.floats(0, 1),
     dtype=st.sampled_from([np.float32, np.float64]),
@@ -115,6 +117,7 @@ def chosen_masks(sparse_round, **options):
     )
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("density", [0.1, 0.37, 0.99])
 def test_exact_count_in_every_layer(density):
     masks, state, _ = chosen_masks(1, density=density, every=5, kinds=("conv", "dense"))
@@ -125,6 +128,7 @@ def test_exact_count_in_every_layer(density):
         assert (each == int(np.floor(density * mask[0].size))).all()
 
 
+@pytest.mark.whole
 def test_dense_rounds_send_no_mask():
     _, state, sim = chosen_masks(2, density=0.3, every=5)
     assert not state["sparse"]
@@ -133,6 +137,7 @@ def test_dense_rounds_send_no_mask():
     )
 
 
+@pytest.mark.whole
 def test_outer_layers_biases_and_norms_are_never_masked():
     model = tiny_model()
     strategy = transient_sparsity(fedavg(), density=0.1, every=1, kinds=("conv", "dense"))
