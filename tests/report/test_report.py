@@ -520,7 +520,7 @@ def test_setting_in_words(tmp_path):
     config["partition"]["new_clients"] = 1
     text = dict(describe_setting(study.trials[0].recording))
     assert text["Strategy"] == (
-        "moon (mu 5.0), updates compressed by top_k, movements clipped to 1, aggregated by median, "
+        "moon (mu 5.0), updates compressed by top_k, deltas clipped to 1, aggregated by median, "
         "12 rounds, 3 clients drawn in every round, drawn by their examples, 25% dropout, "
         "2 faulty clients (noise)"
     )

@@ -53,7 +53,7 @@ def middle_step(recording: Recording) -> np.ndarray:
 
 
 def outer_step(recording: Recording) -> np.ndarray:
-    """Mean ``step`` of the stem and the classifier in every round, [T]."""
+    """Mean ``step`` of the outer layers, stem and classifier, in every round, [T]."""
     return _step(recording, middle=False)
 
 
@@ -67,21 +67,21 @@ def total(recording: Recording, name: str) -> float:
 def aggregation_gain(recording: Recording) -> np.ndarray:
     """Accuracy after minus before aggregation in every round, [T].
 
-    Both are personalised. After: of the dense average as each client deploys it, whatever mask goes
-    out with it. Before: of the clients' own models at the end of local training.
+    Both are personalised. After: of the dense global model, as each client predicts with it,
+    whatever mask goes out with it. Before: of the clients' own models at the end of local training.
     """
     return _scalar(recording, "accuracy_dense") - _scalar(recording, "accuracy_before")
 
 
 def coupling(recording: Recording) -> float:
-    """Rank correlation of the middle layers' movement with what aggregation gains, in one run.
+    """Rank correlation of the middle layers' steps with what aggregation gains, in one run.
 
     Of first differences between evaluated rounds, so that two curves that merely both fall over
     training do not count as related. NaN where there are too few.
     """
-    movement, gain = middle_step(recording), aggregation_gain(recording)
-    known = ~np.isnan(movement) & ~np.isnan(gain)
-    return spearman(np.diff(movement[known]), np.diff(gain[known]))
+    step, gain = middle_step(recording), aggregation_gain(recording)
+    known = ~np.isnan(step) & ~np.isnan(gain)
+    return spearman(np.diff(step[known]), np.diff(gain[known]))
 
 
 def round_reached(recording: Recording, target: float) -> int | None:
@@ -95,7 +95,7 @@ Measure = Callable[[Recording, float], float]
 
 MEASURES: dict[str, Measure] = {
     "personalised": lambda r, _: primary(r.scalars["accuracy_dense"]),
-    "global": lambda r, _: primary(_of_deployed(r)),
+    "global": lambda r, _: primary(_global_accuracy(r)),
     "tuned": lambda r, _: _at_the_end(r, "accuracy_tuned"),
     "new": lambda r, _: _at_the_end(r, "accuracy_new"),
     "new_tuned": lambda r, _: _at_the_end(r, "accuracy_new_tuned"),
@@ -122,9 +122,9 @@ MEASURES: dict[str, Measure] = {
 }
 """What is compared: name -> one number of one run.
 
-``global`` is of the model that is deployed: where clients train alone, the mean over their own
-models, as nobody receives the average. ``reached`` is 1 where the target is reached and 0 where
-not, so that its mean is the share of seeds; rounds and bits to the target are NaN in a seed that
+``global`` is of the model that is predicted with: where clients train alone, the mean over their
+own models, as nobody receives the global model. ``reached`` is 1 where the target is reached and 0
+where not, so that its mean is the share of seeds; rounds and bits to the target are NaN in a seed that
 never reaches it, and so is their mean, as a mean over the others would flatter the arm.
 """
 
@@ -145,7 +145,7 @@ def _scalar(recording: Recording, name: str) -> np.ndarray:
     return recording.scalars.get(name, missing)
 
 
-def _of_deployed(recording: Recording) -> np.ndarray:
+def _global_accuracy(recording: Recording) -> np.ndarray:
     alone = is_local(recording.config)
     return _scalar(recording, "global_accuracy_clients" if alone else "global_accuracy")
 

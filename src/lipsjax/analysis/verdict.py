@@ -85,8 +85,8 @@ def findings(
     Returns:
       Whether the setting is stuck; for the reference, whether its middle layers move less than its
       outer ones; for every other row, personalised accuracy, global accuracy, inertia, bits, time
-      and, with prices, value; then LIPS against its controls. A study of more than two cells is
-      told in counts of cells, one of more than twelve arms in counts of comparisons.
+      and, with prices, value; then LIPS against its controls. A study of more than two cells is told in
+      counts of cells, one of more than twelve arms in counts of comparisons.
     """
     setting = [found for diagnosis in diagnose(rows) for found in diagnosis_findings(diagnosis)]
     controls = control_findings(controls_of(rows))
@@ -200,7 +200,7 @@ def _time(row: Row) -> Finding:
 
 
 def _stuck(row: Row) -> Finding:
-    """Do the middle layers of the reference arm move less than its outer ones?"""
+    """Do the middle layers of the reference arm move less than its outer layers?"""
     if len(row.seeds) < 2:
         detail = f"Cannot tell, {_finished(len(row.seeds))}, so there is no interval."
         return _finding(row, STUCK, UNKNOWN, detail)

@@ -240,7 +240,7 @@ def _cell(study: StudyRecording, rows: list[Row], label: str, arms: plots.Arms) 
     if len(arms) <= MOST_CURVES:
         drawn |= {
             "accuracy": (plots.accuracy_curves(arms), "Accuracy over rounds"),
-            "stages": (plots.stages(arms), "Accuracy before, of the average, and after"),
+            "stages": (plots.stages(arms), "Accuracy before, of the global model, and after"),
             "steps": (plots.inertia_heatmap(arms), "Movement of each layer in each round"),
             "movement": (plots.movement(arms), "Movement of middle layers against outer layers"),
             "changes": (plots.changes(arms), "Changes of movement against changes of gain"),

@@ -66,7 +66,7 @@ def describe_setting(recording: Recording) -> list[tuple[str, str]]:
             "Strategy",
             f"{_strategy(config['strategy'])}, {config['rounds']} rounds, "
             f"{'all clients' if cohort is None else f'{cohort} clients drawn'} in every round"
-            + _turnout(config),
+            + _participants(config),
         ),
         (
             "Local training",
@@ -153,10 +153,10 @@ def describe_sparsity(sparsity: Mapping[str, Any] | None) -> str:
 
     Example:
       >>> describe_sparsity(None)
-      'Dense: every client receives the whole average after every round.'
+      'Dense: every client receives the whole global model after every round.'
     """
     if sparsity is None:
-        return "Dense: every client receives the whole average after every round."
+        return "Dense: every client receives the whole global model after every round."
     start = f"{100 * sparsity['density']:g}%"
     schedule = sparsity["schedule"]
     share = start if schedule == "constant" else f"{start} at first, 100% at the end ({schedule})"
@@ -164,7 +164,7 @@ def describe_sparsity(sparsity: Mapping[str, Any] | None) -> str:
     if operation != "mask":
         return (
             f"A control without masks: after every {_ordinal(sparsity['every'])} clients receive "
-            f"the average with {' and '.join(sparsity['kinds'])} weights of its middle layers "
+            f"the global model with {' and '.join(sparsity['kinds'])} weights of its middle layers "
             f"times sqrt(d), d = {share}"
             + (", and sqrt(1 - d) of fresh initial noise." if "perturb" in operation else ".")
         )
@@ -185,7 +185,7 @@ def describe_sparsity(sparsity: Mapping[str, Any] | None) -> str:
     )
     return (
         f"Transient sparsity: after every {_ordinal(sparsity['every'])} clients receive the "
-        f"average with part of the {kinds} weights of its middle layers "
+        f"global model with part of the {kinds} weights of its middle layers "
         f"{_REFILLS[sparsity['refill']]}. Kept are {share}, {kept} ({_SCOPES[sparsity['scope']]}; "
         f"{owner}{score}). {held}"
     )
@@ -211,13 +211,13 @@ def _strategy(strategy: Mapping[str, Any]) -> str:
     if strategy.get("compression", "none") != "none":
         words.append(f"updates compressed by {strategy['compression']}")
     if strategy.get("clip_norm") is not None:
-        words.append(f"movements clipped to {strategy['clip_norm']:g}")
+        words.append(f"deltas clipped to {strategy['clip_norm']:g}")
     if strategy.get("aggregation", "mean") != "mean":
         words.append(f"aggregated by {strategy['aggregation']}")
     return ", ".join(words)
 
 
-def _turnout(config: Mapping[str, Any]) -> str:
+def _participants(config: Mapping[str, Any]) -> str:
     """What keeps clients from arriving, and how many are faulty; nothing where all is well."""
     everyone = {"sampling": "uniform", "dropout": 0, "mid_round_dropout": 0, "stragglers": 0}
     # recordings from before there was any of this do not say so

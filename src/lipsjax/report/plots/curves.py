@@ -59,7 +59,7 @@ class Curve(NamedTuple):
 
 @styled
 def accuracy_curves(arms: Arms) -> Drawing:
-    """Accuracy of the dense average over rounds, the arms compared.
+    """Accuracy of the dense global model over rounds, the arms compared.
 
     Args:
       arms: recordings of one cell.
@@ -89,7 +89,7 @@ def accuracy_curves(arms: Arms) -> Drawing:
 
 @styled
 def stages(arms: Arms) -> Drawing:
-    """Personalised accuracy within a round: before, of the dense average, and after.
+    """Personalised accuracy within a round: before, of the dense global model, and after.
 
     Args:
       arms: recordings of one cell.
@@ -117,7 +117,7 @@ def stages(arms: Arms) -> Drawing:
         key=line_key(
             [
                 ("clients' models, before", GREY, "--"),
-                ("dense average", INK, "-"),
+                ("dense global model", INK, "-"),
                 ("model sent out, after", INK, ":"),
             ]
         ),
@@ -132,8 +132,8 @@ def accuracy_cells(cells: Mapping[str, Arms]) -> Drawing:
       cells: label of a cell -> the recordings of its arms.
 
     Returns:
-      Small panels on one scale, with the mean over seeds of each arm's dense average, and their
-      legend.
+      Small panels on one scale, with the mean over seeds of each arm's dense global model, and
+      their legend.
     """
     names = list(dict.fromkeys(arm for arms in cells.values() for arm in arms))
     shade, dash = colours(names), dashes(names)
@@ -204,7 +204,7 @@ def inertia_heatmap(arms: Arms) -> Drawing:
 
 @styled
 def movement(arms: Arms) -> Drawing:
-    """Movement of the middle layers against that of stem and classifier, one panel per arm.
+    """Movement of the middle layers against that of the outer ones, one panel per arm.
 
     Args:
       arms: recordings of one cell.
