@@ -124,8 +124,8 @@ MEASURES: dict[str, Measure] = {
 
 ``global`` is of the model that is predicted with: where clients train alone, the mean over their
 own models, as nobody receives the global model. ``reached`` is 1 where the target is reached and 0
-where not, so that its mean is the share of seeds; rounds and bits to the target are NaN in a seed that
-never reaches it, and so is their mean, as a mean over the others would flatter the arm.
+where not, so that its mean is the share of seeds; rounds and bits to the target are NaN in a seed
+that never reaches it, and so is their mean, as a mean over the others would flatter the arm.
 """
 
 

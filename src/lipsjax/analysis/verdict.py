@@ -85,8 +85,8 @@ def findings(
     Returns:
       Whether the setting is stuck; for the reference, whether its middle layers move less than its
       outer ones; for every other row, personalised accuracy, global accuracy, inertia, bits, time
-      and, with prices, value; then LIPS against its controls. A study of more than two cells is told in
-      counts of cells, one of more than twelve arms in counts of comparisons.
+      and, with prices, value; then LIPS against its controls. A study of more than two cells is
+      told in counts of cells, one of more than twelve arms in counts of comparisons.
     """
     setting = [found for diagnosis in diagnose(rows) for found in diagnosis_findings(diagnosis)]
     controls = control_findings(controls_of(rows))
