@@ -135,8 +135,8 @@ def time_dense(workload: Workload, options: Options) -> list[Figure]:
     ]
 
 
-def time_lips(workload: Workload, options: Options) -> list[Figure]:
-    """Time a sparse and a dense round of one compiled LIPS program, and one of FedAvg, in turn.
+def lips_cases(workload: Workload, chunk: int) -> tuple[dict[str, Case], dict[str, float]]:
+    """Compile LIPS and FedAvg; return a sparse and two dense rounds, and the seconds of compiling.
 
     The sparse round starts from masked models and ends with the choice of the next masks. All
     three have the same model; the dense ones have the same batches too.
@@ -145,8 +145,8 @@ def time_lips(workload: Workload, options: Options) -> list[Figure]:
     if workload.cohort < workload.clients:  # masks of last gradients need every client
         workload = workload._replace(clients=workload.cohort)
         data = make_data(workload)
-    lips = make_simulation(workload, data, wrap=half_sparse, rounds=ROUNDS, chunk=options.chunk)
-    fedavg = make_simulation(workload, data, rounds=ROUNDS, chunk=options.chunk)
+    lips = make_simulation(workload, data, wrap=half_sparse, rounds=ROUNDS, chunk=chunk)
+    fedavg = make_simulation(workload, data, rounds=ROUNDS, chunk=chunk)
     lips_seconds, placed, state = prepared(lips, data, key)
     seconds, _, plain = prepared(fedavg, data, key)
     state, _ = lips.run(state, placed, 1)
@@ -161,11 +161,17 @@ def time_lips(workload: Workload, options: Options) -> list[Figure]:
         "dense": one_round(lips, placed, dense),
         "sparse": one_round(lips, placed, sparse),
     }
+    return cases, {"fedavg": seconds, "lips": lips_seconds}
+
+
+def time_lips(workload: Workload, options: Options) -> list[Figure]:
+    """Time a sparse and a dense round of one compiled LIPS program, and one of FedAvg, in turn."""
+    cases, compiled = lips_cases(workload, options.chunk)
     times = interleave(cases, options.pairs)
     rate = [workload.round_flops / t / 1e9 for t in times["fedavg"]]
     return [
-        Figure(f"{workload.name}_compile", "s", [seconds]),
-        Figure(f"{workload.name}_compile_lips", "s", [lips_seconds]),
+        Figure(f"{workload.name}_compile", "s", [compiled["fedavg"]]),
+        Figure(f"{workload.name}_compile_lips", "s", [compiled["lips"]]),
         Figure(f"{workload.name}_round", "s", times["fedavg"]),
         Figure(f"{workload.name}_rate", "GFLOP/s", rate),
         Figure(f"{workload.name}_round_lips_dense", "s", times["dense"]),

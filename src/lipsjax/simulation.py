@@ -315,7 +315,10 @@ def build(
         cohort=size,
         all_arrive=participation.all_arrive,
     )
-    strategy.check(run)
+    try:
+        strategy.check(run)
+    except ValueError as error:
+        raise ValueError(f"{strategy.name}: {error}") from error
     initial = jax.eval_shape(model.init, jax.random.key(0))
     # refuses what the model has not
     jax.eval_shape(functools.partial(strategy.init_client, run), initial)

@@ -86,7 +86,7 @@ class RunContext:
           ValueError: if the context was made without.
         """
         if self._training is None:
-            raise ValueError("this strategy needs a run with local training, not one without")
+            raise ValueError("it needs a run with local training, not one without")
         return self._training
 
     @functools.cached_property
@@ -98,14 +98,14 @@ class RunContext:
         """
         if self.training.rate is not None:
             raise ValueError(
-                "this strategy divides by how far local steps go, so it needs a constant learning "
+                "it divides by how far local steps go, so it needs a constant learning "
                 "rate, not a schedule over rounds"
             )
         with jax.ensure_compile_time_eval():
             found = sgd_of(self.training.optimizer)
         if found is None:
             raise ValueError(
-                "this strategy divides by how far local steps go, so it needs optax.sgd without "
+                "it divides by how far local steps go, so it needs optax.sgd without "
                 "nesterov as local optimizer, not one whose steps are not a learning rate times "
                 "gradients and their momentum"
             )
@@ -255,6 +255,7 @@ class Strategy(NamedTuple):
         [optax.GradientTransformation, ClientContext], optax.GradientTransformation
     ]
     """Shape the optimizer of one client that fine-tunes for itself, after the last round."""
+    name: str = "the strategy"  # in error messages
     check: Callable[[RunContext], None] = lambda run: None
     """Raise ValueError if the strategy cannot work in a run; called when a simulation is built."""
     is_shared: Callable[[RunContext, str], bool] = lambda run, path: True
@@ -293,7 +294,7 @@ median, trimmed_mean, ifa, transient_sparsity, transient_shrink, constant_topk, 
         raise ValueError(f"wrapper must be one of {', '.join(RANKS)}, not {wrapper!r}")
     rank = RANKS[wrapper] if rank is None else rank
     if rank in strategy.refuses:
-        raise ValueError(f"{wrapper} cannot wrap this strategy: {strategy.refuses[rank]}")
+        raise ValueError(f"{wrapper} cannot wrap {strategy.name}: {strategy.refuses[rank]}")
     for other, name in sorted(strategy.wrappers.items()):
         if other == rank:
             raise ValueError(f"{wrapper} cannot wrap {name}: one of its kind is enough")
@@ -450,6 +451,7 @@ def fedavg(*, weighted: bool = True) -> Strategy:
         traffic=traffic,
         predict_with=lambda context: context.variables,
         finetune_optimizer=lambda optimizer, context: optimizer,
+        name="fedavg",
     )
 
 

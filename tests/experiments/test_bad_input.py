@@ -118,7 +118,7 @@ OPTIONS = {
     ),
     "compression of masks": (
         ["--strategy.name", "feddst", "--strategy.compression", "quantise"],
-        ["compress cannot wrap this strategy: it has masks of its own"],
+        ["compress cannot wrap feddst: it has masks of its own"],
     ),
     "options without a compression": (
         ["--strategy.compression-options", "fraction=0.1"],
@@ -130,7 +130,7 @@ OPTIONS = {
     ),
     "votes on more than models": (
         ["--strategy.name", "scaffold", "--strategy.compression", "sign_majority"],
-        ["sign_majority cannot wrap this strategy", "more than models"],
+        ["sign_majority cannot wrap scaffold", "more than models"],
     ),
     "trim of all": (
         ["--strategy.aggregation", "trimmed_mean", "--strategy.trim", "0.5"],
@@ -173,7 +173,7 @@ OPTIONS = {
 LIPS = {
     "masks around one layer a round": (
         ["--strategy.name", "fedpart"],
-        ["transient_sparsity cannot wrap this strategy: it trains one layer a round"],
+        ["transient_sparsity cannot wrap fedpart: it trains one layer a round"],
     ),
     "masks around masks": (
         ["--strategy.name", "dsd"],

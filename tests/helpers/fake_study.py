@@ -45,7 +45,7 @@ def write_study(
       cells: labels.
       gain: what every further arm adds to the reference's accuracies.
       noise: standard deviation over seeds of that gain.
-      unstick: factor of every further arm on the movement of the middle layers.
+      unstick: factor of every further arm on the relative step of the middle layers.
       bits_ratio: factor of every further arm on the downlink bits.
       missing: (arm, seed) of trials that are not finished.
       evaluate_every: rounds between evaluations.

@@ -89,7 +89,7 @@ def test_data_links_hold_what_their_figures_draw(plain):
     assert set(figures) == {
         "differences.csv",
         "coupling.csv",
-        *(f"{name}-0.csv" for name in ("cost", "accuracy", "stages", "steps", "movement")),
+        *(f"{name}-0.csv" for name in ("cost", "accuracy", "stages", "steps", "relative_steps")),
         *("changes-0.csv", "mix-0.csv"),
     }
     table = figures["accuracy-0.csv"][0]
@@ -105,7 +105,7 @@ def test_data_links_hold_what_their_figures_draw(plain):
     (dots,) = plots.changes(arms).panels[1].axes[0].lines[-1:]
     moved, gained = (values[::3] for values in curve_of(dots))
     last = {"arm": "lips", "seed": "2"}
-    np.testing.assert_allclose(column(table, "movement_change", **last), moved, rtol=1e-5)
+    np.testing.assert_allclose(column(table, "step_change", **last), moved, rtol=1e-5)
     np.testing.assert_allclose(column(table, "gain_change", **last), gained, rtol=1e-5)
     table = figures["mix-0.csv"][0]
     counts = arms["dense"][0].setup["survey"]["train_counts"]

@@ -458,7 +458,7 @@ def test_figures_draw_what_was_recorded(tmp_path):
     assert heat[0].norm is heat[1].norm
     marks = plots.inertia_heatmap(arms).panels[1].axes[0].lines[0]
     assert marks.get_xdata().tolist() == [0.5, 5.5, 10.5]
-    moved = plots.movement(arms).panels[1].axes[0].lines[1].get_ydata()
+    moved = plots.relative_steps(arms).panels[1].axes[0].lines[1].get_ydata()
     np.testing.assert_allclose(
         moved, np.exp(np.mean([np.log(middle_step(run)) for run in lips], axis=0))
     )
@@ -475,7 +475,7 @@ def test_figures_of_many_clients_and_a_still_layer(tmp_path):
             run.layers["step"][3] = np.nan
     for drawing in (
         plots.inertia_heatmap(arms),
-        plots.movement(arms),
+        plots.relative_steps(arms),
         plots.class_mix(arms["dense"][0]),
     ):
         for figure in drawing.panels:

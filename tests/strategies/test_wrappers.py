@@ -248,7 +248,7 @@ APART = {
     "lips(fedpart)": (lambda: lips(strategies.fedpart()), "trains one layer a round"),
     "lips(feddst)": (
         lambda: lips(strategies.feddst()),
-        "transient_sparsity cannot wrap this strategy: it has masks of its own",
+        "transient_sparsity cannot wrap feddst: it has masks of its own",
     ),
     "lips(constant_topk)": (
         lambda: lips(strategies.constant_topk()),
@@ -309,7 +309,7 @@ APART = {
     ),
     "lips(fedrep), held": (
         lambda: lips(strategies.fedrep(), hold=1),
-        "hold must be 0 around this strategy",
+        "hold must be 0 around",
     ),
     "compress(median)": (
         lambda: strategies.compress(strategies.median(fedavg()), strategies.quantise()),

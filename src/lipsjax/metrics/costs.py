@@ -2,15 +2,15 @@
 
 Two ways of counting, because it matters who knows the masks (``docs/concepts/costs.md``):
 
-* *client masks*: the average goes out dense and every client zeroes by its own score. Nothing is
-  saved. A ``shared`` mask of scores that only clients have is the one exception: their scores go
+* *client masks*: the global model goes out dense and every client zeroes by its own score. Nothing
+  is saved. A ``shared`` mask of scores that only clients have is the one exception: their scores go
   up and the mask comes down in addition.
 * *server masks*: on sparse rounds the server sends the kept values and a bitmap. It must know the
   mask, so scores that need a client's gradient go up first. ``fresh`` gradients are taken at the
   average, which must then have been sent: nothing is saved either.
 
 Both count every receiver of a sparse round alike; with ``stored`` gradients a client that never
-trained has none to send and receives the average, so *server masks* is then a bound.
+trained has none to send and receives the global model, so *server masks* is then a bound.
 
 Where a mask is held through all local steps, what clients send is sparse too, and *server masks*
 leaves it out. Elsewhere zeroed weights have grown back before anything is sent. A strategy whose

@@ -31,7 +31,7 @@ MEASURES = (
 
 
 def relative_step(new: Kernels, old: Kernels) -> Array:
-    """Return each layer's movement in a round, relative: ``||w' - w|| / ||w||``, [L], no unit.
+    """Return each layer's relative step in a round: ``||w' - w|| / ||w||``, [L], no unit.
 
     >>> import jax.numpy as jnp
     >>> float(relative_step((jnp.array([3.0, 6.5]),), (jnp.array([3.0, 4.0]),))[0])
@@ -65,7 +65,7 @@ def drift(now: Kernels, reference: Kernels) -> dict[str, Array]:
 class DeltaSums(NamedTuple):
     """What clients' updates sum to; one client's share, or a sum of shares.
 
-    D_k is client k's update from what it received, p_k its weight in the average.
+    D_k is client k's update from what it received, p_k its weight in the aggregate.
     """
 
     delta: Kernels  # sum_k p_k D_k
@@ -84,7 +84,7 @@ def delta_sums(started: Kernels, trained: Kernels, grad_norm: Array, weight: Arr
       started: kernels that the client started from.
       trained: kernels that it ended with.
       grad_norm: [L] gradient norms of its last step.
-      weight: () p_k, its weight in the average (weights need not sum to one).
+      weight: () p_k, its weight in the aggregate (weights need not sum to one).
 
     Returns:
       A :class:`DeltaSums` of one client; add up those of many.

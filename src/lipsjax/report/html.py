@@ -194,10 +194,10 @@ def _forest(rows: list[Row]) -> Shown | None:
 
 
 def _coupling(rows: list[Row]) -> Shown | None:
-    """How movement and aggregation gain go together, where some arm has enough rounds."""
+    """How the relative step and aggregation gain go together, where some arm has enough rounds."""
     if all(math.isnan(row.means["coupling"].mean) for row in rows):
         return None
-    return _shown(plots.coupling(rows), "coupling", "Correlation of movement and aggregation gain")
+    return _shown(plots.coupling(rows), "coupling", "Correlation of step and aggregation gain")
 
 
 def _maps(study: StudyRecording, rows: list[Row]) -> list[dict[str, Any]]:
@@ -241,9 +241,9 @@ def _cell(study: StudyRecording, rows: list[Row], label: str, arms: plots.Arms) 
         drawn |= {
             "accuracy": (plots.accuracy_curves(arms), "Accuracy over rounds"),
             "stages": (plots.stages(arms), "Accuracy before, of the global model, and after"),
-            "steps": (plots.inertia_heatmap(arms), "Movement of each layer in each round"),
-            "movement": (plots.movement(arms), "Movement of middle layers against outer layers"),
-            "changes": (plots.changes(arms), "Changes of movement against changes of gain"),
+            "steps": (plots.inertia_heatmap(arms), "Relative step of each layer in each round"),
+            "relative_steps": (plots.relative_steps(arms), "Relative step, middle and outer"),
+            "changes": (plots.changes(arms), "Changes of relative step against changes of gain"),
         }
     return {
         "label": label,

@@ -183,7 +183,7 @@ class StrategyConfig:
     trim: float = 0.1
     """Share that trimmed_mean leaves out at each end. Read by aggregation = trimmed_mean only."""
     clip_norm: float | None = None
-    """Longest movement of a client that the server takes; none: any."""
+    """Largest norm of a client's delta that the server takes; none: any."""
     cohort: int | None = None
     """Clients that are drawn for a round; none: all of them."""
 
@@ -213,7 +213,7 @@ class FaultConfig:
     kind: Fault = "label_flip"
     """label_flip: wrong labels; noise: on what it sends; sign_flip: it sends the opposite."""
     scale: float = 1.0
-    """Of the noise, or of the opposite movement."""
+    """Of the noise, or of the negated delta."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -242,7 +242,7 @@ class SparsityConfig:
     hold: int = 0
     """Local steps after which masked weights are set back again; 0: they are free at once."""
     gradient: GradientSource = "last_local"
-    """last_local: of the last batch; fresh: of the average; stored: as last_local, for cohorts."""
+    """last_local: of the last batch; fresh: at the global model; stored: last_local for cohorts."""
     kinds: tuple[Literal["conv", "dense"], ...] = ("conv",)
     """Kinds of middle layers that are masked."""
 

@@ -1,4 +1,4 @@
-"""Masks: which weights of the average go out, and when."""
+"""Masks: which weights of the global model are sent, and when."""
 
 from lipsjax.sparsity.density import constant, cosine, cubic, linear
 from lipsjax.sparsity.shrinking import transient_shrink

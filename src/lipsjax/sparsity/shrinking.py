@@ -34,7 +34,7 @@ def transient_shrink(
     perturb: bool = False,
     kinds: tuple[str, ...] = ("conv",),
 ) -> Strategy:
-    """Shrink the middle layers of the average, every few rounds, before clients train.
+    """Shrink the middle layers of the global model, every few rounds, before clients train.
 
     After round i = 0..T-1, where ``i mod every == 0`` and ``d_i = density(i / T) < 1``, client k
     receives ``sqrt(d_i) w``, or with ``perturb`` ``sqrt(d_i) w + sqrt(1 - d_i) e_k``: e_k is normal

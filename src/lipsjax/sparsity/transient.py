@@ -46,7 +46,7 @@ def transient_sparsity(
     kinds: tuple[str, ...] = ("conv",),
     name: str = "transient_sparsity",
 ) -> Strategy:
-    """Mask part of the middle layers of the average, every few rounds, before clients train.
+    """Mask part of the middle layers of the global model, every few rounds, before clients train.
 
     After round i = 0..T-1, where ``i mod every == 0`` and ``d_i = density(i / T) < 1``, client k
     receives ``m_k * w + (1 - m_k) * refill``: m_k keeps the ``floor(d_i n_l)`` largest scores of
@@ -66,8 +66,8 @@ def transient_sparsity(
       hold: the first ``hold`` local steps end with masked weights set back and their momentum
         zero; 0: nothing holds the mask; ``math.inf``: all steps do.
       gradient: "last_local" (of the last mini-batch of the round; needs [C, masked weights]
-        values until the average exists, and full participation), "fresh" (of the received
-        average, over all the client's examples) or "stored" (as last_local, kept by every client
+        values until the global model exists, and full participation), "fresh" (of the received
+        model, over all the client's examples) or "stored" (as last_local, kept by every client
         between its rounds: [K, masked weights] values; one that never trained receives w, or,
         where masks are shared, the common mask, to which it adds zeros).
       kinds: kinds of middle layers that are masked.
@@ -105,7 +105,7 @@ def transient_sparsity(
     if hold < 0:
         raise ValueError(f"hold must be at least 0, not {hold}")
     if hold and Rank.HOLD in strategy.refuses:
-        raise ValueError(f"hold must be 0 around this strategy: {strategy.refuses[Rank.HOLD]}")
+        raise ValueError(f"hold must be 0 around {strategy.name}: {strategy.refuses[Rank.HOLD]}")
     schedule = density if callable(density) else densities.linear(density)
     source = gradient if criterion in NEEDS_GRADIENT else None
     stores = source == "stored"

@@ -17,8 +17,8 @@ def dsd(
 ) -> Strategy:
     """Prune the smallest weights of the middle layers once, train sparse, then let them free.
 
-    With progress ``x = i / T`` after round i: clients receive the average w where x is below start
-    or not below end; between, ``m * w`` held through all local steps, where m keeps the
+    With progress ``x = i / T`` after round i: clients receive the global model w where x is below
+    start or not below end; between, ``m * w`` held through all local steps, where m keeps the
     ``floor(density n_l)`` largest ``|w|`` of each middle layer at the first such round, and stays.
     Freed weights begin at zero. The density is the paper's one further hyperparameter; the lengths
     of the phases are options here, and the learning rate stays as it is.

@@ -54,6 +54,7 @@ def fedbabu(*, head_only: bool = False) -> Strategy:
         return Traffic(up - fixed, lambda t, last: down(t, last) - fixed)
 
     return average._replace(
+        name="fedbabu",
         check=check,
         optimizer=optimizer,
         finetune_optimizer=finetune_optimizer,

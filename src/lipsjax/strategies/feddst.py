@@ -180,6 +180,7 @@ def feddst(
     own = "it has masks of its own"
     averages = "its server averages each weight over those who keep it"
     return fedavg()._replace(
+        name="feddst",
         init_server=init_server,
         receive=receive,
         optimizer=optimizer,

@@ -79,6 +79,7 @@ def feddyn(*, alpha: float = 0.01, weighted: bool = False) -> Strategy:
         return variables._replace(params=tree.subtract(variables.params, h)), h
 
     return fedavg()._replace(
+        name="feddyn",
         init_server=lambda run, initial, key: zeros(initial),
         init_client=lambda run, initial: zeros(initial),
         loss=loss,

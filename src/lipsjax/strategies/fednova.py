@@ -65,6 +65,7 @@ def fednova() -> Strategy:
         return Variables(params, mean.batch_stats), context.server_state
 
     return fedavg()._replace(
+        name="fednova",
         check=check,
         send=send,
         update=update,

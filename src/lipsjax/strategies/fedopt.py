@@ -52,7 +52,9 @@ def fedopt(optimizer: optax.GradientTransformation) -> Strategy:
         return mean._replace(params=optax.apply_updates(old, updates)), state
 
     return fedavg()._replace(
-        init_server=lambda run, initial, key: optimizer.init(initial.params), update=update
+        name="fedopt",
+        init_server=lambda run, initial, key: optimizer.init(initial.params),
+        update=update,
     )
 
 

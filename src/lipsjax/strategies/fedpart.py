@@ -112,6 +112,7 @@ def fedpart(
     frozen = "it trains one layer a round, so that zeroed weights of the others could not grow back"
     sent = "it sends one layer a round, which is its compression"
     return fedavg()._replace(
+        name="fedpart",
         optimizer=optimizer,
         update=update,
         traffic=traffic,

@@ -29,4 +29,4 @@ def fedper() -> Strategy:
       >>> [fedper().is_shared(run, f"params/{name}/kernel") for name in ("conv1", "classifier")]
       [True, False]
     """
-    return keep_leaves(fedavg(), lambda run: is_head(run.layers))
+    return keep_leaves(fedavg(), lambda run: is_head(run.layers))._replace(name="fedper")

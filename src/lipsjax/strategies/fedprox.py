@@ -39,7 +39,7 @@ def fedprox(*, mu: float = 0.01) -> Strategy:
         raise ValueError(f"mu must be at least 0, not {mu}")
 
     return fedavg()._replace(
-        loss=lambda loss_fn, context: pulled(loss_fn, context.variables.params, mu)
+        name="fedprox", loss=lambda loss_fn, context: pulled(loss_fn, context.variables.params, mu)
     )
 
 

@@ -56,6 +56,7 @@ def fedrep(*, head_epochs: float | None = None) -> Strategy:
 
     hold = "head and body have optimizers of their own, whose moments masks cannot find"
     return fedper()._replace(
+        name="fedrep",
         check=check,
         optimizer=optimizer,
         finetune_optimizer=lambda base, context: freeze(base, is_head(context.run.layers)),

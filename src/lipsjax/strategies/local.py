@@ -21,4 +21,4 @@ def local() -> Strategy:
     """
     alone = "clients train alone: nothing is sent, averaged or received"
     everything = keep_local(fedavg(), lambda path: True)
-    return everything._replace(refuses=dict.fromkeys(Rank, alone))
+    return everything._replace(name="local", refuses=dict.fromkeys(Rank, alone))

@@ -62,6 +62,7 @@ def moon(*, mu: float = 1.0, temperature: float = 0.5) -> Strategy:
         return contrastive
 
     return fedavg()._replace(
+        name="moon",
         init_client=lambda run, initial: initial,
         loss=loss,
         send=lambda context, result: (result.variables, result.variables),

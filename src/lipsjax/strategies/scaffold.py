@@ -98,6 +98,7 @@ def scaffold(
         return constant_traffic(run, up=BITS * values, down=BITS * values)
 
     return fedavg()._replace(
+        name="scaffold",
         init_server=lambda run, initial, key: zeros(initial),
         init_client=lambda run, initial: zeros(initial),
         check=check,

@@ -10,7 +10,7 @@ from lipsjax.report.plots.curves import (
     changes,
     class_mix,
     inertia_heatmap,
-    movement,
+    relative_steps,
     stages,
 )
 from lipsjax.report.plots.effects import ACCURACIES, cost, coupling, forest, pairs
@@ -38,8 +38,8 @@ __all__ = [
     "grid_of",
     "inertia_heatmap",
     "largest_difference",
-    "movement",
     "pairs",
+    "relative_steps",
     "stages",
     "svg",
 ]

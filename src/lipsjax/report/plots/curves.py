@@ -203,8 +203,8 @@ def inertia_heatmap(arms: Arms) -> Drawing:
 
 
 @styled
-def movement(arms: Arms) -> Drawing:
-    """Movement of the middle layers against that of the outer ones, one panel per arm.
+def relative_steps(arms: Arms) -> Drawing:
+    """Relative step of the middle layers against that of the outer ones, one panel per arm.
 
     Args:
       arms: recordings of one cell.
@@ -237,7 +237,7 @@ def movement(arms: Arms) -> Drawing:
 
 @styled
 def changes(arms: Arms) -> Drawing:
-    """Changes of the middle layers' movement against those of the aggregation gain.
+    """Changes of the middle layers' relative step against those of the aggregation gain.
 
     Args:
       arms: recordings of one cell.
@@ -260,7 +260,7 @@ def changes(arms: Arms) -> Drawing:
                 strict=True,
             )
         ax.set_title(textwrap.fill(arm, 24), fontsize=8)
-        ax.set_xlabel("movement, % of norm", fontsize=7)
+        ax.set_xlabel("relative step, % of norm", fontsize=7)
         ax.set_ylabel("gain, points", fontsize=7)
         ax.tick_params(labelsize=7)
         ax.xaxis.set_major_locator(MaxNLocator(3))
@@ -268,7 +268,7 @@ def changes(arms: Arms) -> Drawing:
     share([ax for _, ax in panels], x=True, y=True)
     return Drawing(
         panels=tuple(figure for figure, _ in panels),
-        columns=("arm", "seed", "round", "movement_change", "gain_change"),
+        columns=("arm", "seed", "round", "step_change", "gain_change"),
         rows=tuple(table),
     )
 

@@ -181,7 +181,7 @@ def cost(rows: Sequence[Row]) -> Drawing:
 
 @styled
 def coupling(rows: Sequence[Row]) -> Drawing:
-    """Whether the middle layers' movement and what aggregation gains go together, per arm.
+    """Whether the middle layers' relative step and what aggregation gains go together, per arm.
 
     Args:
       rows: of all arms and cells.
@@ -193,7 +193,7 @@ def coupling(rows: Sequence[Row]) -> Drawing:
     """
     measured = [row for row in rows if not math.isnan(row.means["coupling"].mean)]
     shade = colours([row.arm for row in rows])
-    title = "Movement and aggregation gain"
+    title = "Relative step and aggregation gain"
     if len(measured) > MOST_LINES:
         arms = list(dict.fromkeys(row.arm for row in measured))
         at = {arm: iter(_around(i, sum(r.arm == arm for r in measured)))
