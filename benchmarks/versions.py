@@ -88,6 +88,13 @@ def main(options: Options) -> None:
         for case in options.cases:
             for name in sorted(checkouts, reverse=bool(pair % 2)):  # each is first half of the time
                 seconds[case][name].append(checkouts[name].time(case))
+        so_far = (
+            f"{case} {times['after'][-1] / times['before'][-1]:.3f}"
+            for case, times in seconds.items()
+        )
+        print(
+            f"pair {pair + 1} of {options.pairs}: {', '.join(so_far)}", file=sys.stderr, flush=True
+        )
     figures = [
         Figure(f"{options.workload}_{name}_compile_lips", "s", [checkout.compiled])
         for name, checkout in checkouts.items()

@@ -11,7 +11,8 @@ from unittest import mock
 import pytest
 
 from lipsjax.experiments import command
-from lipsjax.runs.study import Study, expand, from_dict
+from lipsjax.runs.fields import from_dict
+from lipsjax.runs.study import Study, expand
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -130,15 +130,16 @@ def model_loss(model: Model) -> LossFn:
     """Return the mean cross entropy of a batch, over its real examples.
 
     Args:
-      model: predicts in training mode.
+      model: predicts in training mode, unless a loss is asked for with train=False.
 
     Returns:
-      ``(params, batch_stats, images [B, ...], labels [B], mask [B]) -> (loss (), LossAux)``.
+      ``(params, batch_stats, images [B, ...], labels [B], mask [B], train=True) -> (loss (),
+      LossAux)``.
     """
 
-    def loss(params, batch_stats, images, labels, mask):
+    def loss(params, batch_stats, images, labels, mask, train=True):
         variables = Variables(params, batch_stats)
-        logits, *aux = model.apply(variables, images, mask=mask, train=True)
+        logits, *aux = model.apply(variables, images, mask=mask, train=train)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         weight = mask.astype(losses.dtype)
         return jnp.sum(losses * weight) / jnp.maximum(jnp.sum(weight), 1), LossAux(*aux)

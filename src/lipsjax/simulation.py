@@ -14,6 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -34,8 +35,8 @@ from lipsjax.rounds import (
 from lipsjax.rounds.participation import EVERYONE, draw_cohort
 from lipsjax.rounds.participation import check as check_participation
 from lipsjax.rounds.placement import home_of, slot_of
-from lipsjax.strategy import RunContext, Strategy
-from lipsjax.types import Array, Model, PyTree
+from lipsjax.strategy import RunContext, Strategy, uniform
+from lipsjax.types import Array, Model, PyTree, Variables
 
 
 class Schedule(NamedTuple):
@@ -315,11 +316,15 @@ def build(
         cohort=size,
         all_arrive=participation.all_arrive,
     )
+    if participation.sampling == "examples":
+        # who is drawn by examples has been weighed by them, as in FedProx (arXiv 1812.06127)
+        strategy = strategy._replace(weight=uniform)
     try:
         strategy.check(run)
     except ValueError as error:
         raise ValueError(f"{strategy.name}: {error}") from error
     initial = jax.eval_shape(model.init, jax.random.key(0))
+    _check_optimizer(training.optimizer, initial)
     # refuses what the model has not
     jax.eval_shape(functools.partial(strategy.init_client, run), initial)
     placement = Placement(training_clients, size, mesh.size, processes, chunk)
@@ -340,6 +345,20 @@ def build(
         tune_epochs=tune_epochs,
     )
     return Simulation(spec, _schedule(spec, initial, evaluate_every), mesh, data)
+
+
+def _check_optimizer(optimizer: optax.GradientTransformation, initial: Variables) -> None:
+    """Refuse an optimizer that draws: with a fresh state every round it repeats what it drew."""
+
+    def draws(state) -> bool:
+        return "rng_key" in getattr(state, "_fields", ())
+
+    state = jax.eval_shape(optimizer.init, initial.params)
+    if any(map(draws, jax.tree.leaves(state, is_leaf=draws))):
+        raise ValueError(
+            "the local optimizer draws noise from a key in its state, which begins anew in every "
+            "round of every client: all would add the same noise; use one that does not draw"
+        )
 
 
 def _initial_state(spec: RoundSpec, key: Array) -> State:

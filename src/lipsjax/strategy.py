@@ -187,6 +187,12 @@ class Traffic(NamedTuple):
     up: np.ndarray  # [T] int64, sent in each round
     down: Callable[[int, int | None], int]
     """(round, round in which the client received last, None if never) -> bits it receives."""
+    per_value: int = BITS
+    """Bits up of one value of a masked layer, as it is encoded; 0 if what is sent does not grow."""
+
+    def without(self, bits: int) -> "Traffic":
+        """Leave out bits of what neither goes up nor comes down."""
+        return self._replace(up=self.up - bits, down=lambda t, last: self.down(t, last) - bits)
 
 
 class Rank(enum.IntEnum):
@@ -260,6 +266,11 @@ class Strategy(NamedTuple):
     """Raise ValueError if the strategy cannot work in a run; called when a simulation is built."""
     is_shared: Callable[[RunContext, str], bool] = lambda run, path: True
     """Whether clients exchange the leaf at a path."""
+    learned: Callable[[ServerContext, PyTree, Variables], Variables] = lambda context, mean, new: (
+        new
+    )
+    """(context, mean message, new global model) -> the new model without what a rule has set, as
+    masks and re-initialisation do: the measured step is from the old model to this one."""
     aggregate: Callable[[PyTree, Array], PyTree] | None = None
     """(messages [C, ...], which of them arrived [C]) -> what stands for their mean; needs [C, P]
     values on every device. None: the weighted mean, of which only sums are kept."""
@@ -376,6 +387,7 @@ def nest(
         encode=keeping_outer(strategy.encode),
         send=keeping_outer(strategy.send),
         update=update,
+        learned=lambda context, mean, new: strategy.learned(inside(context), mean, new),
     )
 
 

@@ -93,8 +93,9 @@ class LossAux(NamedTuple):
     features: Array | None  # [B, D] of the model; see Prediction
 
 
-LossFn = Callable[[Params, PyTree, Array, Array, Array], tuple[Array, Any]]
-"""(params, batch_stats, images [B, ...], labels [B], mask [B]) -> (mean loss, LossAux)."""
+LossFn = Callable[..., tuple[Array, Any]]
+"""(params, batch_stats, images [B, ...], labels [B], mask [B], train=True) -> (mean loss, LossAux);
+with train=False the model predicts with its running statistics."""
 
 
 class LocalResult(NamedTuple):

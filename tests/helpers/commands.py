@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 
+from helpers.options import last_of_each
 from lipsjax.experiments import command
 from lipsjax.recording.checkpoints import Checkpoints
 from lipsjax.runs import startup
@@ -31,6 +32,11 @@ class Ended(NamedTuple):
 
 
 def call(name: str, *argv: str) -> Ended:
+    """Calls a command with the last of each option, as tests replace defaults."""
+    return call_as_given(name, *last_of_each(argv))
+
+
+def call_as_given(name: str, *argv: str) -> Ended:
     """Calls a command; JAX has started before, so its settings are left alone."""
     out, err, status = io.StringIO(), io.StringIO(), 0
     main = importlib.import_module(f"lipsjax.experiments.{name}").main

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from helpers import xla
+from helpers.options import last_of_each
 
 TINY = (
     *("--dataset", "synthetic", "--rounds", "150", "--rounds-per-call", "1"),
@@ -49,7 +50,7 @@ def start(
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
     module = f"lipsjax.experiments.{command}"
     return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments, "--out", str(out)],
+        [sys.executable, "-m", module, *last_of_each(arguments), "--out", str(out)],
         env=inherited | settings,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

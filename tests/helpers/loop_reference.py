@@ -285,13 +285,10 @@ class Loop:
             path = self.path(layer)
             w = params[path]
             criterion = self.sparsity["criterion"]
-            if criterion == "saliency":
+            if criterion in ("saliency", "inverted"):
                 scores[path] = np.abs(w * flat(gradient)[path])
             elif criterion == "gradient":
                 scores[path] = np.abs(flat(gradient)[path])
-            elif criterion == "inverted":
-                with np.errstate(divide="ignore"):
-                    scores[path] = 1 / np.abs(w * flat(gradient)[path])
             elif criterion == "magnitude":
                 scores[path] = np.abs(w)
             elif criterion == "lowest":
@@ -303,7 +300,9 @@ class Loop:
         return scores
 
     def top(self, scores, density):
-        """Keep the floor(d n) largest; a stable sort breaks ties by index."""
+        """Keep the floor(d n) largest, or smallest; a stable sort breaks ties by index."""
+        if self.sparsity["criterion"] == "inverted":
+            scores = {p: -s for p, s in scores.items()}
         sizes = {p: s.size for p, s in scores.items()}
 
         def keep(values, k):

@@ -187,21 +187,23 @@ class MoonLoop(StrategyLoop):
         self.contrast = jax.jit(jax.grad(self.contrast_of))
 
     def contrast_of(self, params, norm, images, received, last):
-        def features(params, norm):
+        def features(params, norm, train=False):
             mask = np.ones(len(images), bool)
-            return self.model.apply(Variables(params, norm), images, mask=mask, train=True).features
+            variables = Variables(params, norm)
+            return self.model.apply(variables, images, mask=mask, train=train).features
 
         def similarity(a, b):
             lengths = jnp.sqrt((a**2).sum(1) * (b**2).sum(1))
             return (a * b).sum(1) / lengths / self.options["temperature"]
 
-        z = features(params, norm)
+        z = features(params, norm, train=True)
         near, far = (jnp.exp(similarity(z, features(*model))) for model in (received, last))
         return self.options["mu"] * -jnp.log(near / (near + far)).mean()
 
     def shape(self, gradient, params, start, client):
         norm, images = self.batch
-        extra = self.contrast(params, norm, images, (start, norm), self.clients[client])
+        received = start, self.average.batch_stats
+        extra = self.contrast(params, norm, images, received, self.clients[client])
         return jax.tree.map(lambda g, e: g + np.array(e), gradient, extra)
 
     def aggregate(self, members, starts, results):
@@ -322,7 +324,7 @@ class FedDstLoop(StrategyLoop):
         return out
 
     def send(self, client, start, result):
-        masks = dict(self.server)
+        masks, stay = dict(self.server), dict(self.server)
         if self.readjusts():
             a = self.options["fraction"] / 2 * (1 + np.cos(2 * np.pi * self.t / self.rounds))
             w, g = flat(result.params), flat(self.last[client])
@@ -332,8 +334,9 @@ class FedDstLoop(StrategyLoop):
                 stays = self.largest(order, remaining)
                 grow = np.where(stays, np.inf, np.abs(g[path]))
                 masks[path] = self.largest(grow, self.kept[path])
+                stay[path] = stays  # what grows begins at zero
         self.new[client] = masks
-        return result._replace(params=self.only(result.params, masks))
+        return result._replace(params=self.only(result.params, stay))
 
     def aggregate(self, members, starts, results):
         weight = {c: self.weight(c) for c in members}

@@ -15,7 +15,7 @@ from lipsjax.report.setting import describe_setting
 
 OLD = Path(__file__).parent / "data" / "v0.1"
 """`lipsjax sweep` of 0.1.0: 2 rounds, 2 seeds, 3 clients, deaths = 0.3, least_work = 0.2."""
-MARK = "recorded by behaviour 1 (lipsjax 0.1.0); this is behaviour 2"
+MARK = "recorded by behaviour 1 (lipsjax 0.1.0); this is behaviour 3"
 
 
 @pytest.fixture
@@ -59,7 +59,9 @@ def test_runs_of_two_behaviours_are_not_compared(tmp_path):
     ended = commands.call("report", str(out))
     assert ended.status == 2
     assert ended.err.count("\n") == 1
-    assert f"behaviour 1: {first}; behaviour 2: {', '.join(others)}" in ended.err
+    assert (
+        f"behaviour 1: {first}; behaviour {recording.BEHAVIOUR}: {', '.join(others)}" in ended.err
+    )
 
 
 def test_an_old_run_does_not_go_on(old):
@@ -68,10 +70,10 @@ def test_an_old_run_does_not_go_on(old):
     about = json.loads((folder / "config.json").read_text())
     name = recording.run_hash(**about)
     assert name != folder.name
-    with mock.patch.object(runs, "BEHAVIOUR", 3):
+    with mock.patch.object(runs, "BEHAVIOUR", recording.BEHAVIOUR + 1):
         assert recording.run_hash(**about) not in (name, folder.name)
     folder = folder.rename(folder.with_name(name))
-    with pytest.raises(recording.RecordingError, match="by behaviour 1, and this is behaviour 2"):
+    with pytest.raises(recording.RecordingError, match="by behaviour 1, and this is behaviour 3"):
         recording.check(folder, **about)
 
 
@@ -79,5 +81,7 @@ def test_a_new_run_beside_old_ones_says_that_they_are_left_alone(old):
     before = commands.files(old)
     ended = commands.run(old, "--rounds", "1")
     assert ended.status == 0, ended.err
-    assert "holds 4 runs of another behaviour, as this is 2" in " ".join(ended.out.split())
+    assert f"holds 4 runs of another behaviour, as this is {recording.BEHAVIOUR}" in " ".join(
+        ended.out.split()
+    )
     assert before.items() <= commands.files(old).items()

@@ -174,11 +174,11 @@ def test_bits_by_hand(name):
 
 def test_bits_that_differ_by_round():
     part = strategies.fedpart(full_rounds=1, rounds_per_layer=1)
-    up, down = part.traffic(run_of(3), INITIAL)
+    up, down, _ = part.traffic(run_of(3), INITIAL)
     assert up[:2].tolist() == [32 * VALUES, 32 * (FIRST + STATISTICS)]
     assert [down(0, None), down(1, 0), down(2, 1)] == [32 * VALUES, *up[:2]]
     dst = strategies.feddst(density=0.5, every=2)
-    up, down = dst.traffic(run_of(8), INITIAL)
+    up, down, _ = dst.traffic(run_of(8), INITIAL)
     kept = up[0] // 32 - (VALUES - MASKABLE)
     assert MASKABLE / 2 - 2 <= kept <= MASKABLE / 2
     assert (up - up[0]).tolist() == [0, MASKABLE, 0, MASKABLE, 0, 0, 0, 0]
@@ -189,12 +189,12 @@ def test_bits_that_differ_by_round():
 def test_bits_of_clients_that_missed_rounds():
     """What has changed since a client received comes down; all of it, if it never did."""
     part = strategies.fedpart(full_rounds=1, rounds_per_layer=1)
-    up, down = part.traffic(run_of(5), INITIAL)
+    up, down, _ = part.traffic(run_of(5), INITIAL)
     assert down(3, None) == 32 * VALUES
     assert down(3, 0) == 32 * VALUES  # round 0 trained everything
     assert down(3, 1) == up[1] + up[2] - 32 * STATISTICS  # two layers, the statistics once
     dst = strategies.feddst(density=0.5, every=2)
-    up, down = dst.traffic(run_of(8), INITIAL)
+    up, down, _ = dst.traffic(run_of(8), INITIAL)
     assert down(7, None) - up[0] == MASKABLE
     assert down(7, 3) - up[0] == MASKABLE  # the mask changed at the end of round 3
     assert down(7, 4) == up[0]

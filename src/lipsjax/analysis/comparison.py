@@ -70,7 +70,9 @@ def aggregation_gain(recording: Recording) -> np.ndarray:
     Both are personalised. After: of the dense global model, as each client predicts with it,
     whatever mask goes out with it. Before: of the clients' own models at the end of local training.
     """
-    return _scalar(recording, "accuracy_dense") - _scalar(recording, "accuracy_before")
+    arrived = "accuracy_dense_arrived"  # of those whose own models are scored, where some drop out
+    after = arrived if arrived in recording.scalars else "accuracy_dense"
+    return _scalar(recording, after) - _scalar(recording, "accuracy_before")
 
 
 def coupling(recording: Recording) -> float:

@@ -13,12 +13,15 @@ from typing import Any, TypeVar
 
 import tyro
 
-from lipsjax.runs.study import describe_kind, nearest
+from lipsjax.runs.fields import describe_kind, nearest
 
 T = TypeVar("T")
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+DEBUG = "--debug"
+LONGEST = 1500
+"""Characters of an error."""
 
 
 def parse(kind: Callable[..., T], argv: Sequence[str], *, program: str, default: T) -> T:
@@ -37,6 +40,11 @@ def parse(kind: Callable[..., T], argv: Sequence[str], *, program: str, default:
       ValueError: for an unknown option, or a value that it does not take.
     """
     kinds = _option_kinds(kind)
+    given = options_given(argv)
+    for i, option in enumerate(given):
+        if option in given[:i]:
+            raise ValueError(f"{option} is given twice; give all of its values at once")
+    argv = _with_none(argv, kinds)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -60,6 +68,35 @@ def parse(kind: Callable[..., T], argv: Sequence[str], *, program: str, default:
             f"unknown {what} {unknown[0]!r}{nearest(name, kinds)}; {program} --help has all"
         )
     return options
+
+
+def options_given(argv: Sequence[str]) -> list[str]:
+    """Return the options of a command line in their order, each as ``--help`` writes it.
+
+    >>> options_given(["STUDY.toml", "--partition.train_examples=5", "--arms", "dense"])
+    ['--partition.train-examples', '--arms']
+    """
+    names = (text.partition("=")[0] for text in argv if text.startswith("--"))
+    return [name.replace("_", "-") for name in names]
+
+
+def _with_none(argv: Sequence[str], kinds: dict[str, Any]) -> list[str]:
+    """Write "none" as tyro reads it, for options that may be none."""
+    said, option = [], ""
+    for text in argv:
+        name, equals, value = text.partition("=")
+        if text.startswith("--"):
+            option = name.replace("_", "-")
+            if value.lower() == "none" and _may_be_none(kinds.get(option)):
+                text = f"{name}{equals}None"
+        elif text.lower() == "none" and _may_be_none(kinds.get(option)):
+            text = "None"
+        said.append(text)
+    return said
+
+
+def _may_be_none(kind: Any) -> bool:
+    return type(None) in typing.get_args(kind)
 
 
 def _option_kinds(kind: Any, prefix: str = "--") -> dict[str, Any]:
@@ -107,9 +144,15 @@ def _split(text: str) -> list[str]:
 
 
 def guarded(main: Callable[[list[str]], None]) -> None:
-    """Run a command; what the user can mend ends in one line and status 2, not a traceback."""
+    """Run a command; what goes wrong ends in one line and status 2, not a traceback.
+
+    ``--debug`` anywhere among the arguments shows the traceback all the same.
+    """
+    argv = [text for text in sys.argv[1:] if text != DEBUG]
+    if len(argv) < len(sys.argv) - 1:
+        return main(argv)
     try:
-        main(sys.argv[1:])
+        main(argv)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it was", file=sys.stderr, flush=True)
@@ -126,15 +169,18 @@ def guarded(main: Callable[[list[str]], None]) -> None:
         fail(f"{where}{(error.strerror or str(error)).lower()}")
     except ValueError as error:
         fail(str(error))
-    except RuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        fail(f"not enough memory on the device, a smaller --chunk needs less: {error}"[:300])
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            fail(f"not enough memory on the device, a smaller --chunk needs less: {error}"[:300])
+        fail(f"{type(error).__name__}: {error} (not foreseen; {DEBUG} shows where)")
 
 
 def fail(message: str) -> None:
-    """Print one line and end with status 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    """Print one line, of a length that can be read, and end with status 2."""
+    line = " ".join(message.split())
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+    print(f"error: {line}", file=sys.stderr)
     raise SystemExit(USAGE_ERROR) from None
 
 

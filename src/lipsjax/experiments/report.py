@@ -33,9 +33,19 @@ def draw(out: Path, console: Console, form: Format = "html") -> None:
     from lipsjax.report.markdown import write_markdown
     from lipsjax.report.summary import executive
     from lipsjax.report.terminal import summary_table, write_table
+    from lipsjax.runs.config import Config
+    from lipsjax.runs.fields import from_dict
 
-    path = write_markdown(out) if form == "md" else write_report(out)
     study = recording.read_study(out)
+    for trial in study.trials:  # pages read more of a config than a recording checks
+        try:
+            from_dict(Config, trial.recording.config)
+        except ValueError as error:
+            run = out / "runs" / trial.run
+            raise ValueError(
+                f"{run / 'config.json'}: {error}; delete {run} to run it again"
+            ) from None
+    path = write_markdown(out) if form == "md" else write_report(out)
     write_table(study, out / "table.csv")
     console.print(summary_table(study, width=console.width))
     sentences = Table.grid(padding=(0, 1))

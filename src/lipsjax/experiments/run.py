@@ -9,7 +9,7 @@ import tyro
 from lipsjax.experiments import command
 from lipsjax.recording import Recording
 from lipsjax.runs import startup
-from lipsjax.runs.config import Config, Execution, SparsityConfig, cohort_size
+from lipsjax.runs.config import Config, Execution, SparsityConfig, cohort_size, to_dict
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,8 @@ def main(argv: list[str]) -> None:
     run_dir = run_dir_of(config, options.execution)
     found = processes.agree(lambda: recording.is_finished(run_dir))
     with Watch(trials=1, rounds=config.rounds) as watch:
-        if note := recording.note_of_others(Path(options.execution.out)):
+        begun = [] if run_dir.exists() else [to_dict(config)]
+        for note in recording.notes_of_others(Path(options.execution.out), begun):
             watch.say(note)
         report = watch.begin(f"seed {config.seed}", config.rounds)
         run_trial(config, options.execution, report, watch.say)

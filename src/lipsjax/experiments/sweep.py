@@ -19,13 +19,14 @@ from lipsjax.runs.config import (
     fit_devices,
     to_dict,
 )
+from lipsjax.runs.fields import names_set, nearest, overlaps, shown
 from lipsjax.runs.study import (
+    SECTIONS,
     Planned,
     Study,
     cells,
     expand,
     load_study,
-    nearest,
     program_key,
     references,
 )
@@ -35,8 +36,9 @@ from lipsjax.runs.study import (
 class Sweep:
     """Compare arms (by default dense federated averaging with LIPS) over seeds and a grid.
 
-    A STUDY.toml before the options says what the defaults are; every option overrides it. Trials
-    that are finished are found and not run again; one that was stopped goes on.
+    A STUDY.toml before the options says what the defaults are; every option overrides it, but for
+    what an arm or the grid sets itself. Trials that are finished are found and not run again; one
+    that was stopped goes on.
     """
 
     name: str
@@ -77,18 +79,50 @@ def read_arguments(argv: list[str], kind: type[S], program: str) -> tuple[Study,
     shared = ("name", "seeds", "target", "prices", "sparsity", "config", "execution")
     defaults = kind(arms=tuple(study.arms), **{n: getattr(study, n) for n in shared})
     chosen = command.parse(kind, options, program=program, default=defaults)
-    for arm in chosen.arms:
+    for i, arm in enumerate(chosen.arms):
         if arm not in study.arms:
             hint = nearest(arm, study.arms)
-            raise ValueError(f"unknown arm {arm!r}{hint}; the study has {', '.join(study.arms)}")
-    grid = dict(_grid_entry(text) for text in chosen.grid) if chosen.grid else study.grid
+            raise ValueError(f"unknown arm {shown(arm)}{hint}; there are {', '.join(study.arms)}")
+        if arm in chosen.arms[:i]:
+            raise ValueError(f"--arms names {arm} twice")
+    grid = _read_grid(chosen.grid) if chosen.grid else study.grid
     asked = dataclasses.replace(
         study,
         arms={arm: study.arms[arm] for arm in chosen.arms},
         grid=grid,
         **{name: getattr(chosen, name) for name in shared},
     )
+    _check_reach(asked, command.options_given(options))
     return asked, chosen
+
+
+def _check_reach(study: Study, options: list[str]) -> None:
+    """Refuse an option that an arm or the grid would replace.
+
+    Raises:
+      ValueError: naming both.
+    """
+    own = {f"the arm {arm}": names_set(each, SECTIONS) for arm, each in study.arms.items()}
+    own["the grid"] = set(study.grid)
+    for option in options:
+        field = option.removeprefix("--").replace("-", "_")
+        for who, fields in own.items():
+            for name in fields:
+                if overlaps(field, name):
+                    raise ValueError(
+                        f"{option} does not reach {who}, which sets {name} itself: leave the "
+                        "option out, or change the study"
+                    )
+
+
+def _read_grid(entries: Iterable[str]) -> dict[str, Any]:
+    grid: dict[str, Any] = {}
+    for entry in entries:
+        name, values = _grid_entry(entry)
+        if name in grid:
+            raise ValueError(f"--grid names {name} twice")
+        grid[name] = values
+    return grid
 
 
 def _grid_entry(text: str) -> tuple[str, Any]:
@@ -96,7 +130,9 @@ def _grid_entry(text: str) -> tuple[str, Any]:
     try:
         return name.strip(), tomllib.loads(f"values = {values}")["values"]
     except tomllib.TOMLDecodeError:
-        raise ValueError(f"grid must be like 'partition.alpha=[0.1, 1.0]', not {text!r}") from None
+        raise ValueError(
+            f"grid must be like 'partition.alpha=[0.1, 1.0]', not {shown(text)}"
+        ) from None
 
 
 def main(argv: list[str]) -> None:
@@ -130,7 +166,7 @@ def run_study(study: Study, line: str) -> None:
     from lipsjax.experiments.survey import write_survey
     from lipsjax.runs import processes
     from lipsjax.runs.dataset import load
-    from lipsjax.runs.trial import run_dir_of
+    from lipsjax.runs.trial import is_finished, run_dir_of
     from lipsjax.runs.watch import Watch
     from lipsjax.runs.workers import count_workers
 
@@ -138,10 +174,12 @@ def run_study(study: Study, line: str) -> None:
     # by all trials, not those that are left: what each gets of the machine does not change
     workers = count_workers(study.execution, len(trials), platform, processes=jax.process_count())
     # cells that do not differ for an arm, as a grid of sparsity for dense, share its runs
-    runs = {run_dir_of(trial.config, study.execution): trial for trial in reversed(trials)}
-    runs = dict(reversed(runs.items()))
+    folders = [run_dir_of(trial.config, study.execution) for trial in trials]
+    _check_arms(trials, folders)
+    runs = dict(reversed(list(zip(reversed(folders), reversed(trials), strict=True))))
     _check(runs.values(), study.execution)  # what cannot be run is refused before all else
     out = Path(study.execution.out)
+    replaced = processes.agree(lambda: recording.replaceable(out))
     processes.agree(lambda: write_study(out, study, trials, line))
     surveyed = dataclasses.replace(
         trials[0].config, partition=dataclasses.replace(trials[0].config.partition, pooled=False)
@@ -149,10 +187,19 @@ def run_study(study: Study, line: str) -> None:
     cell = ", ".join(f"{name} = {value}" for name, value in cells(study)[0].items())
     dataset, _ = load(surveyed.dataset, study.execution.data_dir)
     processes.agree(lambda: write_survey(dataset, surveyed, out, line, cell).page)
-    finished = processes.agree(lambda: [recording.is_finished(run) for run in runs])
-    todo = [t for t, is_done in zip(runs.values(), finished, strict=True) if not is_done]
+    prints = {t.config.dataset: load(t.config.dataset, study.execution.data_dir)[1] for t in trials}
+    todo = processes.agree(
+        lambda: [
+            trial
+            for run, trial in runs.items()
+            if not is_finished(run, trial.config, prints[trial.config.dataset])
+        ]
+    )
+    begun = [to_dict(trial.config) for run, trial in runs.items() if not run.exists()]
     with Watch(trials=len(todo), rounds=sum(t.config.rounds for t in todo)) as watch:
-        if note := recording.note_of_others(out):
+        if replaced not in (None, line):
+            watch.say(f"the study before in {out}, its runs kept: {replaced}")
+        for note in recording.notes_of_others(out, begun):
             watch.say(note)
         if len(todo) < len(runs):
             watch.say(f"{len(runs) - len(todo)} of {len(runs)} runs found finished")
@@ -161,6 +208,15 @@ def run_study(study: Study, line: str) -> None:
         processes.agree(lambda: draw(out, watch.console))
     if diverged:
         raise ValueError(f"{len(diverged)} of {len(runs)} runs diverged; the first, {diverged[0]}")
+
+
+def _check_arms(trials: list[Planned], folders: list[Path]) -> None:
+    """Refuse two arms that are the same runs, as of one data set under two names."""
+    found: dict[tuple[int, Path], str] = {}
+    for trial, folder in zip(trials, folders, strict=True):
+        twin = found.setdefault((trial.cell, folder), trial.arm)
+        if twin != trial.arm:
+            raise ValueError(f"the arms {twin} and {trial.arm} are the same runs: nothing differs")
 
 
 def _check(trials: Iterable[Planned], execution: Execution) -> None:

@@ -43,6 +43,7 @@ def round_bits(
     relative: bool = False,
     gradient: str | None = None,
     shared: bool = False,
+    sent_per_value: int = 32,
 ) -> Bits:
     """Count the bits of one round and of the broadcast that follows it.
 
@@ -59,6 +60,8 @@ def round_bits(
       gradient: where the score's gradient comes from ("last_local", "fresh", "stored"), or None
         if the score needs none.
       shared: whether one mask serves all clients.
+      sent_per_value: width, as it is encoded, of a value that a client sends; 0 where what it sends
+        does not grow with the values.
 
     Returns:
       Bits of the cohort.
@@ -75,7 +78,7 @@ def round_bits(
         if relative and gradient and not shared:
             of_clients = of_clients._replace(uplink=up + bitmap)
         if held:
-            fixed = clients * (maskable - kept_before) * bits_per_value
+            fixed = clients * (maskable - kept_before) * sent_per_value
             of_server = of_server._replace(uplink_server_masks=up - fixed)
     if kept is not None:
         scores = clients * maskable * bits_per_value if gradient else 0

@@ -13,6 +13,16 @@ from lipsjax.types import Array
 EPSILON = 1e-5
 MOMENTUM = 0.9
 
+
+def uniform_within(bound: float):
+    """Return an initializer: uniform in [-bound, bound), as PyTorch's linear layers begin."""
+
+    def init(key, shape, dtype=jnp.float32, **_):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -49,7 +59,9 @@ class BatchNorm(nn.Module):
 def batch_norm(x: Array, scale: Array, bias: Array, mask: Array) -> tuple[Array, Array, Array]:
     """Normalise by the statistics of the real examples: ``scale (x - mean) / sqrt(var) + bias``.
 
-    Forward and backward read x twice each, as two reductions and one elementwise pass.
+    Forward and backward read x twice each, as two reductions and one elementwise pass. All sums are
+    of x less the first value of its channel: ``E[x^2] - E[x]^2`` of x itself would lose the
+    variance in float32 where the mean is a hundred deviations.
 
     Args:
       x: [B, ..., channels].
@@ -66,22 +78,25 @@ def batch_norm(x: Array, scale: Array, bias: Array, mask: Array) -> tuple[Array,
 def _batch_norm_fwd(x, scale, bias, mask):
     weight, axes = _like(mask, x), tuple(range(x.ndim - 1))
     count = jnp.sum(mask) * math.prod(x.shape[1:-1])
-    mean = jnp.sum(x * weight, axes) / count
-    var = jnp.maximum(jnp.sum(x * x * weight, axes) / count - mean * mean, 0)
+    origin = x[(0,) * len(axes)]
+    near = x - origin
+    mean = jnp.sum(near * weight, axes) / count
+    var = jnp.maximum(jnp.sum(near * near * weight, axes) / count - mean * mean, 0)
     inverse = jax.lax.rsqrt(var + EPSILON)
     gain = inverse * scale
-    return (x * gain + (bias - mean * gain), mean, var), (x, scale, mask, mean, inverse, count)
+    y = near * gain + (bias - mean * gain)
+    return (y, origin + mean, var), (x, origin, scale, mask, mean, inverse, count)
 
 
 def _batch_norm_bwd(residuals, cotangents):
-    x, scale, mask, mean, inverse, count = residuals
-    dy, axes = cotangents[0], tuple(range(x.ndim - 1))
+    x, origin, scale, mask, mean, inverse, count = residuals
+    dy, axes, near = cotangents[0], tuple(range(x.ndim - 1)), x - origin
     d_bias = jnp.sum(dy, axes)
-    d_scale = (jnp.sum(dy * x, axes) - mean * d_bias) * inverse
+    d_scale = (jnp.sum(dy * near, axes) - mean * d_bias) * inverse
     gain = scale * inverse
     slope = gain * inverse * d_scale / count
     shift = gain * d_bias / count - slope * mean
-    d_x = dy * gain - (x * slope + shift) * _like(mask, x)
+    d_x = dy * gain - (near * slope + shift) * _like(mask, x)
     return d_x, d_scale, d_bias, jnp.zeros_like(mask)
 
 
@@ -136,12 +151,12 @@ class Norm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, mask: Array, train: bool) -> Array:
         """Normalise x [B, ..., channels], with mask [B], in the type of the parameters."""
-        y = x.astype(self.param_dtype)
+        y, given = x.astype(self.param_dtype), {"param_dtype": self.param_dtype, "name": "norm"}
         if self.kind == "batch":
-            y = BatchNorm(self.param_dtype, name="norm")(y, mask=mask, train=train)
+            y = BatchNorm(**given)(y, mask=mask, train=train)
         if self.kind == "group":
             groups = math.gcd(x.shape[-1], 8)
-            y = nn.GroupNorm(groups, param_dtype=self.param_dtype, name="norm")(y)
+            y = nn.GroupNorm(groups, use_fast_variance=False, **given)(y)
         if self.kind == "layer":
-            y = nn.LayerNorm(EPSILON, param_dtype=self.param_dtype, name="norm")(y)
+            y = nn.LayerNorm(EPSILON, use_fast_variance=False, **given)(y)
         return y.astype(x.dtype)

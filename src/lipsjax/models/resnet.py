@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lipsjax.models.layers import Dense, Norm, he_normal_fan_out
+from lipsjax.models.layers import Dense, Norm, he_normal_fan_out, uniform_within
 from lipsjax.models.pooling import max_pool
 from lipsjax.types import Array, Layer
 
@@ -69,8 +69,14 @@ class ResNet(nn.Module):
             x = nn.relu(x + y)
         x = x.mean(axis=(1, 2))
         self.sow("intermediates", "features", x)
+        bound = x.shape[-1] ** -0.5
         return Dense(
-            self.num_classes, param_dtype=self.param_dtype, dtype=self.dtype, name="classifier"
+            self.num_classes,
+            kernel_init=uniform_within(bound),
+            bias_init=uniform_within(bound),
+            param_dtype=self.param_dtype,
+            dtype=self.dtype,
+            name="classifier",
         )(x)
 
     def _blocks(self) -> list[tuple[str, int, int]]:

@@ -11,6 +11,8 @@ from lipsjax.models.pooling import max_pool
 from lipsjax.types import Array, Layer
 
 CHANNELS = {"stem": 64, "conv1": 128, "conv2": 256, "conv3": 512, "conv4": 512}
+CLASSIFIER_DEVIATION = 0.01
+"""Of the classifier's initial weights, as published; its bias begins at zero."""
 
 
 class VGG(nn.Module):
@@ -52,7 +54,11 @@ class VGG(nn.Module):
         x = x.mean(axis=(1, 2))
         self.sow("intermediates", "features", x)
         return Dense(
-            self.num_classes, param_dtype=self.param_dtype, dtype=self.dtype, name="classifier"
+            self.num_classes,
+            kernel_init=nn.initializers.normal(CLASSIFIER_DEVIATION),
+            param_dtype=self.param_dtype,
+            dtype=self.dtype,
+            name="classifier",
         )(x)
 
     def layers(self) -> tuple[Layer, ...]:

@@ -8,11 +8,14 @@ reported, and marked so, but they are neither resumed nor compared with those of
 from collections.abc import Mapping
 from typing import Any
 
-BEHAVIOUR = 2
+BEHAVIOUR = 3
 """Number of this code."""
 # 1: lipsjax 0.1, which recorded no number.
 # 2: SCAFFOLD and FedDyn follow who arrived; faults come before codecs, clips after them;
 #    downlinks of cohorts.
+# 3: classifiers begin as published; BatchNorm's variance around the mean; FedDST regrows at zero;
+#    MOON's frozen models predict; shared inverted masks; draws by examples weigh alike; runs are
+#    known by their data's content and not by its path.
 
 _RENAMED = {
     ("participation", "deaths"): "mid_round_dropout",
@@ -52,7 +55,7 @@ def describe_behaviour(number: int, versions: Mapping[str, str]) -> str:
       versions: of the packages that it was recorded with.
 
     >>> describe_behaviour(1, {"lipsjax": "0.1.0"})
-    'recorded by behaviour 1 (lipsjax 0.1.0); this is behaviour 2'
+    'recorded by behaviour 1 (lipsjax 0.1.0); this is behaviour 3'
     """
     version = f" (lipsjax {versions['lipsjax']})" if "lipsjax" in versions else ""
     return f"recorded by behaviour {number}{version}; this is behaviour {BEHAVIOUR}"

@@ -29,7 +29,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with naming(path):
+        with naming(path, also=temporary):
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
@@ -72,7 +72,7 @@ def cut(path: Path, is_wanted: Callable[[dict[str, Any], int], bool]) -> int:
 def _is_whole(index: int, line: bytes, is_wanted: Callable[[dict[str, Any], int], bool]) -> bool:
     try:
         return line.endswith(b"\n") and is_wanted(json.loads(line), index)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -84,6 +84,8 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
+    except RecursionError:
+        raise RecordingError(f"{path} cannot be read: nested too deeply") from None
     except (OSError, ValueError) as error:
         raise RecordingError(f"{path} cannot be read: {error}") from None
 
@@ -96,6 +98,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """
     try:
         return [json.loads(line) for line in path.read_text().splitlines()]
+    except RecursionError:
+        raise RecordingError(f"{path} cannot be read: nested too deeply") from None
     except (OSError, ValueError) as error:
         raise RecordingError(f"{path} cannot be read: {error}") from None
 
@@ -117,6 +121,11 @@ def lock(run_dir: Path) -> Iterator[None]:
         held.acquire()
     except filelock.Timeout:
         raise busy(run_dir) from None
+    except (OSError, NotImplementedError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise RecordingError(
+            f"{run_dir / '.lock'} cannot be locked: {reason}; choose an --out on another disk"
+        ) from None
     try:
         for left in run_dir.parent.glob(f".{run_dir.name}.*.tmp"):
             shutil.rmtree(left, ignore_errors=True)  # of a process killed while it made the run
@@ -144,13 +153,13 @@ def reading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Name the file in errors of the system, such as a full disk, that do not."""
+def naming(path: Path, *, also: Path | None = None) -> Iterator[None]:
+    """Name the file in errors of the system that do not, as of a full disk, or name another."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
+        if error.filename in (None, str(also)):
+            error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -9,6 +9,7 @@
                   timings.jsonl a line per compiled call
                   checkpoints/  of lipsjax.recording.checkpoints
                   metrics.csv, summary.json   written last: the run is finished
+                  diverged.json   instead, of a run that cannot be: why
 
 Files are written aside and renamed; metrics are appended, and cut back to the checkpoint when a
 run goes on. Imports no JAX.
@@ -20,7 +21,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,16 +60,36 @@ class Recording(NamedTuple):
 def run_hash(config: dict[str, Any], data_fingerprint: str) -> str:
     """Return the name of a run's directory: a digest of its science and of the behaviour number.
 
+    Data are known by their content, wherever they were read from.
+
     >>> run_hash({"a": 1, "b": 2}, "") == run_hash({"b": 2, "a": 1}, "")
     True
+    >>> run_hash({"dataset": "mine.npz"}, "5f") == run_hash({"dataset": "copy.npz"}, "5f")
+    True
     """
-    text = files.canonical(_identity(config, data_fingerprint))
+    text = files.canonical(_identity(_record_of(config, data_fingerprint)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _identity(config: dict[str, Any], data_fingerprint: str) -> dict[str, Any]:
+def _record_of(config: dict[str, Any], data_fingerprint: str) -> dict[str, Any]:
     """Return what config.json holds."""
     return {"behaviour": BEHAVIOUR, "config": config, "data_fingerprint": data_fingerprint}
+
+
+def _identity(recorded: dict[str, Any], *, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what of a config.json makes two runs the same: all but where the data were."""
+    left_out = ("dataset", *without)
+    config = {name: value for name, value in recorded["config"].items() if name not in left_out}
+    return {**recorded, "config": config}
+
+
+@contextlib.contextmanager
+def _with_remedy(run_dir: Path) -> Iterator[None]:
+    """Say of a damaged file what to do."""
+    try:
+        yield
+    except RecordingError as error:
+        raise RecordingError(f"{error}; delete {run_dir} to run it again") from None
 
 
 def check(run_dir: Path, *, config: dict, data_fingerprint: str) -> None:
@@ -78,32 +99,56 @@ def check(run_dir: Path, *, config: dict, data_fingerprint: str) -> None:
       RecordingError: if it is, or cannot be read.
     """
     path = run_dir / "config.json"
-    recorded, wanted = files.read_json(path), _identity(config, data_fingerprint)
-    if files.canonical(recorded) == files.canonical(wanted):
+    wanted = _identity(_record_of(config, data_fingerprint))
+    with _with_remedy(run_dir), files.reading(path):
+        recorded = files.read_json(path)
+        number, found = behaviour_of(recorded), _identity(recorded)
+    if files.canonical(found) == files.canonical(wanted):
         return
-    if isinstance(recorded, dict):
-        with files.reading(path):
-            number = behaviour_of(recorded)
-        if number != BEHAVIOUR:
-            raise RecordingError(
-                f"{run_dir} was recorded by behaviour {number}, and this is behaviour {BEHAVIOUR}: "
-                "it can be reported, and not gone on with; choose another --out"
-            )
+    if number != BEHAVIOUR:
+        raise RecordingError(
+            f"{run_dir} was recorded by behaviour {number}, and this is behaviour {BEHAVIOUR}: "
+            "it can be reported, and not gone on with; choose another --out"
+        )
     raise RecordingError(f"{run_dir} holds a run of another config; choose another --out")
 
 
-def note_of_others(out_dir: Path) -> str | None:
-    """Return a line on the runs of OUT that are of another behaviour; None if there are none."""
-    count = 0
+def notes_of_others(out_dir: Path, configs: Iterable[dict[str, Any]] = ()) -> list[str]:
+    """Return lines on runs of OUT from which one could expect these to go on, and why they do not.
+
+    Args:
+      out_dir: OUT.
+      configs: of the runs that are to begin.
+
+    Returns:
+      A line on runs of another behaviour and one on runs of another number of rounds, if any.
+    """
+    older, rounds = 0, set()
+    wanted = {_but_rounds({"config": config}): config["rounds"] for config in configs}
     for path in out_dir.glob("runs/[!.]*/config.json"):
         with contextlib.suppress(RecordingError):  # what is damaged is told when it is asked for
-            count += _recorded(path)[1] != BEHAVIOUR
-    if not count:
-        return None
-    return (
-        f"{out_dir} holds {count} run{'' if count == 1 else 's'} of another behaviour, as this is "
-        f"{BEHAVIOUR}: they can be reported, and nothing goes on from them"
-    )
+            config, behaviour = _recorded(path)
+            older += behaviour != BEHAVIOUR
+            here = wanted.get(_but_rounds({"config": config}))
+            if behaviour == BEHAVIOUR and here not in (None, config["rounds"]):
+                rounds.add(config["rounds"])
+    lines = []
+    if older:
+        lines.append(
+            f"{out_dir} holds {older} run{'' if older == 1 else 's'} of another behaviour, as this "
+            f"is {BEHAVIOUR}: they can be reported, and nothing goes on from them"
+        )
+    if rounds:
+        told = ", ".join(map(str, sorted(rounds)))
+        lines.append(
+            f"the runs of {told} rounds in {out_dir} are not gone on with: schedules of density "
+            "and learning rate go over all rounds, so a longer run is another run"
+        )
+    return lines
+
+
+def _but_rounds(recorded: dict[str, Any]) -> str:
+    return files.canonical(_identity(recorded, without=("rounds",)))
 
 
 def create(run_dir: Path, *, config: dict, data_fingerprint: str, plan: dict, setup: dict) -> None:
@@ -124,7 +169,7 @@ def create(run_dir: Path, *, config: dict, data_fingerprint: str, plan: dict, se
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        files.write_json(temporary / "config.json", _identity(config, data_fingerprint))
+        files.write_json(temporary / "config.json", _record_of(config, data_fingerprint))
         files.write_json(temporary / "plan.json", plan)
         files.write_json(temporary / "setup.json", setup)
         temporary.rename(run_dir)
@@ -141,10 +186,27 @@ def read_plan(run_dir: Path) -> dict[str, Any]:
     Raises:
       RecordingError: if it cannot be read, or lacks what a run needs to go on.
     """
+    with _with_remedy(run_dir):
+        return _read_plan(run_dir)
+
+
+def _read_plan(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "plan.json"
     plan = files.read_json(path)
     with files.reading(path):
-        return plan | {name: plan[name] for name in PLAN}
+        plan = plan | {name: plan[name] for name in PLAN}
+        for name in ("processes", "devices", "chunk", "rounds_per_call"):
+            if type(plan[name]) is not int or plan[name] < 1:
+                raise ValueError(f"{name} is {plan[name]!r}, not a number of at least 1")
+        for name, kind in {
+            "platform": str,
+            "conv": str,
+            "precision": str,
+            "versions": dict,
+        }.items():
+            if not isinstance(plan[name], kind):
+                raise ValueError(f"{name} is {plan[name]!r}")
+    return plan
 
 
 def truncate(run_dir: Path, rounds: int) -> int:
@@ -170,6 +232,24 @@ def finish(run_dir: Path, summary: dict[str, Any]) -> None:
     writer.writerows(rows)
     files.write_atomically(run_dir / "metrics.csv", text.getvalue())
     files.write_json(run_dir / "summary.json", summary)
+
+
+def diverge(run_dir: Path, reason: str) -> None:
+    """Mark a run as one that cannot be finished."""
+    files.write_json(run_dir / "diverged.json", {"reason": reason})
+
+
+def diverged(run_dir: Path) -> str | None:
+    """Return why a run cannot be finished; None if it can, as far as is known.
+
+    Raises:
+      RecordingError: if that cannot be read.
+    """
+    path = run_dir / "diverged.json"
+    if not path.exists() or is_finished(run_dir):
+        return None
+    with _with_remedy(run_dir), files.reading(path):
+        return str(files.read_json(path)["reason"])
 
 
 def read_table(run_dir: Path, first: int = 0) -> list[dict[str, Any]]:
@@ -202,15 +282,19 @@ def read(run_dir: Path) -> Recording:
     Raises:
       RecordingError: if it is no run directory, or a file in it cannot be read.
     """
-    plan, setup = read_plan(run_dir), files.read_json(run_dir / "setup.json")
+    with _with_remedy(run_dir):
+        return _read(run_dir)
+
+
+def _read(run_dir: Path) -> Recording:
+    plan, setup = _read_plan(run_dir), files.read_json(run_dir / "setup.json")
     config, behaviour = _recorded(run_dir / "config.json")
     with files.reading(run_dir / "config.json"):
-        rounds = config["rounds"]
-    with files.reading(run_dir / "timings.jsonl"):
-        timings = files.read_lines(run_dir / "timings.jsonl")
-        seconds = [float(sum(row[n] for row in timings)) for n in ("seconds", "compile_seconds")]
+        rounds = _number(config, "rounds", int)
+        _number(config, "seed", int)
     with files.reading(run_dir / "setup.json"):
-        unknown = [None] * len(setup["layers"])
+        layers = _layers(setup)
+    unknown = [None] * layers
     with files.reading(run_dir / "metrics.jsonl"):
         rows = files.read_lines(run_dir / "metrics.jsonl")
         indices = [row["round"] for row in rows]
@@ -218,19 +302,60 @@ def read(run_dir: Path) -> Recording:
             raise ValueError(f"it holds {len(rows)} rounds, and not all of {rounds} in order")
         names = sorted({name for row in rows for name in row if name != "layers"})
         measures = sorted({name for row in rows for name in row.get("layers", {})})
-        return Recording(
-            config=config,
-            plan=plan,
-            setup=setup,
-            scalars={name: _array([row.get(name) for row in rows]) for name in names},
-            layers={
-                name: _array([row.get("layers", {}).get(name, unknown) for row in rows])
-                for name in measures
-            },
-            seconds=seconds[0],
-            compile_seconds=seconds[1],
-            behaviour=behaviour,
-        )
+        scalars = {name: _array([row.get(name) for row in rows], len(rows)) for name in names}
+        by_layer = {
+            name: _array(
+                [row.get("layers", {}).get(name, unknown) for row in rows], len(rows), layers
+            )
+            for name in measures
+        }
+    times = _times(run_dir, len(rows))
+    return Recording(config, plan, setup, scalars, by_layer, **times, behaviour=behaviour)
+
+
+def _number(values: dict[str, Any], name: str, kind: type = float) -> Any:
+    """Return a number that a file must hold.
+
+    Raises:
+      ValueError: for another type.
+    """
+    allowed = int if kind is int else (int, float)
+    if not isinstance(values[name], allowed) or isinstance(values[name], bool):
+        raise ValueError(f"{name} is {str(values[name])[:80]!r}, not a number")
+    return values[name]
+
+
+def _layers(setup: dict[str, Any]) -> int:
+    """Return how many layers a setup.json tells of.
+
+    Raises:
+      ValueError: if it does not hold what reports need.
+    """
+    for layer in setup["layers"]:
+        if not (
+            isinstance(layer["name"], str) and layer["role"] in ("stem", "middle", "classifier")
+        ):
+            raise ValueError(f"a layer is {str(layer)[:80]!r}")
+    for name in ("num_classes", "num_params"):
+        _number(setup, name, int)
+    if "flops_per_round" in setup:
+        _number(setup, "flops_per_round")
+    counts = np.array(setup["survey"]["train_counts"], float)
+    if counts.ndim != 2:
+        raise ValueError("the survey's train_counts are no table")
+    return len(setup["layers"])
+
+
+def _times(run_dir: Path, rounds: int) -> dict[str, float]:
+    """Return the seconds that a run took; NaN, as not measured, where not all rounds have them."""
+    names, path = ("seconds", "compile_seconds"), run_dir / "timings.jsonl"
+    if not path.exists():
+        return dict.fromkeys(names, float("nan"))
+    with files.reading(path):
+        timings = files.read_lines(path)
+        if sum(row["rounds"] for row in timings) != rounds:
+            return dict.fromkeys(names, float("nan"))
+        return {name: float(sum(row[name] for row in timings)) for name in names}
 
 
 def _recorded(path: Path) -> tuple[dict[str, Any], int]:
@@ -240,8 +365,19 @@ def _recorded(path: Path) -> tuple[dict[str, Any], int]:
         return migrate_config(recorded["config"]), behaviour_of(recorded)
 
 
-def _array(values: Sequence[Any]) -> np.ndarray:
-    return np.array(values, dtype=float)  # None becomes NaN
+def behaviour_at(run_dir: Path) -> int | None:
+    """Return the behaviour that recorded a run; None if there is none that can be read."""
+    try:
+        return _recorded(run_dir / "config.json")[1]
+    except RecordingError:
+        return None
+
+
+def _array(values: Sequence[Any], *shape: int) -> np.ndarray:
+    array = np.array(values, dtype=float)  # None becomes NaN
+    if array.shape != shape:
+        raise ValueError(f"it holds values of shape {array.shape} where {shape} belong")
+    return array
 
 
 def _flatten(row: dict[str, Any], layer_names: list[str]) -> dict[str, Any]:

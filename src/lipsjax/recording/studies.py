@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lipsjax.recording import files
+from lipsjax.recording.behaviour import BEHAVIOUR
 from lipsjax.recording.files import RecordingError
-from lipsjax.recording.runs import Recording, is_finished, read
+from lipsjax.recording.runs import Recording, behaviour_at, diverged, is_finished, read
 
 STUDY = ("name", "description", "command", "versions", "platform", "reference")
 """Fields of a study that are taken over as they are."""
@@ -39,6 +40,7 @@ class StudyRecording(NamedTuple):
     cells: tuple[dict[str, Any], ...]
     trials: tuple[Trial, ...]
     missing: tuple[dict[str, Any], ...]  # trials without a finished run
+    diverged: tuple[dict[str, Any], ...]  # trials that cannot be finished, with the reason
     references: dict[str, str]  # arm -> the arm that it is compared with
     target: float | None  # accuracy that rounds and bits are counted to; None: of the reference
     prices: dict[str, float | None]  # by the names of PRICES; None where none is given
@@ -68,11 +70,13 @@ def read_study(out_dir: Path) -> StudyRecording:
             raise ValueError("a trial is of an arm or a cell that the study does not have")
         if not all("label" in cell for cell in cells):
             raise ValueError("a cell has no label")
-    done, missing = [], []
+    done, missing, failed = [], [], []
     for trial in planned:
         run_dir = out_dir / "runs" / trial["run"]
         if is_finished(run_dir):
             done.append(Trial(**trial, recording=read(run_dir)))
+        elif reason := diverged(run_dir):
+            failed.append(trial | {"reason": reason})
         else:
             missing.append(trial)
     _check_behaviours(out_dir, done)
@@ -82,10 +86,35 @@ def read_study(out_dir: Path) -> StudyRecording:
         cells=cells,
         trials=tuple(done),
         missing=tuple(missing),
+        diverged=tuple(failed),
         references=references,
         target=target,
         prices=prices,
     )
+
+
+def replaceable(out_dir: Path) -> str | None:
+    """Return the command of the study that another one would replace; None if there is none.
+
+    Raises:
+      RecordingError: if its runs are of another behaviour: nothing could draw its report again.
+    """
+    path = out_dir / "study.json"
+    try:
+        with files.reading(path):
+            study = files.read_json(path)
+            command, trials = str(study["command"]), study["trials"]
+            runs = [out_dir / "runs" / str(trial["run"]) for trial in trials]
+    except RecordingError:
+        return None  # there is none, or it is damaged
+    found = (behaviour_at(run) for run in runs)
+    older = [number for number in found if number is not None and number != BEHAVIOUR]
+    if older:
+        raise RecordingError(
+            f"{out_dir} holds a study of behaviour {min(older)}, and this is behaviour "
+            f"{BEHAVIOUR}: choose another --out, so that its report can still be drawn"
+        )
+    return command
 
 
 def _check_behaviours(out_dir: Path, trials: Iterable[Trial]) -> None:

@@ -51,21 +51,30 @@ def score_global_share(spec: RoundSpec, data: ClientData, model: Variables, meas
     return where_measured(spec, measured, lambda: score_on(spec, data, model, index, mask))
 
 
+class DenseScores(NamedTuple):
+    """Scores of the dense global model, summed."""
+
+    cohort: Personal  # over all that were drawn
+    arrived: Personal  # over those whose own models were scored in the round
+
+
 def score_dense(
-    spec: RoundSpec, data: ClientData, state: State, slots: Slots, measured: Array
-) -> Personal | None:
+    spec: RoundSpec, data: ClientData, state: State, slots: Slots, arrived: Array, measured: Array
+) -> DenseScores | None:
     """Score the dense global model, as each client would receive it, on the cohort's test sets."""
 
     def one(client, client_state):
         context = client_context(spec, data, state, client, client_state)
         return Personal.of(score_own(spec, data, client, spec.strategy.predict_with(context)))
 
-    def share(ids, present, states):
-        return tree.weighted_sum(present, jax.vmap(one)(ids, states)), ()
+    def share(ids, present, states, arrived):
+        scores = jax.vmap(one)(ids, states)
+        sums = (tree.weighted_sum(weight, scores) for weight in (present, present & arrived))
+        return DenseScores(*sums), ()
 
     def everyone():
         states = states_in_slots(spec.placement, state.client_states, slots)
-        return jax.lax.psum(scan_chunks(spec.placement, share, slots, states)[0], AXIS)
+        return jax.lax.psum(scan_chunks(spec.placement, share, slots, states, arrived)[0], AXIS)
 
     return where_measured(spec, measured, everyone)
 

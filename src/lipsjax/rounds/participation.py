@@ -13,7 +13,7 @@ from lipsjax.types import Array
 class Participation(NamedTuple):
     """Which clients a round draws, and what becomes of them; by default all arrive."""
 
-    sampling: str = "uniform"  # or "examples": drawn in proportion to them, without replacement
+    sampling: str = "uniform"  # or "examples": drawn in proportion to them, and weighed alike
     dropout: float = 0.0  # chance that a client that was drawn never trains
     mid_round_dropout: float = 0.0  # chance that one that trains stops midway, and sends nothing
     stragglers: float = 0.0  # chance that one that arrives did fewer steps

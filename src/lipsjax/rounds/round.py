@@ -16,7 +16,14 @@ from lipsjax.keys import SERVER, Purpose, derive
 from lipsjax.metrics import inertia
 from lipsjax.rounds.broadcast import broadcast
 from lipsjax.rounds.client_update import Participants, Totals, Trained, train_cohort
-from lipsjax.rounds.evaluation import Personal, mean, named, score_dense, score_global_share
+from lipsjax.rounds.evaluation import (
+    DenseScores,
+    Personal,
+    mean,
+    named,
+    score_dense,
+    score_global_share,
+)
 from lipsjax.rounds.finetuning import score_finetuned
 from lipsjax.rounds.participation import draw_cohort
 from lipsjax.rounds.placement import AXIS, Slots, in_cohort_order, own_slots, states_at_home
@@ -45,7 +52,9 @@ def run_round(
     slots = own_slots(spec.placement, cohort)
     sums, trained = train_cohort(spec, data, state, slots, measured)
     totals, participants = jax.lax.psum(sums, AXIS)
-    global_model, server_state = _aggregate(spec, state, slots, totals, participants, trained)
+    (global_model, server_state), learned = _aggregate(
+        spec, state, slots, totals, participants, trained
+    )
     kernels = tree.kernels(global_model.params, spec.model.layers)
     updated = state._replace(
         round=t + 1,
@@ -56,11 +65,16 @@ def run_round(
         ),
         reference=tree.select(t <= inertia.DRIFT_REFERENCE, kernels, state.reference),
     )
-    dense = score_dense(spec, data, updated, slots, measured)
-    new, after = broadcast(spec, data, per_round, updated, trained.gradient, dense)
+    dense = score_dense(spec, data, updated, slots, trained.arrived, measured)
+    new, after = broadcast(spec, data, per_round, updated, trained.gradient, dense and dense.cohort)
     scalars, by_layer = {}, {}
     if spec.measures:
-        scalars, by_layer = _measures(spec, data, state, new, totals, dense, after, measured)
+        by_layer = _inertia(spec, totals, state, new, learned)
+        scalars = _scores(spec, data, new, totals, dense, after, measured)
+        scalars["inertia_index"] = inertia.inertia_index(by_layer["step"], spec.model.layers)
+        scalars, by_layer = jax.tree.map(
+            lambda x: jnp.where(measured, x, jnp.nan), (scalars, by_layer)
+        )
     scalars["loss_train"] = totals.loss / totals.examples
     scalars |= _participants(spec, participants)
     scalars |= score_finetuned(spec, data, updated, slots, per_round.finetuned[t])
@@ -74,8 +88,11 @@ def _aggregate(
     totals: Totals,
     participants: Participants,
     trained: Trained,
-) -> tuple[Variables, PyTree]:
-    """Return the new global model and server state; the old ones if nobody arrived."""
+) -> tuple[tuple[Variables, PyTree], Variables]:
+    """Return the new global model and server state, and what of the model was learned.
+
+    If nobody arrived, nothing is new.
+    """
     strategy, run = spec.strategy, spec.run
     context = ServerContext(
         run=run,
@@ -86,11 +103,13 @@ def _aggregate(
         arrived=participants.arrived,
         share=totals.weight / spec.total_weight,
     )
-    new = strategy.update(context, _mean(spec, slots, totals, trained))
+    mean = _mean(spec, slots, totals, trained)
+    new = strategy.update(context, mean)
+    learned = strategy.learned(context, mean, new[0])
     if run.all_arrive:
-        return new
-    old = state.global_model, state.server_state
-    return tree.select(participants.arrived > 0, new, old)
+        return new, learned
+    old = (state.global_model, state.server_state), state.global_model
+    return tree.select(participants.arrived > 0, (new, learned), old)
 
 
 def _mean(spec: RoundSpec, slots: Slots, totals: Totals, trained: Trained) -> PyTree:
@@ -116,38 +135,41 @@ def _participants(spec: RoundSpec, counts: Participants) -> dict[str, Array]:
     }
 
 
-def _measures(
+def _scores(
     spec: RoundSpec,
     data: ClientData,
-    old: State,
     new: State,
     totals: Totals,
-    dense: Personal | None,
+    dense: DenseScores | None,
     after: Personal | None,
     measured: Array,
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return the figures of a measured round, and those of each layer; NaN in other rounds."""
+) -> dict[str, Array]:
+    """Return accuracies and losses."""
+    assert totals.measured is not None
+    assert dense is not None
     own = totals.measured
-    assert own is not None
     on_global = jax.lax.psum(score_global_share(spec, data, new.global_model, measured), AXIS)
-    by_layer = _inertia(spec, own.deltas, old, new)
-    scalars = {
+    scores = {
         **named("before", own.before),
-        **named("dense", dense),
+        **named("dense", dense.cohort),
         **named("after", after),
         "global_accuracy": on_global.accuracy,
         "global_loss": on_global.mean_loss,
         "global_accuracy_clients": mean(own.on_global).accuracy,
         "global_loss_clients": mean(own.on_global).loss,
-        "inertia_index": inertia.inertia_index(by_layer["step"], spec.model.layers),
     }
-    return jax.tree.map(lambda x: jnp.where(measured, x, jnp.nan), (scalars, by_layer))
+    # what aggregation gains is over the same clients before and after
+    return scores if spec.run.all_arrive else scores | named("dense_arrived", dense.arrived)
 
 
 def _inertia(
-    spec: RoundSpec, deltas: inertia.DeltaSums, old: State, new: State
+    spec: RoundSpec, totals: Totals, old: State, new: State, learned: Variables
 ) -> dict[str, Array]:
-    """Return every measure of :mod:`lipsjax.metrics.inertia`, [L] each."""
+    """Return every measure of :mod:`lipsjax.metrics.inertia`, [L] each.
+
+    The step is of what was learned: weights that a rule has set have not moved by it.
+    """
+    assert totals.measured is not None
     layers = spec.model.layers
     before = tree.kernels(old.global_model.params, layers)
     now = tree.kernels(new.global_model.params, layers)
@@ -155,6 +177,6 @@ def _inertia(
     known = old.round >= inertia.DRIFT_REFERENCE
     return {
         **{name: jnp.where(known, values, jnp.nan) for name, values in drift.items()},
-        "step": inertia.relative_step(now, before),
-        **inertia.delta_measures(deltas, before),
+        "step": inertia.relative_step(tree.kernels(learned.params, layers), before),
+        **inertia.delta_measures(totals.measured.deltas, before),
     }

@@ -17,8 +17,8 @@ from lipsjax.local import LocalTraining
 from lipsjax.models import Normalise
 from lipsjax.rounds import Participation
 from lipsjax.runs.config import Config, LocalConfig, cohort_size, to_dict
+from lipsjax.runs.fields import nearest, shown
 from lipsjax.runs.machine import Machine
-from lipsjax.runs.study import nearest
 from lipsjax.simulation import Simulation
 from lipsjax.sparsity import transient_shrink, transient_sparsity
 from lipsjax.sparsity.density import SCHEDULES, check_density
@@ -209,18 +209,23 @@ def build_optimizer(local: LocalConfig) -> optax.GradientTransformation:
     if not known or factory is None:
         raise ValueError(
             f"optimizer must be one of optax that takes a learning rate (sgd, adam, "
-            f"adamw, ...), not {local.optimizer!r}"
+            f"adamw, ...), not {shown(local.optimizer)}"
         )
     allowed = [n for n in inspect.signature(factory).parameters if n != "learning_rate"]
     for name in local.options:
         if name not in allowed:
             raise ValueError(
                 f"unknown option {name!r} of {local.optimizer}; local.options replaces all of "
-                f"them, allowed are {', '.join(allowed)}"
+                f"them (none clears them), allowed are {', '.join(allowed)}"
             )
     for field in ("learning_rate", "weight_decay"):
         if getattr(local, field) < 0:
             raise ValueError(f"{field} must be at least 0, not {getattr(local, field)}")
+    if local.weight_decay and "weight_decay" in allowed:
+        raise ValueError(
+            f"{local.optimizer} decays weights itself: give --local.options weight_decay="
+            f"{local.weight_decay} instead of local.weight_decay, which adds to the gradient"
+        )
     example = {"kernel": jnp.ones((2, 2))}
     try:
         optimizer = factory(local.learning_rate, **local.options)

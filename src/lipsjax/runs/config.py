@@ -6,6 +6,7 @@ hashed. Every field carries the comment that ``--help`` shows.
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -46,7 +47,7 @@ RateSchedule = Literal["constant", "linear", "cosine"]
 Augmentation = Literal["flip", "crop", "rotate"]
 Compression = Literal["none", "top_k", "quantise", "sign_majority"]
 Aggregation = Literal["mean", "median", "trimmed_mean"]
-Fault = Literal["label_flip", "noise", "sign_flip"]
+Fault = Literal["label_flip", "noise", "sign_flip", "nan"]
 Sampling = Literal["uniform", "examples"]
 Dtype = Literal["float32", "bfloat16"]
 Precision = Literal["highest", "high", "default"]
@@ -70,6 +71,8 @@ def read_options(entries: Sequence[str]) -> dict[str, float | bool]:
     options: dict[str, float | bool] = {}
     for entry in entries:
         name, _, value = entry.partition("=")
+        if entry == "none" and len(entries) == 1:
+            return {}
         try:
             truth = {"true": True, "false": False}.get(value.lower())
             options[name] = float(value) if truth is None else truth
@@ -193,7 +196,7 @@ class ParticipationConfig:
     """Which clients a round draws, and what becomes of them."""
 
     sampling: Sampling = "uniform"
-    """uniform, or in proportion to examples; without replacement."""
+    """uniform; or examples: in proportion to them, and then every message weighs alike."""
     dropout: float = 0.0
     """Chance that a client that was drawn never trains."""
     mid_round_dropout: float = 0.0
@@ -211,7 +214,7 @@ class FaultConfig:
     clients: int = 0
     """How many are faulty, in every round that draws them."""
     kind: Fault = "label_flip"
-    """label_flip: wrong labels; noise: on what it sends; sign_flip: it sends the opposite."""
+    """label_flip: wrong labels; noise, sign_flip, nan: on, of and for what it sends."""
     scale: float = 1.0
     """Of the noise, or of the negated delta."""
 
@@ -310,6 +313,12 @@ class Execution:
     """How many processes start this command, with a coordinator; each has its own clients' data."""
     process: int | None = None
     """Which of them this is, from 0; process 0 records and prints."""
+
+    def __post_init__(self):
+        """Read ``~`` as a shell would."""
+        for name in ("out", "data_dir"):
+            path = getattr(self, name)
+            object.__setattr__(self, name, path and os.path.expanduser(path))  # noqa: PTH111
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,7 @@ def bits_of_rounds(simulation: Simulation, key: Array) -> tuple[Bits, ...]:
             "relative": spec.strategy.relative,
             "gradient": sparsifier.gradient,
             "shared": sparsifier.shared,
+            "sent_per_value": traffic.per_value,
         }
     kept = [
         int(counts.sum()) if density < 1 and counts.size else None

@@ -8,6 +8,7 @@ import numpy as np
 
 from lipsjax import clients, datasets, partition
 from lipsjax.runs.config import Config, PartitionConfig, cohort_size, num_clients, to_dict
+from lipsjax.runs.fields import shown
 
 
 def share_out(
@@ -108,6 +109,8 @@ def check_numbers(config: Config) -> None:
         if not math.isfinite(value):
             raise ValueError(f"{name} must be a finite number, not {value}")
     at_least_one = {
+        "model.width": config.model.width,
+        "model.depth": config.model.depth,
         "rounds": config.rounds,
         "partition.clients": config.partition.clients,
         "partition.train_examples": np.min(config.partition.train_examples, initial=2**31),
@@ -126,6 +129,21 @@ def check_numbers(config: Config) -> None:
         for name, value in values.items():
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
+    at_most = {
+        "rounds": (config.rounds, 100_000),
+        "partition.clients": (config.partition.clients, 1_000_000),
+        "partition.new_clients": (config.partition.new_clients, 1_000_000),
+        "model.width": (config.model.width, 65_536),
+        "model.depth": (config.model.depth, 1_000),
+        "local.epochs": (config.local.epochs, 100_000),
+        "evaluation.tune_epochs": (config.evaluation.tune_epochs, 100_000),
+    }
+    for name, (value, most) in at_most.items():
+        if value > most:
+            raise ValueError(f"{name} must be at most {most}, not {shown(value)}")
+    for name, value in _numbers(to_dict(config), int):
+        if not -(2**31) <= value < 2**32:
+            raise ValueError(f"{name} must be a number of at most 32 bits, not {shown(value)}")
     if config.faults.clients > num_clients(config):
         raise ValueError(
             f"faults.clients must be at most {num_clients(config)}, the clients, not "
@@ -135,10 +153,13 @@ def check_numbers(config: Config) -> None:
         raise ValueError(f"seed must be in 0..{2**32 - 1}, not {config.seed}")
 
 
-def _numbers(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yield every floating number of a config with its dotted name."""
+def _numbers(
+    values: dict[str, Any], kind: type = float, prefix: str = ""
+) -> Iterator[tuple[str, float]]:
+    """Yield every number of a type in a config with its dotted name."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _numbers(value, f"{prefix}{name}.")
-        elif isinstance(value, float):
-            yield prefix + name, value
+            yield from _numbers(value, kind, f"{prefix}{name}.")
+        for each in value if isinstance(value, tuple | list) else (value,):
+            if type(each) is kind:
+                yield prefix + name, each

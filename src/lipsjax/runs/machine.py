@@ -72,6 +72,14 @@ class Machine(NamedTuple):
         return (mine[0].memory_stats() or {}).get("bytes_limit")
 
 
+def installed_memory() -> float:
+    """Return the bytes of memory of this computer; infinite where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):  # no such names on Windows
+        return math.inf
+
+
 def here() -> Machine:
     """Return the devices of this command's processes."""
     return Machine(jax.devices())

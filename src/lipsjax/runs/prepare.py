@@ -1,6 +1,7 @@
 """From a config and an execution to everything a run needs; all that can be refused is, here."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,9 +15,17 @@ from lipsjax.runs.config import Config, Execution, cohort_size
 from lipsjax.runs.costs import bits_of_rounds
 from lipsjax.runs.data import check_numbers, share_out
 from lipsjax.runs.dataset import channel_statistics, load
-from lipsjax.runs.machine import FILLED, Machine, fitting_chunk, here, program_bytes
+from lipsjax.runs.machine import (
+    FILLED,
+    Machine,
+    fitting_chunk,
+    here,
+    installed_memory,
+    program_bytes,
+)
 from lipsjax.runs.resolve import resolve
 from lipsjax.simulation import Simulation
+from lipsjax.types import PyTree, Variables
 
 LARGEST_CHUNK = 32
 
@@ -72,6 +81,8 @@ def prepare(
         plan = plan | {"chunk": _largest_chunk(build, plan, machine)}
     sim = build(plan)
     variables = jax.eval_shape(sim.spec.model.init, jax.random.key(0))
+    if machine.platform == "cpu":
+        _check_memory(sim, variables, installed_memory())
     layers = sim.spec.model.layers
     sizes = [w.size for w in tree.kernels(variables.params, layers)]
     setup = {
@@ -82,6 +93,29 @@ def prepare(
     }
     bits = bits_of_rounds(sim, jax.random.key(config.seed))
     return Prepared(config, fingerprint, plan, setup, sim, data, bits)
+
+
+def _check_memory(sim: Simulation, variables: Variables, installed: float) -> None:
+    """Refuse what cannot fit: models and client states alone, without data and activations.
+
+    Raises:
+      ValueError: naming the bytes that are needed, and those that there are.
+    """
+    spec = sim.spec
+    state = jax.eval_shape(functools.partial(spec.strategy.init_client, spec.run), variables)
+    at_once = spec.placement.devices * spec.placement.chunk
+    copies = 3 + 3 * at_once  # old, new and summed; of each client weights, gradient, momentum
+    needed = _bytes(variables) * copies + _bytes(state) * spec.run.num_clients
+    if needed > installed:
+        raise ValueError(
+            f"a model of {tree.size(variables.params)} parameters and what {spec.run.num_clients} "
+            f"clients keep need at least {needed / 2**30:.0f} GiB, and this machine has "
+            f"{installed / 2**30:.0f} GiB: a smaller model, or fewer clients, need less"
+        )
+
+
+def _bytes(shapes: PyTree) -> int:
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes))
 
 
 def _largest_chunk(

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from lipsjax.runs.config import Config
-from lipsjax.runs.study import override
+from lipsjax.runs.fields import override
 
 DEFAULT = (
     "sparsity.density=[0.1, 0.9]",

@@ -31,13 +31,23 @@ def start_jax(execution: Execution) -> None:
     if execution.devices is not None or "JAX_NUM_CPU_DEVICES" not in os.environ:
         here = -(-execution.devices // processes) if execution.devices else os.cpu_count()
         jax.config.update("jax_num_cpu_devices", here or 1)
-    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lipsjax" / "xla"
+    cache = cache_dir()
+    if cache and not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(cache))
     try:
         jax.devices()
     except RuntimeError as error:
         raise ValueError(f"JAX cannot start: {error}") from None
+
+
+def cache_dir() -> Path | None:
+    """Return where compiled programs are kept; None for a user without a home, as in containers."""
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "lipsjax" / "xla"
+    try:
+        return Path.home() / ".cache" / "lipsjax" / "xla"
+    except RuntimeError:
+        return None
 
 
 def join_processes(execution: Execution) -> int:

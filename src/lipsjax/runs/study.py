@@ -13,18 +13,24 @@ says ``against = "ANOTHER"``.
 """
 
 import dataclasses
-import difflib
 import itertools
 import json
 import math
 import tomllib
-import types
-import typing
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from lipsjax.runs.config import Config, Execution, Prices, SparsityConfig, to_dict
+from lipsjax.runs.fields import from_dict, names_set, overlaps, override, shown
+
+MOST_TRIALS = 100_000
+"""Trials of the largest study, so that a slip of the pen is refused and not expanded."""
+SECTIONS = (
+    "sparsity",
+    *(name for name, value in vars(Config()).items() if dataclasses.is_dataclass(value)),
+)
+"""Fields of a config that have fields of their own."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,14 +77,14 @@ def load_study(path: Path) -> Study:
       ValueError: if it cannot be read, or has a field or a value that does not exist.
     """
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")  # some editors begin a file with a mark
         values = tomllib.loads(text)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ValueError(f"{path}: {reason}; a study is a TOML file") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not a text file; a study is a TOML file") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # a TOMLDecodeError, or an integer of too many digits
         raise ValueError(f"{path}: not valid TOML: {error}") from None
     except RecursionError:
         raise ValueError(f"{path}: not valid TOML: nested too deeply") from None
@@ -92,23 +98,48 @@ def cells(study: Study) -> list[dict[str, Any]]:
     """Return the overrides of every cell of the grid; one without any if there is no grid.
 
     Raises:
-      ValueError: for a grid that does not list values, or of sparsity where no arm has it.
+      ValueError: for a grid that does not list values, lists one twice, or is of a field that
+        another one or an arm sets, or of sparsity where no arm has it.
     """
     sparse = any("sparsity" in differences for differences in study.arms.values())
     for name, values in study.grid.items():
         if not isinstance(values, list) or not values:
-            raise ValueError(f"grid.{name} must be a list of values, not {values!r}")
-        if name.startswith("sparsity.") and not sparse:
+            raise ValueError(f"grid.{name} must be a list of values, not {shown(values)}")
+        for i, value in enumerate(values):
+            if value in values[:i]:
+                raise ValueError(f"grid.{name} holds {shown(value)} twice")
+        if overlaps(name, "sparsity") and not sparse:
             raise ValueError(f"grid.{name} needs an arm with sparsity = {{}}, and none has it")
+    gridded = [(name, field) for name, values in study.grid.items() for field in _set(name, values)]
+    for (name, field), (other, again) in itertools.combinations(gridded, 2):
+        if name != other and overlaps(field, again):
+            raise ValueError(f"grid.{name} and grid.{other} both set {_longer(field, again)}")
+    for arm, differences in study.arms.items():
+        for own, (name, field) in itertools.product(names_set(differences, SECTIONS), gridded):
+            if overlaps(own, field):
+                raise ValueError(
+                    f"grid.{name} would replace {own} of the arm {arm}, which sets it itself; take "
+                    "one of the two out"
+                )
     products = itertools.product(*study.grid.values())
     return [dict(zip(study.grid, values, strict=True)) for values in products]
+
+
+def _set(name: str, values: Iterable[Any]) -> set[str]:
+    """Return the fields that a row of the grid sets."""
+    return set().union(*(names_set({name: value}, SECTIONS) for value in values))
+
+
+def _longer(name: str, other: str) -> str:
+    return max(name, other, key=len)
 
 
 def expand(study: Study) -> list[Planned]:
     """Return every trial of a study: cells, then arms, then seeds.
 
     Raises:
-      ValueError: for a field that does not exist, or a value that is not possible.
+      ValueError: for a field that does not exist, a value that is not possible, or arms or cells
+        that would be the same runs.
 
     Example:
       >>> [(t.arm, t.seed, t.config.sparsity is None) for t in expand(Study(seeds=1))]
@@ -123,21 +154,65 @@ def expand(study: Study) -> list[Planned]:
             "config.sparsity would make every arm sparse: write [sparsity], and sparsity = {} in "
             "the arms that have it"
         )
-    references(study)
+    check_arms(study)
     check_target(study.target)
     check_prices(study.prices)
-    trials = []
+    sizes = [len(v) if isinstance(v, list) else 1 for v in study.grid.values()]
+    count = math.prod([len(study.arms), study.seeds, *sizes])
+    if count > MOST_TRIALS:
+        raise ValueError(f"a study must have at most {MOST_TRIALS} runs, not {shown(count)}")
+    trials: list[Planned] = []
+    arms = {arm: _arm_config(study, arm, own) for arm, own in study.arms.items()}
+    of_cells: dict[tuple[str, ...], dict[str, Any]] = {}
     for cell, overrides in enumerate(cells(study)):
-        for arm, differences in study.arms.items():
-            config = _arm_config(study, arm, differences)
-            for name, value in overrides.items():
-                if name.startswith("sparsity.") and config.sparsity is None:
-                    continue
-                config = override(config, name, value, where="grid.")
+        configs = {arm: _in_cell(config, overrides) for arm, config in arms.items()}
+        keys = _distinct(configs)
+        if keys in of_cells:
+            raise ValueError(f"grid: {_label(of_cells[keys])} and {_label(overrides)} are the same")
+        of_cells[keys] = overrides
+        for arm, config in configs.items():
             for i in range(study.seeds):
                 seeded = dataclasses.replace(config, seed=config.seed + i)
                 trials.append(Planned(arm, cell, seeded.seed, seeded))
     return trials
+
+
+def _in_cell(config: Config, overrides: dict[str, Any]) -> Config:
+    """Return the config of an arm in a cell; sparsity is of arms that have it."""
+    for name, value in overrides.items():
+        if config.sparsity is not None or not overlaps(name, "sparsity"):
+            config = override(config, name, value, where="grid.")
+    return config
+
+
+def _distinct(configs: dict[str, Config]) -> tuple[str, ...]:
+    """Return what identifies the arms of a cell, or refuse two that are the same."""
+    found: dict[str, str] = {}
+    for arm, config in configs.items():
+        twin = found.setdefault(program_key(config), arm)
+        if twin != arm:
+            raise ValueError(f"the arms {twin} and {arm} are of one config: nothing differs")
+    return tuple(found)
+
+
+def _label(overrides: dict[str, Any]) -> str:
+    return ", ".join(f"{name} = {shown(value)}" for name, value in overrides.items())
+
+
+def check_arms(study: Study) -> None:
+    """Refuse arms whose names cannot be shown, or whose seeds are not those of the others.
+
+    Raises:
+      ValueError: naming the arm.
+    """
+    if "seed" in study.grid:
+        raise ValueError("grid.seed would compare seeds as cells; --seeds N runs more of them")
+    for arm, differences in study.arms.items():
+        if not arm.strip() or not arm.isprintable():
+            raise ValueError(f"the name of an arm must be a line of text, not {shown(arm)}")
+        if "seed" in differences:
+            raise ValueError(f"arms.{arm}.seed: arms are compared seed by seed, so all share them")
+    references(study)
 
 
 def program_key(config: Config) -> str:
@@ -153,8 +228,8 @@ def references(study: Study) -> dict[str, str]:
     """Return which arm each arm is compared with; the first one with itself.
 
     Raises:
-      ValueError: for an arm that is compared with one that is not there, or that is not compared
-        with the first.
+      ValueError: for an arm that is compared with one that is not there, or with itself in the
+        end.
 
     Example:
       >>> references(Study())
@@ -163,13 +238,20 @@ def references(study: Study) -> dict[str, str]:
     first, found = next(iter(study.arms), ""), {}
     for arm, differences in study.arms.items():
         other = differences.get("against", first)
-        if other not in study.arms:
+        if not isinstance(other, str) or other not in study.arms:
             raise ValueError(
-                f"arms.{arm}.against must be one of {', '.join(study.arms)}, not {other!r}"
+                f"arms.{arm}.against must be one of {', '.join(study.arms)}, not {shown(other)}"
             )
         if (arm == first) != (arm == other):
             raise ValueError(f"arms.{arm}.against must be another arm, not {other!r}")
         found[arm] = other
+    for arm in found:
+        chain = [arm]
+        while (other := found[chain[-1]]) != first:
+            if other in chain:
+                circle = ", ".join(chain[chain.index(other) :])
+                raise ValueError(f"arms.{arm}.against goes in a circle: {circle}, {other}")
+            chain.append(other)
     return found
 
 
@@ -202,130 +284,11 @@ def _arm_config(study: Study, arm: str, differences: dict[str, Any]) -> Config:
             continue
         if name == "sparsity":
             if not isinstance(value, dict):
-                raise ValueError(f"{where}sparsity must be a table, not {value!r}")
+                raise ValueError(f"{where}sparsity must be a table, not {shown(value)}")
             sparsity = study.sparsity
             for field, chosen in value.items():
                 sparsity = override(sparsity, field, chosen, where=f"{where}sparsity.")
             config = dataclasses.replace(config, sparsity=sparsity)
-        elif isinstance(value, dict) and dataclasses.is_dataclass(getattr(config, name, None)):
-            for field, chosen in value.items():
-                config = override(config, f"{name}.{field}", chosen, where=where)
         else:
             config = override(config, name, value, where=where)
     return config
-
-
-def override(config: Any, name: str, value: Any, *, where: str = "") -> Any:
-    """Return a config with one field, by dotted name, replaced and checked.
-
-    >>> override(Config(), "partition.alpha", 1).partition.alpha
-    1.0
-    """
-    head, _, rest = name.partition(".")
-    kinds = typing.get_type_hints(type(config))
-    if head not in kinds:
-        raise _unknown_field(head, kinds, where)
-    inner = getattr(config, head)
-    if rest and dataclasses.is_dataclass(inner):
-        new = override(inner, rest, value, where=f"{where}{head}.")
-    elif rest and isinstance(inner, dict):
-        new = inner | _convert(kinds[head], {rest: value}, f"{where}{head}")
-    elif rest:
-        raise ValueError(f"unknown field {where}{name}; {head} has no fields")
-    else:
-        new = _convert(kinds[head], value, f"{where}{head}")
-    return dataclasses.replace(config, **{head: new})
-
-
-def from_dict(cls: type, values: dict[str, Any], where: str = "") -> Any:
-    """Build a dataclass from nested dicts, refusing unknown fields and wrong types.
-
-    Raises:
-      ValueError: naming the field, the value and what is allowed.
-
-    Example:
-      >>> from_dict(Config, {"rounds": 7}).rounds
-      7
-    """
-    kinds = typing.get_type_hints(cls)
-    for name in values:
-        if name not in kinds:
-            raise _unknown_field(name, kinds, where)
-    return cls(**{n: _convert(kinds[n], v, f"{where}{n}") for n, v in values.items()})
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint at the names that one may have meant; nothing if none is near.
-
-    >>> nearest("alhpa", ["alpha", "seed"])
-    '; did you mean alpha?'
-    """
-    near = difflib.get_close_matches(name, list(known), n=2)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
-def _unknown_field(name: str, known: Iterable[str], where: str) -> ValueError:
-    hint = nearest(name, known)
-    return ValueError(f"unknown field {where}{name}{hint}; allowed are {', '.join(known)}")
-
-
-def _convert(kind: Any, value: Any, name: str) -> Any:
-    """Return a value of TOML as a field has it."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Annotated:
-        return _convert(arguments[0], value, name)
-    if kind is Any:
-        return value
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        return from_dict(typing.cast(type, kind), value, f"{name}.")
-    if origin is Literal:
-        if value in arguments and not isinstance(value, bool):
-            return value
-        raise ValueError(f"{name} must be {describe_kind(kind)}, not {value!r}")
-    if origin in (typing.Union, types.UnionType):
-        for alternative in arguments:
-            if dataclasses.is_dataclass(alternative) and isinstance(value, dict):
-                return _convert(alternative, value, name)  # its own error says more
-            try:
-                return _convert(alternative, value, name)
-            except ValueError:
-                continue
-    elif kind is types.NoneType and value in (None, "none"):
-        return None
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(value):
-            return float(value)
-    elif (kind is int and isinstance(value, int) and not isinstance(value, bool)) or (
-        kind in (str, bool) and isinstance(value, kind)
-    ):
-        return value
-    elif origin is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(arguments[0], v, name) for v in value)
-    elif origin is list and isinstance(value, list):
-        return [_convert(arguments[0], v, name) for v in value]
-    elif origin is dict and isinstance(value, dict):
-        return {k: _convert(arguments[1], v, f"{name}.{k}") for k, v in value.items()}
-    raise ValueError(f"{name} must be {describe_kind(kind)}, not {value!r}")
-
-
-def describe_kind(kind: Any) -> str:
-    """Return in words what a field of this type takes.
-
-    >>> describe_kind(int | None)
-    'an integer or none'
-    """
-    words = {
-        int: "an integer",
-        float: "a finite number",
-        str: "a text",
-        bool: "true or false",
-        types.NoneType: "none",
-    }
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe_kind(a) for a in arguments)
-    if origin is Literal:
-        return f"one of {', '.join(map(str, arguments))}"
-    if origin is tuple or origin is list:
-        return "a list" if arguments[0] is Any else f"a list ({describe_kind(arguments[0])} each)"
-    return words.get(kind, "a table")

@@ -22,6 +22,7 @@ from lipsjax.runs.machine import here
 from lipsjax.runs.prepare import Prepared, prepare
 from lipsjax.runs.resolve import describe_plan, resolve
 from lipsjax.simulation import Simulation
+from lipsjax.strategy import Rank
 from lipsjax.types import Array, PyTree
 
 
@@ -63,12 +64,15 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
 
     Raises:
       ValueError: for a config that cannot be run; then nothing has been written.
-      DivergedError: if a client's loss is not finite.
+      DivergedError: if a client's loss or the global model is not finite; it is recorded, and the
+        same run diverges again.
     """
     run_dir = run_dir_of(config, execution)
     fingerprint = load(config.dataset, execution.data_dir)[1]
-    if processes.agree(lambda: _is_finished(run_dir, config, fingerprint)):
+    if processes.agree(lambda: is_finished(run_dir, config, fingerprint)):
         return run_dir
+    if reason := processes.agree(lambda: recording.diverged(run_dir)):
+        raise DivergedError(f"{reason}; delete {run_dir} to try again")
     prepared = None
     if not processes.agree(run_dir.exists):
         prepared = prepare(config, execution)
@@ -88,11 +92,16 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
                 processes.agree(lambda: recording.write_json(run_dir / "plan.json", new))
         followers = execution.trackers if processes.is_main() else ()
         log = held.enter_context(trackers.track(followers, run_dir, config, say))
-        _train(prepared, run_dir, report, say, log)
+        try:
+            _train(prepared, run_dir, report, say, log)
+        except DivergedError as error:
+            reason = str(error)
+            processes.agree(lambda: recording.diverge(run_dir, reason))
+            raise
     return run_dir
 
 
-def _is_finished(run_dir: Path, config: Config, fingerprint: str) -> bool:
+def is_finished(run_dir: Path, config: Config, fingerprint: str) -> bool:
     """Tell whether a run is finished, or refuse a directory that holds another."""
     if not run_dir.exists():
         return False
@@ -147,12 +156,12 @@ def _train(
         state, metrics = sim.run(state, data, count)
         metrics = jax.device_get(metrics)
         seconds = time.perf_counter() - begin
-        _check_finite(sim, key, metrics, done)
+        host = sim.to_host(state)
+        _check_finite(sim, key, metrics, done, host)
         rows = list(_rows(prepared, metrics, done))
         timing = {"first_round": done, "rounds": count, "seconds": seconds}
         timing |= {"compile_seconds": compile_seconds, "cache": cached}
         done += count
-        host = sim.to_host(state)
         processes.agree(functools.partial(_record, run_dir, rows, timing, done, host))
         log()
         report(Progress(done, rounds, _newest_measured(rows), seconds, count))
@@ -193,17 +202,25 @@ def _newest_measured(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return measured[-1] if measured else rows[-1]
 
 
-def _check_finite(sim: Simulation, key: Array, metrics: Metrics, first: int) -> None:
+def _check_finite(sim: Simulation, key: Array, metrics: Metrics, first: int, host: PyTree) -> None:
+    """Raise DivergedError for a global model, or a client's loss, that is not finite.
+
+    A client's loss alone does not stop a run whose server withstands what is not finite.
+    """
+    withstands = {Rank.AGGREGATE, Rank.CLIP} & sim.spec.strategy.wrappers.keys()
+    hint = "a smaller learning_rate may help"
     for i, losses in enumerate(metrics.client_loss):
         bad = np.flatnonzero(~np.isfinite(losses))
-        if len(bad):
+        if len(bad) and (not withstands or len(bad) == len(losses)):
             members = sim.cohort(key, first + i)
             shown = ", ".join(str(members[i]) for i in bad[:10])
             more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
             raise DivergedError(
-                f"the loss is not finite in round {first + i}, clients {shown}{more}; a smaller "
-                "learning_rate may help"
+                f"the loss is not finite in round {first + i}, clients {shown}{more}; {hint}"
             )
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(host["global_model"])):
+        last = first + len(metrics.client_loss) - 1
+        raise DivergedError(f"the global model is not finite after round {last}; {hint}")
 
 
 def _rows(prepared: Prepared, metrics: Metrics, first: int) -> Iterator[dict[str, Any]]:

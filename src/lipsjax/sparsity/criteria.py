@@ -40,11 +40,6 @@ def lowest(weights: Array, gradient: Any, key: Array) -> Array:
     return 1 / jnp.abs(weights)
 
 
-def inverted(weights: Array, gradient: Any, key: Array) -> Array:
-    """Keep what the loss would miss least: ``1 / |g * w|``, infinite at zero; a control."""
-    return 1 / saliency(weights, gradient, key)
-
-
 def random(weights: Array, gradient: Any, key: Array) -> Array:
     """Keep any: uniform draws in [0, 1), the same in every precision."""
     del gradient
@@ -55,8 +50,10 @@ CRITERIA: dict[str, Criterion] = {
     "saliency": saliency,
     "magnitude": magnitude,
     "lowest": lowest,
-    "inverted": inverted,
+    "inverted": saliency,  # of which the smallest are kept: what the loss would miss least
     "random": random,
     "gradient": gradient_size,
 }
 NEEDS_GRADIENT = frozenset({"saliency", "gradient", "inverted"})
+KEEPS_SMALLEST = frozenset({"inverted"})
+"""Criteria of which the smallest scores are kept: of shared masks, of the clients' mean score."""

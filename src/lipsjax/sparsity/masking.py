@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lipsjax import tree
 from lipsjax.sparsity.criteria import Criterion
 from lipsjax.sparsity.topk import pack, topk_mask, unpack
-from lipsjax.types import Array, Kernels, Layer, middle_layers
+from lipsjax.types import Array, Kernels, Layer, Variables, middle_layers
 
 
 def score_kernels(
@@ -58,6 +59,15 @@ def choose(scores: Kernels, kept: Array) -> Kernels:
     return tuple(pack(mask) for mask in jnp.split(together, ends))
 
 
+def choose_smallest(scores: Kernels, kept: Array) -> Kernels:
+    """Choose which weights are kept: the smallest scores, else as :func:`choose`.
+
+    >>> [unpack(b, (2,)).tolist() for b in choose_smallest((jnp.array([1.0, 4.0]),), [1])]
+    [[True, False]]
+    """
+    return choose(tuple(1 / s for s in scores), kept)
+
+
 def refill_source(refill: str, initial: Kernels) -> Kernels:
     """Return what the server keeps for a refill: nothing, initial values, or their deviations."""
     return {"zero": (), "init": initial, "noise": tuple(jnp.std(w) for w in initial)}[refill]
@@ -81,6 +91,19 @@ def apply_masks(bits: Kernels, kernels: Kernels, filled: Kernels) -> Kernels:
     return tuple(
         jnp.where(unpack(b, w.shape), w, f) for b, w, f in zip(bits, kernels, filled, strict=True)
     )
+
+
+def without_masked(layers: tuple[Layer, ...], old: Variables, new: Variables) -> Variables:
+    """Return a new model whose weights that are exactly zero, as masks leave them, stay as before.
+
+    >>> layers = (Layer("a", "middle", "conv", ("a",)),)
+    >>> old, new = (Variables({"a": jnp.array(x)}, {}) for x in ([1.0, 2.0], [0.0, 3.0]))
+    >>> without_masked(layers, old, new).params["a"].tolist()
+    [1.0, 3.0]
+    """
+    before, now = (tree.kernels(each.params, layers) for each in (old, new))
+    kept = tuple(jnp.where(w == 0, o, w) for o, w in zip(before, now, strict=True))
+    return new._replace(params=tree.with_kernels(new.params, layers, kept))
 
 
 def maskable(layers: tuple[Layer, ...], kinds: tuple[str, ...]) -> tuple[Layer, ...]:

@@ -16,13 +16,14 @@ import optax
 from lipsjax import tree
 from lipsjax.sparsity import density as densities
 from lipsjax.sparsity import masking
-from lipsjax.sparsity.criteria import CRITERIA, NEEDS_GRADIENT
+from lipsjax.sparsity.criteria import CRITERIA, KEEPS_SMALLEST, NEEDS_GRADIENT
 from lipsjax.sparsity.masking import check_choice, maskable
 from lipsjax.sparsity.topk import unpack
 from lipsjax.strategy import (
     ClientContext,
     Rank,
     RunContext,
+    ServerContext,
     Sparsifier,
     StoredGradient,
     Strategy,
@@ -108,6 +109,7 @@ def transient_sparsity(
         raise ValueError(f"hold must be 0 around {strategy.name}: {strategy.refuses[Rank.HOLD]}")
     schedule = density if callable(density) else densities.linear(density)
     source = gradient if criterion in NEEDS_GRADIENT else None
+    choose = masking.choose_smallest if criterion in KEEPS_SMALLEST else masking.choose
     stores = source == "stored"
     strategy = wrapped(strategy, name)
 
@@ -181,12 +183,17 @@ def transient_sparsity(
             hold=hold,
             kept=kept,
             score=score,
-            mask=masking.choose,
+            mask=choose,
             stored=lambda client_state: client_state.outer,
             last=lambda gradients: _among(gradients, asked, masked if source else ()),
         )
 
+    def learned(context: ServerContext, mean, new: Variables) -> Variables:
+        new = inner.learned(context, mean, new)
+        return masking.without_masked(masked_of(context.run), context.global_model, new)
+
     return inner._replace(
+        learned=learned if hold == math.inf and refill == "zero" else inner.learned,
         check=check,
         receive=receive,
         optimizer=optimizer,

@@ -33,6 +33,7 @@ class Codec(NamedTuple):
     apply: Callable[[Array, Delta], Delta]  # (key, delta) -> what the server makes of it
     bits: Callable[[list[int]], int]  # sizes of the leaves -> bits of one message
     feedback: bool  # whether clients add what was lost to their next delta
+    per_value: int  # bits of one value more; 0 if the message does not grow with them
 
 
 def top_k(*, fraction: float = 0.01) -> Codec:
@@ -76,7 +77,7 @@ def top_k(*, fraction: float = 0.01) -> Codec:
         total = sum(sizes)
         return kept(total) * (BITS + math.ceil(math.log2(total)))
 
-    return Codec(apply, bits, feedback=True)
+    return Codec(apply, bits, feedback=True, per_value=0)
 
 
 def quantise(*, levels: int = 255) -> Codec:
@@ -118,10 +119,12 @@ def quantise(*, levels: int = 255) -> Codec:
         keys = jax.random.split(key, len(delta))
         return {path: one(k, v) for k, (path, v) in zip(keys, delta.items(), strict=True)}
 
-    def bits(sizes):
-        return sum(sizes) * (1 + math.ceil(math.log2(levels + 1))) + BITS * len(sizes)
+    per_value = 1 + math.ceil(math.log2(levels + 1))
 
-    return Codec(apply, bits, feedback=False)
+    def bits(sizes):
+        return sum(sizes) * per_value + BITS * len(sizes)
+
+    return Codec(apply, bits, feedback=False, per_value=per_value)
 
 
 def compress(strategy: Strategy, codec: Codec) -> Strategy:
@@ -173,7 +176,7 @@ def compress(strategy: Strategy, codec: Codec) -> Strategy:
             tree.pick(variables, lambda path: _is_statistic(strategy, run, path))
         )
         up = codec.bits(sizes) + BITS * statistics
-        return Traffic(np.full(run.rounds, up, np.int64), down)
+        return Traffic(np.full(run.rounds, up, np.int64), down, codec.per_value)
 
     return inner._replace(
         encode=encode,
@@ -238,9 +241,9 @@ def sign_majority(strategy: Strategy, *, step: float = 0.001) -> Strategy:
         return strategy.update(context, tree.put(mean.message, new))
 
     def traffic(run: RunContext, variables: Variables):
-        up, down = strategy.traffic(run, variables)
+        plain = strategy.traffic(run, variables)
         values = tree.size(shared_params(strategy, run, variables))
-        return Traffic(up - (BITS - 1) * values, down)
+        return plain._replace(up=plain.up - (BITS - 1) * values, per_value=1)
 
     return strategy._replace(
         send=send,

@@ -7,7 +7,7 @@ from lipsjax.strategies.delta import delta_of, with_delta
 from lipsjax.strategy import ClientContext, PersonalModel, Strategy, wrapped
 from lipsjax.types import LossFn
 
-KINDS = ("label_flip", "noise", "sign_flip")
+KINDS = ("label_flip", "noise", "sign_flip", "nan")
 
 
 def faulty(
@@ -20,7 +20,8 @@ def faulty(
     - "label_flip": trains on labels ``classes - 1 - y`` (its test set stays right, and what it
       fine-tunes on after the last round);
     - "noise": adds normal noise of deviation ``scale`` to every entry of its delta;
-    - "sign_flip": turns its delta into ``-scale`` times itself.
+    - "sign_flip": turns its delta into ``-scale`` times itself;
+    - "nan": sends what is not a number, as a client that diverged.
 
     The fault falsifies what training changed before it is encoded: votes and codecs see it, and
     what the server clips is the falsified delta.
@@ -48,7 +49,7 @@ def faulty(
       >>> from lipsjax.strategies import fedavg
       >>> faulty(fedavg(), clients=1, kind="tired", num_classes=2)
       Traceback (most recent call last):
-      ValueError: kind must be one of label_flip, noise, sign_flip, not 'tired'
+      ValueError: kind must be one of label_flip, noise, sign_flip, nan, not 'tired'
     """
     strategy = wrapped(strategy, "faulty")
     if kind not in KINDS:
@@ -70,6 +71,8 @@ def faulty(
         delta = delta_of(strategy, context, result)
         if kind == "sign_flip":
             wrong = jax.tree.map(lambda d: -scale * d, delta)
+        elif kind == "nan":
+            wrong = jax.tree.map(lambda d: jnp.full_like(d, jnp.nan), delta)
         else:
             # a codec draws from the same key
             keys = jax.random.split(jax.random.fold_in(context.key, 1), len(delta))

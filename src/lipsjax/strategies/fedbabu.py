@@ -2,7 +2,7 @@
 
 from lipsjax import tree
 from lipsjax.strategies.layerwise import freeze, is_head
-from lipsjax.strategy import BITS, RunContext, Strategy, Traffic, fedavg
+from lipsjax.strategy import BITS, RunContext, Strategy, fedavg
 from lipsjax.types import Variables
 
 
@@ -49,9 +49,8 @@ def fedbabu(*, head_only: bool = False) -> Strategy:
         return freeze(base, head(context.run)) if head_only else base
 
     def traffic(run: RunContext, variables: Variables):
-        up, down = average.traffic(run, variables)
         fixed = BITS * tree.size(tree.pick(variables, head(run)))
-        return Traffic(up - fixed, lambda t, last: down(t, last) - fixed)
+        return average.traffic(run, variables).without(fixed)
 
     return average._replace(
         name="fedbabu",

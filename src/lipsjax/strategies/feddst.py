@@ -10,7 +10,7 @@ import optax
 
 from lipsjax import tree
 from lipsjax.sparsity.density import check_density, erk
-from lipsjax.sparsity.masking import maskable
+from lipsjax.sparsity.masking import maskable, without_masked
 from lipsjax.sparsity.topk import topk_mask
 from lipsjax.strategy import (
     BITS,
@@ -137,12 +137,14 @@ def feddst(
             for w, m, g, remain, count in layer:
                 # a kept weight that is zero comes before all that are not kept
                 stays = _largest(jnp.where(m, jnp.maximum(jnp.abs(w), _tiny(w)), 0), remain)
-                new.append(_largest(jnp.where(stays, jnp.inf, jnp.abs(g)), count))
-            return tuple(new)
+                grown = _largest(jnp.where(stays, jnp.inf, jnp.abs(g)), count)
+                new.append((grown, stays))
+            masks, stay = zip(*new, strict=True)
+            return masks, stay
 
-        is_due = jnp.asarray(due)[context.round]
-        masks = jax.lax.cond(is_due, readjust, lambda: context.server_state)
-        sent = result.variables._replace(params=_only(params, layers, masks))
+        is_due, old = jnp.asarray(due)[context.round], context.server_state
+        masks, stay = jax.lax.cond(is_due, readjust, lambda: (old, old))
+        sent = result.variables._replace(params=_only(params, layers, stay))  # grown from zero
         pairs = zip(masks, tree.kernels(params, layers), strict=True)
         keeps = tuple(m.astype(w.dtype) for m, w in pairs)
         return Masked(sent, keeps), context.client_state
@@ -186,6 +188,9 @@ def feddst(
         optimizer=optimizer,
         send=send,
         update=update,
+        learned=lambda context, mean, new: without_masked(
+            plan(context.run).layers, context.global_model, new
+        ),
         traffic=traffic,
         gradient_layers=lambda run: maskable(run.layers, kinds),
         refuses={

@@ -90,7 +90,11 @@ def ifa(
         params = jax.lax.cond(ends, lambda w: forget(context, done, w), lambda w: w, model.params)
         return model._replace(params=params), state
 
-    return inner._replace(update=update)
+    def learned(context: ServerContext, mean, new: Variables) -> Variables:
+        del new  # what was forgotten was not learned
+        return inner.learned(context, mean, inner.update(context, mean)[0])
+
+    return inner._replace(update=update, learned=learned)
 
 
 def _float32(draw, key, like):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 
 from lipsjax import tree
-from lipsjax.strategy import BITS, ClientContext, RunContext, Strategy, Traffic, nest, wrapped
+from lipsjax.strategy import BITS, ClientContext, RunContext, Strategy, nest, wrapped
 from lipsjax.types import Variables
 
 
@@ -69,9 +69,8 @@ def keep_leaves(
         return message, state._replace(outer=tree.pick(result.variables, personal_of(context.run)))
 
     def traffic(run: RunContext, variables: Variables):
-        up, down = strategy.traffic(run, variables)
         personal = BITS * tree.size(tree.pick(variables, personal_of(run)))
-        return Traffic(up - personal, lambda t, last: down(t, last) - personal)
+        return strategy.traffic(run, variables).without(personal)
 
     return inner._replace(
         receive=receive,

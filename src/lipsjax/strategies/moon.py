@@ -48,7 +48,8 @@ def moon(*, mu: float = 1.0, temperature: float = 0.5) -> Strategy:
 
         def contrastive(params, batch_stats, images, labels, mask):
             def features(variables):
-                _, aux = loss_fn(variables.params, variables.batch_stats, images, labels, mask)
+                batch = images, labels, mask
+                _, aux = loss_fn(variables.params, variables.batch_stats, *batch, train=False)
                 return jax.lax.stop_gradient(aux.features)
 
             value, aux = loss_fn(params, batch_stats, images, labels, mask)

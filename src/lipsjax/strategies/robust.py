@@ -151,7 +151,7 @@ def clip(strategy: Strategy, *, norm: float) -> Strategy:
 
     ``d_k <- d_k min(1, norm / ||d_k||)`` over all shared parameters together, as the server would
     on arrival, of whatever it has decoded; the strategy goes on as if training had changed so much.
-    Running statistics stay.
+    A delta that is not finite has no direction and counts as zero. Running statistics stay.
 
     Args:
       strategy: any that federates.
@@ -184,7 +184,9 @@ def clip(strategy: Strategy, *, norm: float) -> Strategy:
         delta = delta_of(strategy, context, result)
         length = jnp.sqrt(sum(jnp.sum(d**2) for d in delta.values()))
         factor = jnp.where(length > norm, norm / length, 1)
-        shorter = jax.tree.map(lambda d: factor.astype(d.dtype) * d, delta)
+        shorter = jax.tree.map(
+            lambda d: jnp.where(jnp.isfinite(length), factor.astype(d.dtype) * d, 0), delta
+        )
         return with_delta(context, result, shorter), state
 
     return strategy._replace(encode=encode, relative=True)

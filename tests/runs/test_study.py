@@ -1,0 +1,258 @@
+"""A study answers what was asked, or refuses by name."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import commands
+from helpers.commands import MLP, TINY, call, call_as_given, refusal
+from lipsjax import recording
+from lipsjax.recording.runs import notes_of_others
+from lipsjax.runs.config import Config, to_dict
+from lipsjax.runs.fields import from_dict, names_set, overlaps
+from lipsjax.runs.study import MOST_TRIALS, Study, expand, load_study, references
+
+TWO_RATES = """
+[arms.slow]
+[arms.fast]
+local = { learning_rate = 0.2 }
+"""
+
+
+def study_of(text: str, tmp_path: Path) -> Study:
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    return load_study(path)
+
+
+def expanded(arms, grid, seeds=1):
+    return expand(from_dict(Study, {"seeds": seeds, "arms": arms, "grid": grid}))
+
+
+FAST = {"slow": {}, "fast": {"local": {"learning_rate": 0.2}}}
+RANDOM = {
+    "dense": {},
+    "lips": {"sparsity": {}},
+    "random": {"sparsity": {"criterion": "random"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("arms", "grid", "parts"),
+    [
+        (FAST, {"local.learning_rate": [0.01, 0.05]}, ["local.learning_rate", "the arm fast"]),
+        (FAST, {"local": [{"learning_rate": 0.1}]}, ["grid.local", "the arm fast"]),
+        (RANDOM, {"sparsity.criterion": ["lowest"]}, ["sparsity.criterion", "the arm random"]),
+        (RANDOM, {"sparsity": [{"criterion": "lowest"}]}, ["grid.sparsity", "the arm random"]),
+        (FAST, {"local.options.momentum": [0.5], "local.options": [{}]}, ["both set"]),
+        (FAST, {"partition": [{"alpha": 1.0}], "partition.alpha": [1.0]}, ["partition.alpha"]),
+        (FAST, {"partition.alpha": [0.1, 0.1]}, ["partition.alpha holds 0.1 twice"]),
+        (FAST, {"partition.alpha": [1, 1.0]}, ["twice"]),
+        (FAST, {"partition": [{}, {"clients": 20}]}, ["are the same"]),
+        (FAST, {"seed": [0, 1]}, ["grid.seed", "--seeds"]),
+        ({"a": {}, "b": {}}, {}, ["a and b", "nothing differs"]),
+        ({"a": {}, "b": {"rounds": 40}}, {}, ["a and b", "nothing differs"]),
+        ({"a": {}, "b": {"seed": 3}}, {}, ["arms.b.seed", "seed by seed"]),
+        ({"a": {}, "": {"rounds": 3}}, {}, ["name of an arm"]),
+        ({"a": {}, "b\nc": {"rounds": 3}}, {}, ["name of an arm"]),
+        (
+            {"dense": {}, "d": {"rounds": 3}},
+            {"sparsity.every": [1]},
+            ["needs an arm with sparsity"],
+        ),
+    ],
+)
+def test_what_would_answer_another_question_is_refused(arms, grid, parts):
+    with pytest.raises(ValueError, match=r".") as refused:
+        expanded(arms, grid)
+    for part in parts:
+        assert part in str(refused.value)
+
+
+def test_a_table_in_a_grid_leaves_the_other_fields():
+    study = from_dict(
+        Study,
+        {
+            "seeds": 1,
+            "config": {"partition": {"clients": 7}},
+            "grid": {"partition": [{"alpha": 1.0}, {"alpha": 2.0}]},
+        },
+    )
+    found = [trial.config.partition for trial in expand(study)]
+    assert {each.clients for each in found} == {7}
+    assert [each.alpha for each in found] == [1.0, 1.0, 2.0, 2.0]
+
+
+def test_a_table_of_sparsity_reaches_the_arms_that_have_it():
+    trials = expanded(RANDOM, {"sparsity": [{"every": 2}, {"every": 3}]})
+    dense, lips, random = ([t.config.sparsity for t in trials if t.arm == arm] for arm in RANDOM)
+    assert dense == [None, None]
+    assert [s.every for s in lips] == [s.every for s in random] == [2, 3]
+    assert {s.criterion for s in random} == {"random"}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "grid"),
+    [(10**9, {}), (10**40, {}), (1, {f"local.options.x{i}": list(range(100)) for i in range(5)})],
+)
+def test_a_slip_of_the_pen_is_refused_at_once(seeds, grid):
+    with pytest.raises(ValueError, match=f"at most {MOST_TRIALS} runs"):
+        expanded(FAST, grid, seeds=seeds)
+
+
+def test_against_goes_in_no_circle():
+    chain = {"a": {}, "b": {"rounds": 1}, "c": {"rounds": 2, "against": "b"}}
+    study = from_dict(Study, {"arms": chain})
+    assert references(study) == {"a": "a", "b": "a", "c": "b"}
+    chain["b"]["against"] = "c"
+    with pytest.raises(ValueError, match=r"in a circle: b, c, b"):
+        references(from_dict(Study, {"arms": chain}))
+    with pytest.raises(ValueError, match=r"arms.b.against must be one of a, b, c, not \['a'\]"):
+        references(from_dict(Study, {"arms": chain | {"b": {"against": ["a"]}}}))
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (f"[config.local]\nlearning_rate = {10**400}", ["config.local.learning_rate", "finite"]),
+        ("[arms.a]\n[arms.b]\nagainst = ['a']", ["arms.b.against"]),
+        ("arms = 3", ["arms must be a table, not 3"]),
+        ("[arms]\na = 3", ["arms.a must be a table, not 3"]),
+        (f"name = {[['x' * 30] * 100]}", ["name must be a text", "..."]),
+        ("[config]\nrounds = 2020-01-01", ["config.rounds must be an integer"]),
+        ("seeds = " + "9" * 5000, ["study.toml", "5000 digits"]),
+    ],
+)
+def test_values_of_toml(text, parts, tmp_path):
+    with pytest.raises(ValueError, match=r".") as refused:
+        expand(study_of(text, tmp_path))
+    assert len(str(refused.value)) < 400
+    for part in parts:
+        assert part in str(refused.value)
+
+
+def test_a_mark_at_the_begin_of_a_file_is_no_part_of_it(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_bytes(b"\xef\xbb\xbfseeds = 3\n")
+    assert load_study(path).seeds == 3
+
+
+def test_names_of_fields():
+    assert names_set({"rounds": 1, "local": {"epochs": 1, "options": {}}}, ["local"]) == {
+        "rounds",
+        "local.epochs",
+        "local.options",
+    }
+    assert overlaps("local.options", "local.options.momentum")
+    assert not overlaps("local.opt", "local.options")
+
+
+def sweep(tmp_path, *argv, study=TWO_RATES):
+    path = tmp_path / "study.toml"
+    path.write_text(study)
+    return call_as_given("sweep", str(path), *argv, "--out", str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        (["--grid", "rounds=[1]", "--grid", "local.epochs=[1]"], ["--grid is given twice"]),
+        (["--seeds", "1", "--seeds=2"], ["--seeds is given twice"]),
+        (["--partition.train_examples", "5", "--partition.train-examples", "6"], ["twice"]),
+        (["--grid", "rounds=[1]", "rounds=[2]"], ["--grid names rounds twice"]),
+        (["--arms", "slow", "slow"], ["--arms names slow twice"]),
+        (["--local.learning-rate", "0.1"], ["--local.learning-rate", "the arm fast"]),
+        (["--rounds", "3", "--grid", "rounds=[1, 2]"], ["--rounds", "the grid"]),
+        (["--grid", "local.learning_rate=[0.01]"], ["grid.local.learning_rate", "the arm fast"]),
+    ],
+)
+def test_options_that_contradict(argv, parts, tmp_path):
+    refusal(sweep(tmp_path, *argv), *parts)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_option_reaches_where_no_arm_that_runs_sets_it(tmp_path):
+    argv = ("--arms", "slow", "--local.learning-rate", "0.1", "--seeds", "0")
+    refusal(sweep(tmp_path, *argv), "seeds must be at least 1, not 0")
+
+
+@pytest.fixture
+def images(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "mine.npz"
+    np.savez(path, x=rng.integers(0, 256, (60, 4, 4)).astype(np.uint8), y=np.arange(60) % 3)
+    return path
+
+
+def identity(path: Path) -> str:
+    from lipsjax.runs.dataset import load
+
+    config = Config(dataset=str(path))
+    return recording.run_hash(to_dict(config), load(config.dataset, None)[1])
+
+
+def test_data_are_known_by_content(images, monkeypatch):
+    """A copy, a link and another way to write the path are the same data."""
+    copy, link = images.with_name("copy.npz"), images.with_name("link.npz")
+    shutil.copy(images, copy)
+    link.symlink_to(images)
+    monkeypatch.chdir(images.parent)
+    ways = [images, copy, link, Path("mine.npz"), Path("../") / images.parent.name / "mine.npz"]
+    assert len({identity(path) for path in ways}) == 1
+    np.savez(copy, x=np.zeros((60, 4, 4), np.uint8), y=np.arange(60) % 3)
+    assert identity(copy.rename(copy.with_name("other.npz"))) != identity(images)
+
+
+@pytest.mark.whole
+def test_a_copy_of_the_data_is_found_finished(images, tmp_path):
+    copy = str(shutil.copy(images, tmp_path / "copy.npz"))
+    argv = (*TINY, *MLP[:4], "--rounds", "1", "--out", str(tmp_path / "out"))
+    argv = (*argv, "--partition.train-examples", "5", "--partition.test-examples", "2")
+    assert call("run", *argv, "--dataset", str(images)).status == 0
+    assert "found finished" in call("run", *argv, "--dataset", copy).out
+
+
+def test_arms_of_the_same_data_under_two_names_are_refused(images, tmp_path):
+    copy = shutil.copy(images, tmp_path / "copy.npz")
+    study = f"[arms.a]\ndataset = '{images}'\n[arms.b]\ndataset = '{copy}'\n"
+    small = ("--partition.train-examples", "5", "--partition.test-examples", "2")
+    refusal(sweep(tmp_path, *small, "--partition.clients", "3", study=study), "a and b", "differs")
+
+
+def test_a_run_of_more_rounds_says_why_it_begins_anew(tmp_path):
+    config = to_dict(Config(rounds=4))
+    folder = tmp_path / "runs" / recording.run_hash(config, "")
+    setup = {"config": config, "data_fingerprint": "", "plan": {}, "setup": {}}
+    recording.create(folder, **setup)
+    (line,) = notes_of_others(tmp_path, [to_dict(Config(rounds=8))])
+    assert "runs of 4 rounds" in line
+    assert "schedules" in line
+    assert notes_of_others(tmp_path, [config]) == []
+    assert notes_of_others(tmp_path, [to_dict(Config(rounds=8, seed=1))]) == []
+
+
+def test_a_study_of_old_runs_is_not_replaced(tmp_path):
+    from helpers import fake_study
+
+    out = fake_study.write_study(tmp_path / "out", seeds=1)
+    command = recording.read_study(out).command
+    assert recording.replaceable(out) == command
+    assert recording.replaceable(tmp_path) is None
+    for path in out.glob("runs/*/config.json"):
+        path.write_text(
+            path.read_text().replace(f'"behaviour": {recording.BEHAVIOUR}', '"behaviour": 1')
+        )
+    with pytest.raises(recording.RecordingError, match="a study of behaviour 1"):
+        recording.replaceable(out)
+
+
+def test_none_is_none(tmp_path):
+    """What may be none is so on the command line, and options are cleared by it."""
+    ended = commands.call(
+        "run", "--strategy.cohort", "none", "--rounds", "0", "--out", str(tmp_path)
+    )
+    refusal(ended, "rounds must be at least 1, not 0")
+    adam = ("--local.optimizer", "adam", "--local.options", "none", "--rounds", "0")
+    refusal(commands.call("run", *adam, "--out", str(tmp_path)), "rounds must be at least 1, not 0")
