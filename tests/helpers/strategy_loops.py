@@ -480,6 +480,9 @@ class ParticipationLoop(StrategyLoop):
         clocks = np.array(jax.random.exponential(draw, (self.num_clients,), jnp.float32))
         return [int(c) for c in np.argsort(clocks / np.float32(sizes))[: self.cohort_size]]
 
+    def weight(self, client):
+        return 1  # the draw has weighed clients by their examples
+
     def outcome(self, client):
         draws = jax.random.uniform(
             derive(self.key, self.t, client, Purpose.OUTCOME), (4,), jnp.float32

@@ -205,7 +205,11 @@ def build_optimizer(local: LocalConfig) -> optax.GradientTransformation:
       >>> _ = build_optimizer(LocalConfig(optimizer="adam", options={"b1": 0.8}))
     """
     factory = getattr(optax, local.optimizer, None)
-    known = inspect.isfunction(factory) and "learning_rate" in inspect.signature(factory).parameters
+    known = (
+        callable(factory)
+        and not inspect.isclass(factory)
+        and "learning_rate" in inspect.signature(factory).parameters
+    )
     if not known or factory is None:
         raise ValueError(
             f"optimizer must be one of optax that takes a learning rate (sgd, adam, "
