@@ -1,5 +1,7 @@
 """Studies: ``OUT/study.json`` says which runs make which arms and cells. Imports no JAX."""
 
+import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +17,10 @@ PRICES = ("per_gb", "per_device_hour", "per_point")
 """Prices that a study may give."""
 TRIAL = ("arm", "cell", "seed", "run")
 """Fields of a trial that is planned."""
+
+
+RUN = re.compile(r"\w[\w.-]*")
+"""Names of run directories."""
 
 
 class Trial(NamedTuple):
@@ -68,8 +74,7 @@ def read_study(out_dir: Path) -> StudyRecording:
         unknown = {trial["arm"] for trial in planned}.difference(arms)
         if unknown or not all(0 <= trial["cell"] < len(cells) for trial in planned):
             raise ValueError("a trial is of an arm or a cell that the study does not have")
-        if not all("label" in cell for cell in cells):
-            raise ValueError("a cell has no label")
+        _check_types(fields | prices | {"target": target}, arms, cells, references, planned)
     done, missing, failed = [], [], []
     for trial in planned:
         run_dir = out_dir / "runs" / trial["run"]
@@ -127,6 +132,32 @@ def _check_behaviours(out_dir: Path, trials: Iterable[Trial]) -> None:
             f"{out_dir} compares runs of more than one behaviour, whose numbers differ ({told}); "
             "run the older ones again in another --out"
         )
+
+
+def _check_types(fields, arms, cells, references, planned) -> None:
+    """Raise ValueError for a value of another type than pages read."""
+    texts = {name: fields[name] for name in STUDY if name != "versions"}
+    texts |= {f"arm {i}": arm for i, arm in enumerate(arms)}
+    texts |= {f"label of cell {i}": cell["label"] for i, cell in enumerate(cells)}
+    texts |= {f"reference of {arm}": reference for arm, reference in references.items()}
+    texts |= {f"version of {name}": text for name, text in dict(fields["versions"]).items()}
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise ValueError(f"{name} is {str(text)[:80]!r}, not a text")
+    if not arms or {fields["reference"], *references, *references.values()} - set(arms):
+        raise ValueError("a reference is no arm of the study")
+    for cell in cells:
+        if not isinstance(cell.get("overrides", {}), dict):
+            raise ValueError("the overrides of a cell are no table")
+    for name in ("target", *PRICES):
+        if fields[name] is not None and not math.isfinite(fields[name]):
+            raise ValueError(f"{name} is {fields[name]}, not a finite number")
+    for trial in planned:
+        for name in ("cell", "seed"):
+            if type(trial[name]) is not int:
+                raise ValueError(f"{name} of a trial is {str(trial[name])[:80]!r}, not an integer")
+        if not RUN.fullmatch(trial["run"]):  # it is a folder's name, and no path
+            raise ValueError(f"a run is called {trial['run'][:80]!r}")
 
 
 def _number(value: Any) -> float | None:
