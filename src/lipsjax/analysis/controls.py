@@ -12,9 +12,17 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from lipsjax.analysis.comparison import Row, paired
-from lipsjax.analysis.finding import NO_DIFFERENCE, UNKNOWN, Finding, named
-from lipsjax.analysis.stats import Difference, holm, paired_difference
+from lipsjax.analysis.comparison import Row, difference
+from lipsjax.analysis.finding import (
+    FEWEST,
+    NO_DIFFERENCE,
+    TOO_FEW,
+    UNKNOWN,
+    Finding,
+    is_too_few,
+    named,
+)
+from lipsjax.analysis.stats import Difference, holm
 from lipsjax.analysis.wording import points
 
 LIPS = {"criterion": "saliency", "operation": "mask", "sharing": "client", "hold": 0}
@@ -147,7 +155,7 @@ def _compare(lips: Row, control: Row) -> Control:
         control=control.arm,
         differs=_differs(control.config["sparsity"]),
         sparsity=control.config["sparsity"],
-        differences={m: paired_difference(*paired(lips, control, m)) for m in ACCURACIES},
+        differences={m: difference(lips, control, m) for m in ACCURACIES},
         adjusted={},
         comparisons=0,
     )
@@ -171,7 +179,7 @@ def _answer(controls: Sequence[Control]) -> tuple[str, str]:
     if words[BETTER] == total:
         return "the saliency", f"The saliency: on personalised accuracy {counts}."
     if words[UNKNOWN] == total:
-        return UNKNOWN, "Cannot tell: no control has two seeds in common with it."
+        return UNKNOWN, f"Cannot tell: no control has {FEWEST} seeds in common with it."
     return "not shown", (
         f"That it is the saliency is not shown: on personalised accuracy {counts}."
     )
@@ -193,5 +201,6 @@ def _told(control: Control) -> str:
         several = control.comparisons > 1 and word != UNKNOWN
         p = f"Holm-adjusted p {control.adjusted[accuracy]:.2g}" if several else ""
         how = f"{control.lips} {word}" if word in (BETTER, WORSE) else word
-        clauses.append(f"{accuracy} accuracy: {how}, {points(interval, note=p)}")
+        why = f", as {TOO_FEW}" if is_too_few(interval) else ""
+        clauses.append(f"{accuracy} accuracy: {how}{why}, {points(interval, note=p)}")
     return f"{'; '.join(clauses)}."
