@@ -130,12 +130,15 @@ def test_the_range_of_seeds_is_that_of_the_chi_square_interval(n):
         spread * math.sqrt((n - 1) / scipy_stats.chi2.ppf(tail, n - 1)) for tail in (0.975, 0.025)
     ]
     got = seeds_range(mean_interval(values), 0.01)
+    assert got is not None
     for count, deviation in zip(got, bounds, strict=True):
         need = [
             scipy_stats.t.ppf(0.975, m - 1) * deviation / math.sqrt(m) for m in (count - 1, count)
         ]
         assert need[1] <= 0.01 < need[0]
-    assert got[0] <= seeds_needed(mean_interval(values), 0.01) <= got[1]
+    observed = seeds_needed(mean_interval(values), 0.01)
+    assert observed is not None
+    assert got[0] <= observed <= got[1]
 
 
 def test_the_range_holds_the_truth_as_often_as_it_says():

@@ -82,12 +82,13 @@ def test_scatter_asks_for_seeds_in_a_range(tmp_path):
     write_study(tmp_path, gain=0.0, **SMALL | {"noise": 0.05})
     *_, advice = lines_of(tmp_path)
     found = rows_of(tmp_path)[1].differences["personalised"].interval
-    few, many = seeds_range(found, 0.01)
-    assert few < seeds_needed(found, 0.01) < many
+    (few, many), observed = seeds_range(found, 0.01), seeds_needed(found, 0.01)
+    assert observed is not None
+    assert few < observed < many
     assert advice == (
         "Next: not known for lips, as gain and loss are both possible; what would settle it: "
         f"{few} to {many} seeds, with which the interval would reach 1 point to either side "
-        f"({seeds_needed(found, 0.01)} at the spread observed, which 4 seeds tell roughly)."
+        f"({observed} at the spread observed, which 4 seeds tell roughly)."
     )
 
 
