@@ -9,7 +9,10 @@ from rich.console import Console
 from helpers import commands
 from helpers.edited_study import LOCAL, SMALL, edit, lips_and_controls, rows_of, study_with_controls
 from helpers.fake_study import write_study
+from lipsjax.analysis.comparison import difference
+from lipsjax.analysis.diagnosis import ALONE
 from lipsjax.analysis.stats import Difference, Interval, seeds_needed, seeds_range
+from lipsjax.analysis.verdict import findings
 from lipsjax.analysis.wording import points
 from lipsjax.experiments.report import draw
 from lipsjax.recording import read_study
@@ -141,7 +144,10 @@ def test_what_helps_and_is_behind_training_alone_is_no_go(tmp_path):
     edit(tmp_path, "alone", LOCAL, accuracy_dense=0.16)
     _, lips, alone = rows_of(tmp_path)
     assert (advise(lips), advise(lips, alone)) == (GO, NO_GO)
-    assert advise(alone, alone) == GO
+    (said,) = [f for f in findings(rows_of(tmp_path)) if f.topic == ALONE]
+    assert (said.subject, said.outcome) == ("lips against dense", "loses")
+    found = difference(lips, alone, "personalised").interval
+    assert said.detail.startswith(f"personalised accuracy: loses, {points(found)}; global")
 
 
 def test_training_alone_is_told_where_nothing_is_judged(tmp_path):

@@ -39,6 +39,7 @@ one is shown beside it, as models of single clients often do well on their own m
 
 ACCURACIES = ("personalised", "global")
 SETTING = "Is this setting stuck?"
+ALONE = "Against training alone"
 STUCK = "stuck"
 NOT_STUCK = "not stuck"
 
@@ -98,6 +99,19 @@ def findings_of(diagnosis: Diagnosis) -> list[Finding]:
         topic = "Share of what pooling gains over training alone"
         found.append(Finding(d.arm, d.cell, topic, word, f"{detail}."))
     return found
+
+
+def alone_beside(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The row of the same cell whose clients train alone, if there is another one that is."""
+    beside = (r for r in rows if r.cell == row.cell and r.arm != row.arm and is_local(r.config))
+    return next(beside, None)
+
+
+def gain_over_alone(row: Row, alone: Row) -> Finding:
+    """What an arm gains over training alone, whatever it is compared with."""
+    gain = {m: difference(row, alone, m).interval for m in ACCURACIES}
+    words, detail = _told(gain, up="gains", down="loses")
+    return Finding(f"{row.arm} against {row.reference}", row.cell, ALONE, words, detail)
 
 
 def _diagnose(members: Sequence[Row]) -> Diagnosis | None:

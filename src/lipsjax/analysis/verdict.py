@@ -13,7 +13,7 @@ from typing import NamedTuple
 from lipsjax.analysis.comparison import Row, is_pooled
 from lipsjax.analysis.controls import controls_of
 from lipsjax.analysis.controls import findings_of as control_findings
-from lipsjax.analysis.diagnosis import diagnose
+from lipsjax.analysis.diagnosis import alone_beside, diagnose, gain_over_alone
 from lipsjax.analysis.diagnosis import findings_of as diagnosis_findings
 from lipsjax.analysis.finding import (
     FEWEST,
@@ -99,8 +99,9 @@ def findings(
     Returns:
       Whether the setting is stuck; for the reference, whether its middle layers move less than its
       outer ones; for every other row, personalised accuracy, global accuracy, inertia, rounds to
-      the target, bits, time and, with prices, value; for any row in how many seeds it diverged;
-      then LIPS against its controls. A study of more than two cells is told in counts of cells, one
+      the target, bits, time and, with prices, value; of transient sparsity what it gains over
+      training alone; for any row in how many seeds it diverged; then LIPS against its controls. A
+      study of more than two cells is told in counts of cells, one
       of more than twelve arms in counts of comparisons.
     """
     setting = [found for diagnosis in diagnose(rows) for found in diagnosis_findings(diagnosis)]
@@ -109,6 +110,9 @@ def findings(
     found = []
     for row in rows:
         found += _of_row(row)
+        alone = alone_beside(row, rows)
+        if row.transient and alone is not None and alone.arm != row.reference:
+            found.append(gain_over_alone(row, alone))
         if (row.cell, row.arm) in values:
             found += value_findings(values[row.cell, row.arm])
     many_cells = len({row.cell for row in rows}) > FULL_CELLS
@@ -300,24 +304,22 @@ def _counted(found: Sequence[Finding]) -> list[Finding]:
 
 
 def _by_topic(found: Sequence[Finding]) -> list[Finding]:
-    """The findings of references as they are, all others as counts of comparisons by topic."""
-    kept = [f for f in found if f.topic == STUCK]
+    """What references show and what diverged as it is, all else in counts of comparisons."""
+    kept = [f for f in found if f.topic in (STUCK, DIVERGED)]
     topics: dict[str, dict[str, list[str]]] = {}
-    total = 0
     for finding in found:
-        if finding.topic == STUCK:
+        if finding.topic in (STUCK, DIVERGED):
             continue
         arm = finding.subject.partition(" against ")[0]
         label = ", ".join(filter(None, (arm, finding.cell)))
         topics.setdefault(finding.topic, {}).setdefault(finding.outcome, []).append(label)
-        total = max(total, sum(map(len, topics[finding.topic].values())))
-    subject = f"{total} comparisons"
     for topic, words in topics.items():
+        total = sum(map(len, words.values()))
         detail = "; ".join(
             _in_cells(word, labels, total, "comparisons") for word, labels in words.items()
         )
         word = next(iter(words)) if len(words) == 1 else "mixed"
-        kept.append(Finding(subject, "", topic, word, f"{detail}."))
+        kept.append(Finding(f"{total} comparisons", "", topic, word, f"{detail}."))
     return kept
 
 

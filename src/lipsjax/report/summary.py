@@ -8,9 +8,16 @@ costs; what to do next. Each line follows from the same intervals as the verdict
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from lipsjax.analysis.comparison import Row, compare, difference, is_local
+from lipsjax.analysis.comparison import Row, compare, difference
 from lipsjax.analysis.controls import controls_of, is_lips
-from lipsjax.analysis.diagnosis import DECISIVE, NOT_STUCK, THRESHOLD, Diagnosis, diagnose
+from lipsjax.analysis.diagnosis import (
+    DECISIVE,
+    NOT_STUCK,
+    THRESHOLD,
+    Diagnosis,
+    alone_beside,
+    diagnose,
+)
 from lipsjax.analysis.finding import (
     FEWEST,
     NO_DIFFERENCE,
@@ -98,15 +105,10 @@ def advise(row: Row, alone: Row | None = None) -> str:
 
 def _loss_to(row: Row, alone: Row | None) -> Interval | None:
     """How far training alone is ahead of an arm, where it is with its whole interval."""
-    if alone is None or alone.arm == row.arm:
+    if alone is None:
         return None
     found = difference(alone, row, DECISIVE).interval
     return found if usable(found).low > 0 else None
-
-
-def _alone(rows: Sequence[Row], row: Row) -> Row | None:
-    """The row of the same cell whose clients train alone."""
-    return next((r for r in rows if r.cell == row.cell and is_local(r.config)), None)
 
 
 def _question(study: StudyRecording) -> str:
@@ -317,7 +319,7 @@ def _advice(rows: Sequence[Row], judged: Sequence[Row]) -> str:
     ahead = _alone_is_ahead(rows)
     if not judged:
         return f"Next: {OPEN}, as {NONE}{ahead}."
-    alone = [_alone(rows, row) for row in judged]
+    alone = [alone_beside(row, rows) for row in judged]
     advice = [advise(row, own) for row, own in zip(judged, alone, strict=True)]
     # more seeds do not settle what an arm that diverges is worth
     unsettled = [
