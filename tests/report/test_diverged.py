@@ -8,6 +8,7 @@ from rich.console import Console
 from helpers.edited_study import SMALL, lips_and_controls
 from helpers.fake_study import with_diverged, write_study
 from lipsjax.analysis.comparison import compare
+from lipsjax.analysis.controls import SALIENCY
 from lipsjax.analysis.value import PAYS_FROM, appraise, findings_of
 from lipsjax.analysis.verdict import findings
 from lipsjax.recording import read_study
@@ -66,6 +67,18 @@ def test_other_arms_that_diverged_are_named(tmp_path):
     _, _, effect, _, advice = executive(with_diverged(study, *ended))
     assert effect.endswith("; dense diverged in 1 of 4 seeds; held diverged in 4 of 4 seeds.")
     assert advice == "Next: go for lips, as it helps."
+
+
+@pytest.mark.parametrize(
+    ("ended", "word"), [("lips", "not shown"), ("random", "the saliency"), ("", "the saliency")]
+)
+def test_the_saliency_is_not_shown_by_what_is_left_of_lips(tmp_path, ended, word):
+    study = read_study(lips_and_controls(tmp_path, {"random": ({"criterion": "random"}, 0.1)}))
+    found = findings(compare(with_diverged(study, (ended, 2))))
+    said = {f.topic: f for f in found if f.subject == "lips against its controls"}
+    assert said[SALIENCY].outcome == word
+    for finding in said.values():
+        assert (f"; {ended} diverged in 1 of 4 seeds." in finding.detail) == bool(ended)
 
 
 def test_many_arms_are_counted(tmp_path):

@@ -8,6 +8,7 @@ measure: rows name it, and are of the others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +43,9 @@ class Row(NamedTuple):
     values: Mapping[int, Mapping[str, float]]  # seed -> measure -> number, of finished seeds
     config: Mapping[str, Any]  # of the first finished seed; empty if there is none
     transient: bool = False  # whether the arm is wrapped in transient sparsity
-    steps: Mapping[str, float] = {}  # measure -> the smallest that it makes, if it is a count
+    steps: Mapping[str, float] = MappingProxyType(
+        {}
+    )  # measure -> the smallest that it makes, if it is a count
     diverged: tuple[tuple[int, str], ...] = ()  # seeds that ended so, and why
 
     @property

@@ -3,13 +3,15 @@
 A control is an arm of transient sparsity that differs from the LIPS arm in its criterion,
 operation, sharing or hold, and in nothing else that it reads. It is found by its config, whatever
 it is called. Only controls of another criterion or operation lack the saliency: a shared or a held
-mask is chosen by it too, and says something else.
+mask is chosen by it too, and says something else. Where LIPS diverged in any seed, nothing is shown
+to be its merit.
 """
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from lipsjax.analysis.comparison import Row, difference
@@ -48,6 +50,7 @@ class Control(NamedTuple):
     differences: Mapping[str, Difference]  # accuracy -> LIPS - control
     adjusted: Mapping[str, float]  # accuracy -> p after Holm over all controls of the study
     comparisons: int  # how many these are
+    diverged: Mapping[str, str] = MappingProxyType({})  # of the two -> "diverged in 1 of 5 seeds"
 
     @property
     def lacks_saliency(self) -> bool:
@@ -158,6 +161,7 @@ def _compare(lips: Row, control: Row) -> Control:
         differences={m: difference(lips, control, m) for m in ACCURACIES},
         adjusted={},
         comparisons=0,
+        diverged={row.arm: row.share_diverged for row in (lips, control) if row.diverged},
     )
 
 
@@ -176,7 +180,9 @@ def _answer(controls: Sequence[Control]) -> tuple[str, str]:
     )
     if words[UNKNOWN]:
         counts += f", and one cannot tell for {_names(controls, UNKNOWN)}"
-    if words[BETTER] == total:
+    diverged = {arm: told for control in controls for arm, told in control.diverged.items()}
+    counts += "".join(f"; {arm} {told}" for arm, told in diverged.items())
+    if words[BETTER] == total and lips not in diverged:
         return "the saliency", f"The saliency: on personalised accuracy {counts}."
     if words[UNKNOWN] == total:
         return UNKNOWN, f"Cannot tell: no control has {FEWEST} seeds in common with it."
@@ -203,4 +209,5 @@ def _told(control: Control) -> str:
         how = f"{control.lips} {word}" if word in (BETTER, WORSE) else word
         why = f", as {TOO_FEW}" if is_too_few(interval) else ""
         clauses.append(f"{accuracy} accuracy: {how}{why}, {points(interval, note=p)}")
+    clauses += [f"{arm} {told}" for arm, told in control.diverged.items()]
     return f"{'; '.join(clauses)}."
