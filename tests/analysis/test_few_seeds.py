@@ -106,6 +106,30 @@ def test_two_seeds_say_nothing_of_controls(tmp_path):
     assert "as two seeds are too few" in said["x (criterion random)"].detail
 
 
+def test_equal_counts_are_no_merit_of_the_saliency(tmp_path):
+    gains = {"x": ({"criterion": "random"}, 0.0)}
+    study = read_study(lips_and_controls(tmp_path, gains, seeds=3, test_examples=90))
+    ends = {"dense": [0.75] * 3, "lips": [0.75 + 1 / 360] * 3, "x": [0.75] * 3}
+    (found,) = controls_of(compare(with_accuracies(study, ends)))
+    assert found.outcome() == NO_DIFFERENCE
+
+
+def test_equal_gains_do_not_break_even_at_an_exact_price(tmp_path):
+    path = write_study(tmp_path, bits_ratio=2.0, **SMALL | {"seeds": 3}, test_examples=90)
+    ends = {"dense": [0.75] * 3, "lips": [0.75 + 36 / 360] * 3}
+    rows = compare(with_accuracies(read_study(path), ends))
+    (value,) = appraise(rows, {"per_gb": 1.0, "per_point": 1.0})
+    # ten points, give or take t(2, 0.975) / sqrt(3) = 2.484 examples of 360
+    half = 100 * 2.4841377 / 360
+    np.testing.assert_allclose(value.gain[1:3], [10 - half, 10 + half], rtol=1e-6)
+    np.testing.assert_allclose(value.benefit[1:3], value.gain[1:3])
+    extra = value.extra.mean
+    assert value.extra.low == value.extra.high  # bits are counted
+    bounds = [extra / (10 + half), extra / (10 - half)]
+    np.testing.assert_allclose(value.break_even[1:3], bounds, rtol=1e-6)
+    assert value.net.high - value.net.low > half
+
+
 def test_equal_counts_are_no_share_of_what_pooling_gains(tmp_path):
     """Pooled is one example ahead of training alone in each of three seeds."""
     path = write_study(tmp_path, arms=("dense", "A", "B"), **SMALL | {"seeds": 3}, test_examples=90)

@@ -69,11 +69,12 @@ def denominator(values: ArrayLike, most: int) -> int | None:
     known = known[~np.isnan(known)][:ENOUGH]
     if not known.size:
         return None
-    tried = np.arange(1, most + 1)
-    counts = np.outer(known, tried)
-    # float32 keeps an accuracy to 6e-8
-    fits = (np.abs(counts - np.rint(counts)) <= 2e-7 * tried).all(axis=0)
-    return int(tried[fits.argmax()]) if fits.any() else None
+    left = np.arange(1, most + 1)
+    for accuracy in known:
+        counts = accuracy * left
+        # float32 keeps an accuracy to 6e-8
+        left = left[np.abs(counts - np.rint(counts)) <= 2e-7 * left]
+    return int(left[0]) if left.size else None
 
 
 def _test_sizes(recording: Recording) -> Sequence[int]:
