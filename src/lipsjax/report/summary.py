@@ -1,8 +1,10 @@
 """A study in five lines, for those who decide and do not read tables.
 
-What was asked and of what; whether the setting is stuck; whether transient sparsity helps; what it
-costs; what to do next. Each line follows from the same intervals as the verdict
-(:mod:`lipsjax.analysis.verdict`), so that nothing is said here that is not shown there.
+What was asked and of what; whether the setting is stuck; whether transient sparsity helps, on
+global accuracy too where that differs; what it costs, in rounds to the target too where those
+differ; what to do next, where training alone may be ahead and arms may have diverged. Each line
+follows from the same intervals as the verdict (:mod:`lipsjax.analysis.verdict`), so that nothing is
+said here that is not shown there.
 """
 
 import math
@@ -114,8 +116,8 @@ def _loss_to(row: Row, alone: Row | None) -> Interval | None:
 def _question(study: StudyRecording) -> str:
     cells, arms = len(study.cells), len(study.arms)
     diverged = getattr(study, "diverged", ())  # older recordings do not say
-    others = (*study.missing, *diverged)
-    seeds = {trial.seed for trial in study.trials} | {trial["seed"] for trial in others}
+    unjudged = (*study.missing, *diverged)
+    seeds = {trial.seed for trial in study.trials} | {trial["seed"] for trial in unjudged}
     grid = f" in each of {cells} cells" if cells > 1 else ""
     others = ", ".join(arm for arm in study.arms if arm != study.reference)
     what = (
@@ -385,14 +387,14 @@ def _settle(intervals: Sequence[Interval]) -> str:
     The spread over a few seeds is itself known roughly only, so a range is given.
     """
     known = [interval for interval in intervals if not math.isnan(usable(interval).low)]
-    if not known:
+    counts = [seeds_needed(own, WANTED) or 0 for own in known]
+    is_narrow = all(n <= own.n for n, own in zip(counts, known, strict=True))
+    if is_narrow and len(known) < len(intervals):
         return (
             f"what would settle it: at least {FEWEST} seeds in both arms; how many more is not "
             "known, as fewer do not tell how far seeds scatter"
         )
-    counts = [seeds_needed(own, WANTED) or 0 for own in known]
-    few = len(known) < len(intervals)
-    if not few and all(n <= own.n for n, own in zip(counts, known, strict=True)):
+    if is_narrow:
         return (
             f"the intervals reach less than {100 * WANTED:g} point to either side, so what is left "
             "is whether so small an effect matters"
