@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from lipsjax.analysis.stats import Interval, holm, mean_interval, paired_difference, primary
+from lipsjax.analysis.stats import (
+    Interval,
+    holm,
+    mean_interval,
+    paired_difference,
+    primary,
+    ratio_interval,
+    seeds_needed,
+    seeds_range,
+)
 
 
 def test_mean_interval_by_hand():
@@ -84,6 +93,73 @@ def test_paired_difference_without_spread():
     assert paired_difference([0.75, 0.5], [0.5, 0.25]) == (Interval(0.25, 0.25, 0.25, 2), 0.0)
 
 
+def test_equal_differences_of_counts_scatter_by_a_step():
+    # 2, 2 and 2 of 360 examples ahead: t = 2 sqrt(3) with 2 degrees of freedom
+    ours, theirs = np.array([272, 282, 302]) / 360, np.array([270, 280, 300]) / 360
+    got = paired_difference(ours, theirs, step=1 / 360)
+    np.testing.assert_allclose(got.p, 2 * scipy_stats.t.sf(2 * math.sqrt(3), 2), rtol=1e-9)
+    half = scipy_stats.t.ppf(0.975, 2) / 360 / math.sqrt(3)
+    np.testing.assert_allclose(got.interval[1:3], [2 / 360 - half, 2 / 360 + half], rtol=1e-9)
+    assert paired_difference(theirs, theirs, step=1 / 360).p == 1
+
+
+def test_a_step_below_the_spread_changes_nothing():
+    a, b = [0.9, 0.7, 0.8], [0.5, 0.6, 0.9]
+    assert paired_difference(a, b, step=0.1) == paired_difference(a, b)
+    assert paired_difference(a, b, step=0.5).p > paired_difference(a, b).p
+
+
+def test_a_ratio_of_counts_is_never_known_exactly():
+    exact = ratio_interval([4.0, 4.0, 4.0], [2.0, 2.0, 2.0])
+    assert exact[:3] == (2, 2, 2)
+    below = ratio_interval([4.0, 4.0, 4.0], [2.0, 2.0, 2.0], steps=(0.0, 0.1))
+    # by hand: 4 / (2 +- t s / sqrt(n)), as the numerator is exact
+    half = scipy_stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
+    np.testing.assert_allclose(below[1:3], [4 / (2 + half), 4 / (2 - half)], rtol=1e-9)
+    assert math.isnan(ratio_interval([4.0] * 3, [2.0] * 3, steps=(0.0, 2.0)).mean)
+
+
+# How many seeds
+
+
+@pytest.mark.parametrize("n", [3, 5, 20])
+def test_the_range_of_seeds_is_that_of_the_chi_square_interval(n):
+    values = np.random.default_rng(n).normal(0, 0.03, n)
+    spread = values.std(ddof=1)
+    bounds = [
+        spread * math.sqrt((n - 1) / scipy_stats.chi2.ppf(tail, n - 1)) for tail in (0.975, 0.025)
+    ]
+    got = seeds_range(mean_interval(values), 0.01)
+    assert got is not None
+    for count, deviation in zip(got, bounds, strict=True):
+        need = [
+            scipy_stats.t.ppf(0.975, m - 1) * deviation / math.sqrt(m) for m in (count - 1, count)
+        ]
+        assert need[1] <= 0.01 < need[0]
+    observed = seeds_needed(mean_interval(values), 0.01)
+    assert observed is not None
+    assert got[0] <= observed <= got[1]
+
+
+def test_the_range_holds_the_truth_as_often_as_it_says():
+    rng, truth = np.random.default_rng(0), 0.03
+    wanted = next(
+        n for n in range(2, 99) if scipy_stats.t.ppf(0.975, n - 1) * truth / math.sqrt(n) <= 0.01
+    )
+    samples = rng.normal(0, truth, (400, 4))
+    ranges = [seeds_range(mean_interval(values), 0.01) for values in samples]
+    inside = np.mean([few <= wanted <= many for few, many in ranges])
+    assert 0.92 < inside < 0.98
+    # the point estimate alone is at most half the truth in many studies
+    halved = np.mean([seeds_needed(mean_interval(v), 0.01) <= wanted / 2 for v in samples])
+    assert halved > 0.2
+
+
+def test_two_seeds_say_nothing_of_their_spread():
+    assert seeds_range(mean_interval([0.5, 0.6]), 0.01) is None
+    assert seeds_range(mean_interval([0.5]), 0.01) is None
+
+
 def test_paired_difference_of_one_seed():
     got = paired_difference([0.5], [0.25])
     assert got.interval.mean == 0.25
@@ -133,6 +209,8 @@ def test_primary_of_nothing_is_nan():
     [
         (lambda: mean_interval([[1.0, 2.0]]), r"shape \(1, 2\)"),
         (lambda: mean_interval([1.0], level=95), "95"),
+        (lambda: mean_interval([1.0], step=-0.1), "-0.1"),
+        (lambda: mean_interval([1.0], step=math.nan), "nan"),
         (lambda: paired_difference([1.0, 2.0], [1.0]), "2 and 1"),
         (lambda: holm([0.5, 1.5]), "1.5"),
         (lambda: primary([1.0], fraction=0.0), "0.0"),

@@ -95,8 +95,8 @@ def test_break_even_by_hand(rows):
         ([0.04, 0.05, 0.06], [1, -2, 3], "cannot tell"),
         ([-0.04, -0.05, -0.06], [0, 0, 0], NEVER),
         ([-0.04, -0.05, -0.06], [-1, -1, -1], PAYS_BELOW),
-        ([0, 0, 0], [1, 1, 1], NEVER),
-        ([0, 0, 0], [-1, -1, -1], PAYS_ALWAYS),
+        ([0, 0, 0], [1, 1, 1], "cannot tell"),  # equal counts are no gain of zero
+        ([0, 0, 0], [-1, -1, -1], "cannot tell"),
         ([-0.04, 0.05, 0.0], [1, 1, 1], "cannot tell"),
     ],
 )

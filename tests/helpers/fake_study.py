@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lipsjax.recording import BEHAVIOUR
+from lipsjax.recording import BEHAVIOUR, StudyRecording
 from lipsjax.runs.config import Config, PartitionConfig, SparsityConfig
 
 LAYERS = (
@@ -35,6 +35,7 @@ def write_study(
     bits_ratio: float = 1.0,
     missing: tuple[tuple[str, int], ...] = (),
     evaluate_every: int = 1,
+    test_examples: int = 10_000,
     **study: object,
 ) -> Path:
     """Writes a study whose arms differ from the first by `gain` in accuracy, up to seeded noise.
@@ -49,6 +50,7 @@ def write_study(
       bits_ratio: factor of every further arm on the downlink bits.
       missing: (arm, seed) of trials that are not finished.
       evaluate_every: rounds between evaluations.
+      test_examples: of each client; made-up accuracies are no counts, so they are many.
       **study: fields of study.json to overwrite.
     """
     trials = []
@@ -82,6 +84,7 @@ def write_study(
                     config=config,
                     counts=np.rint(60 * counts).astype(int),
                     curves=curves,
+                    test_examples=test_examples,
                     seconds=20.0 + index + float(rng.normal(0, 0.5)),
                     finished=(arm, seed) not in missing,
                 )
@@ -136,14 +139,53 @@ def _curves(rounds, *, level, gain, unstick, bits_ratio, evaluate_every, rng, sp
     return rows
 
 
-def _write_run(path, *, config, counts, curves, seconds, finished):
+def with_accuracies(study: StudyRecording, ends: dict[str, list[float]]) -> StudyRecording:
+    """The study with other accuracies, personalised and global: arm -> the end of each seed."""
+    return study._replace(
+        trials=tuple(
+            trial._replace(
+                recording=trial.recording._replace(
+                    scalars=trial.recording.scalars
+                    | dict.fromkeys(
+                        ("accuracy_dense", "global_accuracy"),
+                        np.full(trial.recording.config["rounds"], ends[trial.arm][trial.seed]),
+                    )
+                )
+            )
+            for trial in study.trials
+        )
+    )
+
+
+def with_diverged(study: StudyRecording, *ended: tuple[str, int]) -> StudyRecording:
+    """The study as it is where some trials, (arm, seed), diverged."""
+    diverged = tuple(
+        {name: getattr(trial, name) for name in ("arm", "cell", "seed", "run")}
+        | {"reason": "the loss is not finite in round 3"}
+        for trial in study.trials
+        if (trial.arm, trial.seed) in ended
+    )
+    left = tuple(t for t in study.trials if (t.arm, t.seed) not in ended)
+    if "diverged" in StudyRecording._fields:
+        return study._replace(trials=left, diverged=diverged)
+    found = _Diverged(*study._replace(trials=left))
+    found.diverged = diverged
+    return found
+
+
+class _Diverged(StudyRecording):
+    """A study that says what diverged, until all do."""
+
+
+def _write_run(path, *, config, counts, curves, test_examples, seconds, finished):
     path.mkdir(parents=True)
+    spread = np.diff(np.arange(counts.shape[1] + 1) * test_examples // counts.shape[1])
     setup = {
         "layers": [
             dict(zip(("name", "role", "kind", "size"), layer, strict=True)) for layer in LAYERS
         ],
         "num_params": 37_792,
-        "survey": {"train_counts": counts.tolist(), "test_counts": (counts // 2).tolist()},
+        "survey": {"train_counts": counts.tolist(), "test_counts": [spread.tolist()] * len(counts)},
         "num_classes": counts.shape[1],
     }
     timing = {"first_round": 0, "rounds": len(curves), "seconds": seconds, "compile_seconds": 9.5}

@@ -201,7 +201,7 @@ def test_one_seed_concludes_nothing(tmp_path):
         ("Stuck in its middle layers?", UNKNOWN),
         (
             "Personalised accuracy, Global accuracy, Inertia (whole run, unmasked rounds), Inertia "
-            "(last 10%, unmasked rounds), Time",
+            "(last 10%, unmasked rounds), Rounds to the target, Time",
             UNKNOWN,
         ),
         ("Bits", "saved no bits"),  # counted, not estimated
@@ -492,7 +492,7 @@ def test_curves_of_too_many_arms_are_left_out(tmp_path):
     assert "Accuracy over rounds" not in page
     sentences = verdict(compare(read_study(tmp_path)))
     # the setting, what the reference shows, and a sentence for each topic
-    assert len(sentences) == 8
+    assert len(sentences) == 9
     assert all("12 comparisons" in sentence for sentence in sentences[2:])
     assert "Training examples per client and class" in page
 

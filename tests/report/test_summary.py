@@ -7,9 +7,13 @@ import pytest
 from rich.console import Console
 
 from helpers import commands
-from helpers.edited_study import SMALL, edit, lips_and_controls, rows_of, study_with_controls
+from helpers.edited_study import LOCAL, SMALL, edit, lips_and_controls, rows_of, study_with_controls
 from helpers.fake_study import write_study
-from lipsjax.analysis.stats import Difference, Interval
+from lipsjax.analysis.comparison import difference
+from lipsjax.analysis.diagnosis import ALONE
+from lipsjax.analysis.stats import Difference, Interval, seeds_needed, seeds_range
+from lipsjax.analysis.verdict import findings
+from lipsjax.analysis.wording import points
 from lipsjax.experiments.report import draw
 from lipsjax.recording import read_study
 from lipsjax.report.summary import GO, NO_GO, OPEN, advise, executive
@@ -77,16 +81,123 @@ def test_a_loss_is_a_no_go(tmp_path):
     assert advice == "Next: no-go for lips, as it hurts."
 
 
-def test_scatter_asks_for_seeds(tmp_path):
+def test_scatter_asks_for_seeds_in_a_range(tmp_path):
     write_study(tmp_path, gain=0.0, **SMALL | {"noise": 0.05})
     *_, advice = lines_of(tmp_path)
-    assert advice.startswith("Next: not known for lips, as gain and loss are both possible; what")
-    assert "seeds, with which the interval would reach 1 point to either side" in advice
+    found = rows_of(tmp_path)[1].differences["personalised"].interval
+    (few, many), observed = seeds_range(found, 0.01), seeds_needed(found, 0.01)
+    assert observed is not None
+    assert few < observed < many
+    assert advice == (
+        "Next: not known for lips, as gain and loss are both possible; what would settle it: "
+        f"{few} to {many} seeds, with which the interval would reach 1 point to either side "
+        f"({observed} at the spread observed, which 4 seeds tell roughly)."
+    )
 
 
-def test_one_seed_asks_for_a_second(tmp_path):
-    *_, advice = lines_of(write_study(tmp_path, **SMALL | {"seeds": 1}))
-    assert "at least 2 seeds in both arms" in advice
+def test_of_several_the_most_scattered_one_is_told(tmp_path):
+    write_study(tmp_path, arms=("dense", "a", "b"), gain=0.0, **SMALL | {"noise": 0.05})
+    *_, advice = lines_of(tmp_path)
+    ranges = [
+        seeds_range(row.differences["personalised"].interval, 0.01) for row in rows_of(tmp_path)[1:]
+    ]
+    few, many = max(ranges, key=lambda r: r[1])
+    assert f"for the most scattered one, {few} to {many} seeds" in advice
+
+
+def test_an_effect_on_global_accuracy_alone_is_told(tmp_path):
+    write_study(tmp_path, gain=0.0, **SMALL)
+    edit(tmp_path, "lips", global_accuracy=0.1)
+    _, _, effect, _, advice = lines_of(tmp_path)
+    found = rows_of(tmp_path)[1].differences["global"].interval
+    assert effect.startswith("Effect: on personalised accuracy, lips makes no difference that is")
+    assert effect.endswith(f"; on global accuracy, lips helps, {points(found)}.")
+    assert "go for" not in advice.replace("no-go for", "")
+
+
+def test_effects_on_global_accuracy_are_counted_among_many(tmp_path):
+    write_study(tmp_path, arms=("dense", *"abcde"), gain=0.0, **SMALL)
+    edit(tmp_path, "c", global_accuracy=-0.1)
+    _, _, effect, *_ = lines_of(tmp_path)
+    words = "makes no difference that is seen in 4 of 5 comparisons, hurts in 1"
+    assert f"; on global accuracy, it {words}" in effect
+
+
+def test_an_equal_effect_on_global_accuracy_is_not_said_twice(tmp_path):
+    _, _, effect, *_ = lines_of(write_study(tmp_path, gain=0.1, **SMALL))
+    assert "global" not in effect
+
+
+def test_where_training_alone_is_ahead_more_seeds_are_no_advice(tmp_path):
+    arms = ("dense", "lips", "alone")
+    write_study(tmp_path, arms=arms, gain=0.0, **SMALL | {"noise": 0.02})
+    assert "settle" in lines_of(tmp_path)[-1]
+    edit(tmp_path, "alone", LOCAL, accuracy_dense=0.21)
+    *_, advice = lines_of(tmp_path)
+    assert advice.startswith("Next: no-go for lips, as training alone (alone) is ahead of it, +")
+    assert "settle" not in advice
+
+
+def test_what_helps_and_is_behind_training_alone_is_no_go(tmp_path):
+    arms = ("dense", "lips", "alone")
+    write_study(tmp_path, arms=arms, gain=0.05, **SMALL)
+    edit(tmp_path, "alone", LOCAL, accuracy_dense=0.16)
+    _, lips, alone = rows_of(tmp_path)
+    assert (advise(lips), advise(lips, alone)) == (GO, NO_GO)
+    (said,) = [f for f in findings(rows_of(tmp_path)) if f.topic == ALONE]
+    assert (said.subject, said.outcome) == ("lips against dense", "loses")
+    found = difference(lips, alone, "personalised").interval
+    assert said.detail.startswith(f"personalised accuracy: loses, {points(found)}; global")
+
+
+def test_training_alone_is_told_where_nothing_is_judged(tmp_path):
+    *_, advice = lines_of(study_with_controls(tmp_path, local=0.21))
+    assert "; training alone (A) is ahead of dense, +2" in advice
+    *_, advice = lines_of(study_with_controls(tmp_path / "b", local=0.21, cells=("x", "y")))
+    assert "; training alone is ahead of federating in 2 of 2 cells" in advice
+
+
+def test_training_alone_is_told_beside_a_go(tmp_path):
+    write_study(tmp_path, arms=("dense", "lips", "alone"), gain=0.3, **SMALL)
+    edit(tmp_path, "alone", LOCAL, accuracy_dense=-0.2)
+    *_, advice = lines_of(tmp_path)
+    assert advice.startswith(
+        "Next: go for lips, as it helps; training alone (alone) is ahead of de"
+    )
+
+
+def test_costs_tell_the_rounds_to_the_target(tmp_path):
+    write_study(tmp_path, gain=0.0, target=0.6, **SMALL)
+    edit(tmp_path, "lips", accuracy_dense=-0.1)
+    found = rows_of(tmp_path)[1].differences["rounds_to_target"].interval
+    assert found.low > 0
+    *_, cost, _ = lines_of(tmp_path)
+    assert (
+        f"; lips takes {found.mean:.1f} more rounds to the target accuracy than dense "
+        f"(95% interval {found.low:+.1f} to {found.high:+.1f}, 4 seeds)"
+    ) in cost
+
+
+def test_costs_tell_who_reaches_the_target(tmp_path):
+    write_study(tmp_path, gain=0.0, target=0.7, **SMALL)
+    edit(tmp_path, "lips", accuracy_dense=-0.6)
+    *_, cost, _ = lines_of(tmp_path)
+    assert "; lips reaches the target accuracy in 0 of 4 seeds, dense in " in cost
+
+
+def test_rounds_to_the_target_are_counted_among_many(tmp_path):
+    write_study(tmp_path, arms=("dense", *"abcde"), gain=0.0, target=0.4, **SMALL)
+    *_, cost, _ = lines_of(tmp_path)
+    assert "target" not in cost
+    edit(tmp_path, "c", accuracy_dense=-0.3)
+    *_, cost, _ = lines_of(tmp_path)
+    assert "; to the target accuracy, more rounds in 1 of 5 comparisons" in cost
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_too_few_seeds_ask_for_three(tmp_path, seeds):
+    *_, advice = lines_of(write_study(tmp_path, **SMALL | {"seeds": seeds}))
+    assert "at least 3 seeds in both arms; how many more is not known" in advice
 
 
 @pytest.mark.parametrize(

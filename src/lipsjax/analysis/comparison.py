@@ -3,10 +3,12 @@
 A measure is a function of one recording that gives one number. Each is averaged over an arm's
 seeds, and subtracted seed by seed from the reference arm of the same cell. "End" means the last
 10% of the rounds (:func:`lipsjax.analysis.stats.primary`). Some measures count to a target
-accuracy, which is the same for all arms of a cell (:func:`target_of`).
+accuracy, which is the same for all arms of a cell (:func:`target_of`). A seed that diverged has no
+measure: rows name it, and are of the others.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +22,7 @@ from lipsjax.analysis.stats import (
     primary,
     spearman,
 )
+from lipsjax.analysis.steps import steps_of
 from lipsjax.recording import Recording, StudyRecording, Trial
 
 TARGET = 0.95
@@ -40,11 +43,22 @@ class Row(NamedTuple):
     values: Mapping[int, Mapping[str, float]]  # seed -> measure -> number, of finished seeds
     config: Mapping[str, Any]  # of the first finished seed; empty if there is none
     transient: bool = False  # whether the arm is wrapped in transient sparsity
+    steps: Mapping[str, float] = MappingProxyType(
+        {}
+    )  # measure -> the smallest that it makes, if it is a count
+    diverged: tuple[tuple[int, str], ...] = ()  # seeds that ended so, and why
 
     @property
     def is_reference(self) -> bool:
         """Whether this is the arm that the others are compared with."""
         return self.arm == self.reference
+
+    @property
+    def share_diverged(self) -> str:
+        """In how many of the seeds that came to an end it diverged; "" if in none."""
+        count = len(self.diverged)
+        ended = count + len(self.seeds)
+        return f"diverged in {count} of {ended} seed{'' if ended == 1 else 's'}" if count else ""
 
 
 def middle_step(recording: Recording) -> np.ndarray:
@@ -218,7 +232,7 @@ def compare(study: StudyRecording) -> list[Row]:
                 f"arms: {', '.join(study.arms)}"
             )
     rows = [_row(study, cell, arm) for cell in range(len(study.cells)) for arm in study.arms]
-    return _with_holm(rows)
+    return _with_holm(_compared(rows))
 
 
 def target_of(study: StudyRecording, cell: int) -> float:
@@ -247,30 +261,53 @@ def paired(a: Row, b: Row, measure: str) -> tuple[list[float], list[float]]:
     return [a.values[s][measure] for s in common], [b.values[s][measure] for s in common]
 
 
+def difference(a: Row, b: Row, measure: str) -> Difference:
+    """One arm less another over the seeds that are finished in both, whatever their references."""
+    return paired_difference(*paired(a, b, measure), step=step_between(a, b, measure))
+
+
+def step_between(a: Row, b: Row, measure: str) -> float:
+    """The smallest step of the difference of two arms: the finer one of theirs."""
+    return min(a.steps.get(measure, 0.0), b.steps.get(measure, 0.0))
+
+
 def _row(study: StudyRecording, cell: int, arm: str) -> Row:
+    """A row without its differences."""
     values = _values(study, cell, arm)
-    against = study.references[arm]
-    reference = _values(study, cell, against)
-    configs = [trial.recording.config for trial in trials_of(study, cell, arm)]
-    common = sorted(values.keys() & reference.keys())
-    compared = arm != against
+    recordings = [trial.recording for trial in trials_of(study, cell, arm)]
+    steps = _steps(recordings)
+    configs = [recording.config for recording in recordings]
     return Row(
         cell=study.cells[cell]["label"],
         arm=arm,
-        reference=against,
+        reference=study.references[arm],
         seeds=tuple(values),
-        means={m: mean_interval([v[m] for v in values.values()]) for m in MEASURES},
-        differences={
-            m: paired_difference([values[s][m] for s in common], [reference[s][m] for s in common])
+        means={
+            m: mean_interval([v[m] for v in values.values()], step=steps.get(m, 0.0))
             for m in MEASURES
-            if compared
         },
+        differences={},
         adjusted={},
         comparisons=0,
         values=values,
         config=configs[0] if configs else {},
         transient=any(config["sparsity"] for config in configs),
+        steps=steps,
+        diverged=_diverged(study, cell, arm),
     )
+
+
+def _compared(rows: list[Row]) -> list[Row]:
+    """The same rows with their differences from their references."""
+    at = {(row.cell, row.arm): row for row in rows}
+    return [
+        row
+        if row.is_reference
+        else row._replace(
+            differences={m: difference(row, at[row.cell, row.reference], m) for m in MEASURES}
+        )
+        for row in rows
+    ]
 
 
 def _with_holm(rows: list[Row]) -> list[Row]:
@@ -297,6 +334,20 @@ def _values(study: StudyRecording, cell: int, arm: str) -> dict[int, dict[str, f
         }
         for trial in trials_of(study, cell, arm)
     }
+
+
+def _steps(recordings: Sequence[Recording]) -> dict[str, float]:
+    """The smallest step of each measure in any of the seeds."""
+    found = [steps_of(recording) for recording in recordings]
+    return {m: min(steps[m] for steps in found) for m in (found[0] if found else ())}
+
+
+def _diverged(study: StudyRecording, cell: int, arm: str) -> tuple[tuple[int, str], ...]:
+    """Seeds of one arm in one cell that diverged, and why."""
+    # recordings from before divergence was recorded have no such field
+    ended = getattr(study, "diverged", ())
+    chosen = (trial for trial in ended if (trial["cell"], trial["arm"]) == (cell, arm))
+    return tuple(sorted((trial["seed"], trial["reason"]) for trial in chosen))
 
 
 def free_rounds(study: StudyRecording, cell: int) -> np.ndarray:

@@ -3,18 +3,28 @@
 A control is an arm of transient sparsity that differs from the LIPS arm in its criterion,
 operation, sharing or hold, and in nothing else that it reads. It is found by its config, whatever
 it is called. Only controls of another criterion or operation lack the saliency: a shared or a held
-mask is chosen by it too, and says something else.
+mask is chosen by it too, and says something else. Where LIPS diverged in any seed, nothing is shown
+to be its merit.
 """
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from lipsjax.analysis.comparison import Row, paired
-from lipsjax.analysis.finding import NO_DIFFERENCE, UNKNOWN, Finding, named
-from lipsjax.analysis.stats import Difference, holm, paired_difference
+from lipsjax.analysis.comparison import Row, difference
+from lipsjax.analysis.finding import (
+    FEWEST,
+    NO_DIFFERENCE,
+    TOO_FEW,
+    UNKNOWN,
+    Finding,
+    is_too_few,
+    named,
+)
+from lipsjax.analysis.stats import Difference, holm
 from lipsjax.analysis.wording import points
 
 LIPS = {"criterion": "saliency", "operation": "mask", "sharing": "client", "hold": 0}
@@ -40,6 +50,7 @@ class Control(NamedTuple):
     differences: Mapping[str, Difference]  # accuracy -> LIPS - control
     adjusted: Mapping[str, float]  # accuracy -> p after Holm over all controls of the study
     comparisons: int  # how many these are
+    diverged: Mapping[str, str] = MappingProxyType({})  # of the two -> "diverged in 1 of 5 seeds"
 
     @property
     def lacks_saliency(self) -> bool:
@@ -147,9 +158,10 @@ def _compare(lips: Row, control: Row) -> Control:
         control=control.arm,
         differs=_differs(control.config["sparsity"]),
         sparsity=control.config["sparsity"],
-        differences={m: paired_difference(*paired(lips, control, m)) for m in ACCURACIES},
+        differences={m: difference(lips, control, m) for m in ACCURACIES},
         adjusted={},
         comparisons=0,
+        diverged={row.arm: row.share_diverged for row in (lips, control) if row.diverged},
     )
 
 
@@ -168,10 +180,12 @@ def _answer(controls: Sequence[Control]) -> tuple[str, str]:
     )
     if words[UNKNOWN]:
         counts += f", and one cannot tell for {_names(controls, UNKNOWN)}"
-    if words[BETTER] == total:
+    diverged = {arm: told for control in controls for arm, told in control.diverged.items()}
+    counts += "".join(f"; {arm} {told}" for arm, told in diverged.items())
+    if words[BETTER] == total and lips not in diverged:
         return "the saliency", f"The saliency: on personalised accuracy {counts}."
     if words[UNKNOWN] == total:
-        return UNKNOWN, "Cannot tell: no control has two seeds in common with it."
+        return UNKNOWN, f"Cannot tell: no control has {FEWEST} seeds in common with it."
     return "not shown", (
         f"That it is the saliency is not shown: on personalised accuracy {counts}."
     )
@@ -193,5 +207,7 @@ def _told(control: Control) -> str:
         several = control.comparisons > 1 and word != UNKNOWN
         p = f"Holm-adjusted p {control.adjusted[accuracy]:.2g}" if several else ""
         how = f"{control.lips} {word}" if word in (BETTER, WORSE) else word
-        clauses.append(f"{accuracy} accuracy: {how}, {points(interval, note=p)}")
+        why = f", as {TOO_FEW}" if is_too_few(interval) else ""
+        clauses.append(f"{accuracy} accuracy: {how}{why}, {points(interval, note=p)}")
+    clauses += [f"{arm} {told}" for arm, told in control.diverged.items()]
     return f"{'; '.join(clauses)}."

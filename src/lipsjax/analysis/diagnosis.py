@@ -8,8 +8,8 @@ setting is
   last 10% of rounds is above 0, so that the middle layers move less than stem and classifier;
 * not stuck, if pooled training is ahead by less than that, or the inertia index is below 0;
 
-each with the whole 95% interval, and in all other cases one cannot tell. Differences are seed by
-seed; they are not corrected for the number of cells.
+each with the whole 95% interval over three seeds or more, and in all other cases one cannot tell.
+Differences are seed by seed; they are not corrected for the number of cells.
 """
 
 import math
@@ -17,10 +17,18 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from lipsjax.analysis.comparison import Row, is_local, is_pooled, paired
-from lipsjax.analysis.finding import NO_DIFFERENCE, UNKNOWN, Finding, against_zero
+from lipsjax.analysis.comparison import Row, difference, is_local, is_pooled, step_between
+from lipsjax.analysis.finding import (
+    NO_DIFFERENCE,
+    TOO_FEW,
+    UNKNOWN,
+    Finding,
+    against_zero,
+    is_too_few,
+    usable,
+)
 from lipsjax.analysis.stats import Interval, paired_difference, ratio_interval
-from lipsjax.analysis.wording import bounds, points
+from lipsjax.analysis.wording import bounds, capped, points
 
 THRESHOLD = 0.01
 """Accuracy by which pooled training is ahead where a setting can be stuck: one point."""
@@ -31,6 +39,7 @@ one is shown beside it, as models of single clients often do well on their own m
 
 ACCURACIES = ("personalised", "global")
 SETTING = "Is this setting stuck?"
+ALONE = "Against training alone"
 STUCK = "stuck"
 NOT_STUCK = "not stuck"
 
@@ -92,6 +101,19 @@ def findings_of(diagnosis: Diagnosis) -> list[Finding]:
     return found
 
 
+def alone_beside(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The row of the same cell whose clients train alone, if there is another one that is."""
+    beside = (r for r in rows if r.cell == row.cell and r.arm != row.arm and is_local(r.config))
+    return next(beside, None)
+
+
+def gain_over_alone(row: Row, alone: Row) -> Finding:
+    """What an arm gains over training alone, whatever it is compared with."""
+    gain = {m: difference(row, alone, m).interval for m in ACCURACIES}
+    words, detail = _told(gain, up="gains", down="loses")
+    return Finding(f"{row.arm} against {row.reference}", row.cell, ALONE, words, detail)
+
+
 def _diagnose(members: Sequence[Row]) -> Diagnosis | None:
     """Of the rows of one cell."""
     finished = [row for row in members if row.config]  # of others it is not known what they are
@@ -102,27 +124,24 @@ def _diagnose(members: Sequence[Row]) -> Diagnosis | None:
     arm = dense[0]
     local = next((row for row in members if is_local(row.config)), None)
     pooled = next((r for r in members if is_pooled(r.config) and not is_local(r.config)), None)
-    loss = {} if pooled is None else {m: _difference(pooled, arm, m) for m in ACCURACIES}
+    loss = {} if pooled is None else {m: difference(pooled, arm, m).interval for m in ACCURACIES}
     captured = {}
     if local is not None and pooled is not None:
         shares = {m: _captured(arm, local, pooled, m) for m in ACCURACIES}
         captured = {m: share for m, share in shares.items() if share is not None}
+    gain = {} if local is None else {m: difference(arm, local, m).interval for m in ACCURACIES}
     inertia = arm.means["inertia_end"]
     return Diagnosis(
         cell=arm.cell,
         arm=arm.arm,
         local=None if local is None else local.arm,
         pooled=None if pooled is None else pooled.arm,
-        gain={} if local is None else {m: _difference(arm, local, m) for m in ACCURACIES},
+        gain=gain,
         loss=loss,
         captured=captured,
         inertia=inertia,
         outcome=_outcome(loss.get(DECISIVE), inertia),
     )
-
-
-def _difference(a: Row, b: Row, measure: str) -> Interval:
-    return paired_difference(*paired(a, b, measure)).interval
 
 
 def _captured(arm: Row, local: Row, pooled: Row, measure: str) -> Interval | None:
@@ -131,16 +150,20 @@ def _captured(arm: Row, local: Row, pooled: Row, measure: str) -> Interval | Non
     ours, alone, all_in_one = (
         [row.values[seed][measure] for seed in seeds] for row in (arm, local, pooled)
     )
-    possible = paired_difference(all_in_one, alone).interval
-    if not possible.low > 0:
+    steps = step_between(arm, local, measure), step_between(pooled, local, measure)
+    possible = paired_difference(all_in_one, alone, step=steps[1]).interval
+    if not usable(possible).low > 0:
         return None
-    gained = [a - b for a, b in zip(ours, alone, strict=True)]
-    share = ratio_interval(gained, [a - b for a, b in zip(all_in_one, alone, strict=True)])
+    gained, gainable = (
+        [a - b for a, b in zip(each, alone, strict=True)] for each in (ours, all_in_one)
+    )
+    share = ratio_interval(gained, gainable, steps=steps)
     return None if math.isnan(share.mean) else share
 
 
 def _outcome(loss: Interval | None, inertia: Interval) -> str:
     """By the rule of the module; comparisons with NaN are False."""
+    loss, inertia = loss and usable(loss), usable(inertia)
     if loss is not None and loss.low > THRESHOLD and inertia.low > 0:
         return STUCK
     if (loss is not None and loss.high < THRESHOLD) or inertia.high < 0:
@@ -157,7 +180,9 @@ def _answer(d: Diagnosis) -> str:
         pooled = f"the loss to {d.pooled} was not measured in every seed of both arms"
     else:
         where = (
-            f"more than {limit}"
+            TOO_FEW
+            if is_too_few(loss)
+            else f"more than {limit}"
             if loss.low > THRESHOLD
             else f"less than {limit}"
             if loss.high < THRESHOLD
@@ -167,11 +192,12 @@ def _answer(d: Diagnosis) -> str:
     word = against_zero(d.inertia, up="less than", down="more than")
     if word == UNKNOWN:
         middle = "whether its middle layers move less than stem and classifier is not known"
+        middle += f", as {TOO_FEW}" if is_too_few(d.inertia) else ""
     else:
         how = "not clearly less or more than" if word == NO_DIFFERENCE else word
         middle = (
             f"its middle layers move {how} stem and classifier, inertia index "
-            f"{d.inertia.mean:.3f} ({bounds(d.inertia, digits=3)})"
+            f"{d.inertia.mean:.3f} ({bounds(capped(d.inertia), digits=3)})"
         )
     alone = "" if d.local else "; no arm trains alone, so what federating gains is not known"
     return (
@@ -187,6 +213,8 @@ def _told(intervals: Mapping[str, Interval], *, up: str, down: str) -> tuple[str
     clauses = (
         f"{name} accuracy: not measured in every seed of both arms"
         if math.isnan(intervals[name].mean)
+        else f"{name} accuracy: {word}, as {TOO_FEW}, {points(intervals[name])}"
+        if is_too_few(intervals[name])
         else f"{name} accuracy: {word}, {points(intervals[name])}"
         for name, word in words.items()
     )

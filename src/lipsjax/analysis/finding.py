@@ -1,9 +1,9 @@
 """One thing that a study shows, and the rule by which an effect is named.
 
-The rule is the same for every arm and for both directions. An effect is named only where the 95%
-interval of the seed-wise differences excludes zero and, among several comparisons, Holm's adjusted
-p is below 0.05 too. Otherwise the outcome is "no difference seen"; without an interval, as with one
-seed, it is "cannot tell".
+The rule is the same for every arm and for both directions. An effect is named only where there are
+three seeds or more, the 95% interval of the seed-wise differences excludes zero and, among several
+comparisons, Holm's adjusted p is below 0.05 too. Otherwise the outcome is "no difference seen";
+with one seed or two, or without an interval, it is "cannot tell".
 """
 
 import math
@@ -14,6 +14,13 @@ from lipsjax.analysis.stats import Interval
 
 ALPHA = 0.05
 """Level of Holm's adjusted p below which an effect is named."""
+
+FEWEST = 3
+"""Seeds from which on an effect is named. How far two seeds scatter says next to nothing of how far
+others would, and counts of examples are often off by the same number in both."""
+
+TOO_FEW = f"two seeds are too few to name an effect, which takes {FEWEST}"
+"""What is said where there is an interval, and nothing is named for want of seeds."""
 
 NO_DIFFERENCE = "no difference seen"
 UNKNOWN = "cannot tell"
@@ -45,7 +52,8 @@ def outcome(row: Row, measure: str, *, up: str, down: str) -> str:
       down: the word for a difference below zero.
 
     Returns:
-      One of the two words, "no difference seen", or "cannot tell" where there is no interval.
+      One of the two words, "no difference seen", or "cannot tell" where there is no interval or
+      there are fewer seeds than :data:`FEWEST`.
     """
     return named(row.differences[measure].interval, row.adjusted[measure], up=up, down=down)
 
@@ -57,9 +65,24 @@ def named(interval: Interval, adjusted: float, *, up: str, down: str) -> str:
 
 
 def against_zero(interval: Interval, *, up: str, down: str) -> str:
-    """Where an interval lies: one of two words, or that it holds zero, or that there is none."""
-    if math.isnan(interval.low):
+    """Where an interval lies: one of two words, or that it holds zero, or that one cannot tell."""
+    if math.isnan(usable(interval).low):
         return UNKNOWN
     if interval.low <= 0 <= interval.high:
         return NO_DIFFERENCE
     return up if interval.mean > 0 else down
+
+
+def usable(interval: Interval) -> Interval:
+    """The interval, without bounds where it is of too few seeds for anything to follow from it.
+
+    Example:
+      >>> usable(Interval(0.5, 0.25, 0.75, 2))
+      Interval(mean=0.5, low=nan, high=nan, n=2)
+    """
+    return interval if interval.n >= FEWEST else interval._replace(low=math.nan, high=math.nan)
+
+
+def is_too_few(interval: Interval) -> bool:
+    """Whether there is an interval, of too few seeds."""
+    return not math.isnan(interval.low) and interval.n < FEWEST

@@ -4,6 +4,10 @@ Seeds are the unit of replication. Arms of a study share seeds, data, initialisa
 so two arms are compared by their differences seed by seed, which is why nothing here accepts two
 samples of different lengths.
 
+Accuracies are counts of test examples, so over a few seeds their differences may be equal to the
+last bit by chance. A ``step``, the smallest that a measure can make, is the least deviation between
+seeds that is believed: without it, equal differences would have an interval of no width and p = 0.
+
 References:
   Student, `The Probable Error of a Mean <https://doi.org/10.2307/2331554>`_, 1908.
   Spearman, `The Proof and Measurement of Association between Two Things
@@ -46,53 +50,64 @@ def _vector(values: ArrayLike) -> np.ndarray:
     return vector
 
 
-def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+def mean_interval(values: ArrayLike, level: float = 0.95, *, step: float = 0.0) -> Interval:
     """Mean over seeds with Student's t interval.
 
-    ``mean ± t s / sqrt(n)``: s is the deviation of the sample, t the (1 + level) / 2 quantile of
-    Student's distribution with n - 1 degrees of freedom.
+    ``mean ± t s / sqrt(n)``: s is the deviation of the sample, at least the step; t is the
+    (1 + level) / 2 quantile of Student's distribution with n - 1 degrees of freedom.
 
-    Values that agree to the last bit have an interval of width zero. A NaN among the values makes
-    the mean and the bounds NaN: a seed that could not be measured is never left out in silence.
+    Values that agree to the last bit have an interval of width zero only if the step is 0, as of
+    bits, which are counted. A NaN among the values makes the mean and the bounds NaN: a seed that
+    could not be measured is never left out in silence.
 
     Args:
       values: one number per seed, [n].
       level: confidence level, in (0, 1).
+      step: the smallest step of the measure, at least 0; 0 where it is no count.
 
     Returns:
       The interval; its bounds are NaN for fewer than two values, its mean for none.
 
     Raises:
-      ValueError: if values is not a vector or level is outside (0, 1).
+      ValueError: if values is not a vector, level is outside (0, 1), or step is below 0.
 
     Example:
       >>> mean_interval([1.0, 2.0, 3.0]).mean
       2.0
+      >>> exact, counted = mean_interval([0.5] * 3), mean_interval([0.5] * 3, step=0.01)
+      >>> exact.high - exact.low, round(counted.high - counted.low, 3)
+      (0.0, 0.05)
       >>> mean_interval([1.0])
       Interval(mean=1.0, low=nan, high=nan, n=1)
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
+    if not step >= 0:
+        raise ValueError(f"step must be at least 0, got {step}")
     vector = _vector(values)
     n = vector.size
     mean = float(vector.mean()) if n else math.nan
     if n < 2 or not np.isfinite(vector).all():
         return Interval(mean, math.nan, math.nan, n)
-    half = _quantile((1 + level) / 2, n - 1) * _standard_error(vector)
+    half = _quantile((1 + level) / 2, n - 1) * _standard_error(vector, step)
     return Interval(mean, mean - half, mean + half, n)
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Difference:
+def paired_difference(
+    a: ArrayLike, b: ArrayLike, level: float = 0.95, *, step: float = 0.0
+) -> Difference:
     """Interval and paired t test of ``a - b``, seed by seed.
 
     Args:
       a: one number per seed, [n].
       b: the same of the reference, in the same order of seeds, [n].
       level: confidence level, in (0, 1).
+      step: the least deviation of the differences that is believed, as of :func:`mean_interval`.
 
     Returns:
-      The interval of the mean difference and the two-sided p. Without any spread, p is 1 where the
-      differences are all zero and 0 where they are not; it is NaN where no interval exists.
+      The interval of the mean difference and the two-sided p. Without any spread or step, p is 1
+      where the differences are all zero and 0 where they are not; it is NaN where no interval
+      exists.
 
     Raises:
       ValueError: if the two have different lengths, or as :func:`mean_interval`.
@@ -105,10 +120,10 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differ
     if first.size != second.size:
         raise ValueError(f"paired arms need the same seeds, got {first.size} and {second.size}")
     differences = first - second
-    interval = mean_interval(differences, level)
+    interval = mean_interval(differences, level, step=step)
     if math.isnan(interval.low):
         return Difference(interval, math.nan)
-    error = _standard_error(differences)
+    error = _standard_error(differences, step)
     if error == 0:
         return Difference(interval, 1.0 if interval.mean == 0 else 0.0)
     return Difference(
@@ -116,7 +131,13 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differ
     )
 
 
-def ratio_interval(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
+def ratio_interval(
+    a: ArrayLike,
+    b: ArrayLike,
+    level: float = 0.95,
+    *,
+    steps: tuple[float, float] = (0.0, 0.0),
+) -> Interval:
     r"""Ratio of two paired means with Fieller's interval.
 
     It holds every :math:`\rho` for which the t test of :math:`a - \rho b` does not exclude zero,
@@ -126,6 +147,7 @@ def ratio_interval(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
       a: numerator, one number per seed, [n].
       b: denominator, in the same order of seeds, [n].
       level: confidence level, in (0, 1).
+      steps: the least deviations of a and of b that are believed, as of :func:`mean_interval`.
 
     Returns:
       The interval of :math:`\bar a / \bar b`; all of it NaN where it would not be bounded.
@@ -140,11 +162,14 @@ def ratio_interval(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
     first, second = _vector(a), _vector(b)
     if first.size != second.size:
         raise ValueError(f"paired arms need the same seeds, got {first.size} and {second.size}")
-    n, below = first.size, mean_interval(second, level)
+    n, below = first.size, mean_interval(second, level, step=steps[1])
     if math.isnan(below.low) or below.low <= 0 <= below.high or not np.isfinite(first).all():
         return Interval(math.nan, math.nan, math.nan, n)
     # a quadratic in rho: (mean a - rho mean b)^2 <= t^2 variance(a - rho b) / n
-    spread = _quantile((1 + level) / 2, n - 1) ** 2 * np.cov(first, second) / n
+    covariance = np.cov(first, second)
+    # only the diagonal grows, so that it stays a covariance
+    np.fill_diagonal(covariance, np.maximum(np.diag(covariance), np.square(steps)))
+    spread = _quantile((1 + level) / 2, n - 1) ** 2 * covariance / n
     square = below.mean**2 - spread[1, 1]
     linear = first.mean() * below.mean - spread[0, 1]
     constant = first.mean() ** 2 - spread[0, 0]
@@ -177,9 +202,55 @@ def seeds_needed(interval: Interval, half_width: float, level: float = 0.95) -> 
         raise ValueError(f"half_width must be above 0, got {half_width}")
     if math.isnan(interval.low) or math.isnan(interval.mean):
         return None
-    t = (1 + level) / 2
+    return _seeds_for(_deviation(interval, level), half_width, level)
+
+
+def seeds_range(
+    interval: Interval, half_width: float, level: float = 0.95
+) -> tuple[int, int] | None:
+    r"""Range of :func:`seeds_needed`, as the spread over a few seeds is itself known roughly only.
+
+    .. math:: s \sqrt{(n - 1) / \chi^2_{n-1,(1 \pm level)/2}}
+
+    are the bounds of the interval of the deviation; the range is what they ask for.
+
+    Args:
+      interval: as of :func:`seeds_needed`.
+      half_width: as of :func:`seeds_needed`.
+      level: confidence level of all intervals, in (0, 1).
+
+    Returns:
+      The smallest and the largest number; None for fewer than three seeds, as two say next to
+      nothing of a spread.
+
+    Raises:
+      ValueError: if half_width is not above 0.
+
+    Example:
+      >>> seeds_range(mean_interval([-1.0, 0.0, 1.0]), half_width=1.0)
+      (4, 155)
+    """
+    if seeds_needed(interval, half_width, level) is None or interval.n < 3:
+        return None
+    deviation, degrees = _deviation(interval, level), interval.n - 1
+    few, many = (
+        _seeds_for(
+            deviation * math.sqrt(degrees / float(stats.chi2.ppf(tail, degrees))), half_width, level
+        )
+        for tail in ((1 + level) / 2, (1 - level) / 2)
+    )
+    return few, many
+
+
+def _deviation(interval: Interval, level: float) -> float:
+    """The deviation between seeds that an interval was made of."""
     half = (interval.high - interval.low) / 2
-    deviation = half * math.sqrt(interval.n) / _quantile(t, interval.n - 1)
+    return half * math.sqrt(interval.n) / _quantile((1 + level) / 2, interval.n - 1)
+
+
+def _seeds_for(deviation: float, half_width: float, level: float) -> int:
+    """The smallest n >= 2 whose interval is narrow enough."""
+    t = (1 + level) / 2
     # never fewer than the normal quantile asks for, from which a few steps are left
     n = max(2, math.ceil((float(stats.norm.ppf(t)) * deviation / half_width) ** 2))
     while _quantile(t, n - 1) * deviation > half_width * math.sqrt(n):
@@ -284,8 +355,10 @@ def _quantile(probability: float, degrees: int) -> float:
     return float(stats.t.ppf(probability, degrees))
 
 
-def _standard_error(values: np.ndarray) -> float:
-    """Standard error of the mean; exactly zero if all values are equal, whatever rounding says."""
-    if (values == values[0]).all():
-        return 0.0
-    return float(values.std(ddof=1)) / math.sqrt(values.size)
+def _standard_error(values: np.ndarray, step: float) -> float:
+    """Standard error of the mean, of a deviation of at least a step.
+
+    Without a step it is exactly zero if all values are equal, whatever rounding says.
+    """
+    spread = 0.0 if (values == values[0]).all() else float(values.std(ddof=1))
+    return max(spread, step) / math.sqrt(values.size)

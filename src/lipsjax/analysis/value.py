@@ -6,17 +6,25 @@ With g gigabytes moved in a run, summed over clients and both ways, and h device
 
 and an arm that is a points of accuracy better than its reference has a benefit of
 :math:`a \cdot per\_point`. It breaks even at the price per point at which benefit and extra cost
-are equal. Only what has a price is counted, and without any price there is no money at all.
+are equal. Only what has a price is counted, and without any price there is no money at all. Of an
+arm that diverged in any seed it is not said that it pays.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lipsjax.analysis.comparison import Row, is_pooled, paired
-from lipsjax.analysis.finding import NO_DIFFERENCE, UNKNOWN, Finding, named
+from lipsjax.analysis.comparison import Row, is_pooled, paired, step_between
+from lipsjax.analysis.finding import (
+    NO_DIFFERENCE,
+    TOO_FEW,
+    UNKNOWN,
+    Finding,
+    is_too_few,
+    named,
+)
 from lipsjax.analysis.stats import Interval, mean_interval, paired_difference, ratio_interval
-from lipsjax.analysis.wording import money
+from lipsjax.analysis.wording import clipped, money
 
 Prices = Mapping[str, float | None]
 """per_gb, per_device_hour, per_point -> price; None, or not there, where none is given."""
@@ -28,6 +36,7 @@ PAYS_FROM = "pays from a price on"
 PAYS_ALWAYS = "pays at any price"
 PAYS_BELOW = "pays below a price"
 NEVER = "never pays"
+PAYS = (PAYS_FROM, PAYS_ALWAYS, PAYS_BELOW)
 
 
 class Value(NamedTuple):
@@ -46,6 +55,7 @@ class Value(NamedTuple):
     net: Interval | None  # benefit - extra
     break_even: Interval | None  # price per point at which extra and benefit are equal
     outcome: str  # one of the words above, UNKNOWN, or "" without a cost
+    diverged: str = ""  # "diverged in 1 of 5 seeds"
 
 
 def gigabytes(numbers: Mapping[str, float]) -> float:
@@ -144,23 +154,32 @@ def findings_of(value: Value) -> list[Finding]:
         parts.append(f"benefit less extra cost {_amount(v.net)}")
     if v.outcome:
         parts.append(_break_even(v))
+    elif is_too_few(v.gain):
+        parts.append(TOO_FEW)
     return [Finding(subject, v.cell, "Value", v.outcome or v.seen, f"{'; '.join(parts)}.")]
 
 
 def _value(row: Row, reference: Row, prices: Prices) -> Value:
     ours, theirs = paired(row, reference, "personalised")
     gained = [100 * (a - b) for a, b in zip(ours, theirs, strict=True)]
-    gain, per_point = mean_interval(gained), prices.get("per_point")
+    step, per_point = 100 * step_between(row, reference, "personalised"), prices.get("per_point")
+    gain = mean_interval(gained, step=step)
     seeds = sorted(row.values.keys() & reference.values.keys())
     own = [cost(row.values[seed], prices) for seed in seeds]
     others = [cost(reference.values[seed], prices) for seed in seeds]
     ours, theirs = ([c for c in each if c is not None] for each in (own, others))
     is_priced = any(prices.get(name) is not None for name in COSTS)
     extra = [a - b for a, b in zip(ours, theirs, strict=True)]
-    worth = None if per_point is None else [per_point * points for points in gained]
     extra_interval = mean_interval(extra) if is_priced else None
     seen = named(gain, row.adjusted["personalised"], up="gains", down="loses")
-    word = "" if extra_interval is None else _outcome(gain, seen, extra_interval)
+    word = "" if extra_interval is None else _outcome(seen, extra_interval)
+    if row.diverged and word in PAYS:
+        word = UNKNOWN
+    benefit = net = None
+    if per_point is not None:
+        worth, least = [per_point * points for points in gained], per_point * step
+        benefit = clipped(mean_interval(worth, step=least), -100 * per_point, 100 * per_point)
+        net = paired_difference(worth, extra, step=least).interval if is_priced else None
     return Value(
         cell=row.cell,
         arm=row.arm,
@@ -171,14 +190,17 @@ def _value(row: Row, reference: Row, prices: Prices) -> Value:
         extra=extra_interval,
         gain=gain,
         seen=seen,
-        benefit=None if worth is None else mean_interval(worth),
-        net=paired_difference(worth, extra).interval if worth is not None and is_priced else None,
-        break_even=ratio_interval(extra, gained) if word in (PAYS_FROM, PAYS_BELOW) else None,
+        benefit=benefit,
+        net=net,
+        break_even=ratio_interval(extra, gained, steps=(0.0, step))
+        if word in (PAYS_FROM, PAYS_BELOW)
+        else None,
         outcome=word,
+        diverged=row.share_diverged,
     )
 
 
-def _outcome(gain: Interval, seen: str, extra: Interval) -> str:
+def _outcome(seen: str, extra: Interval) -> str:
     """Whether there is a price per point at which the arm pays."""
     if math.isnan(extra.low):
         return UNKNOWN
@@ -190,16 +212,18 @@ def _outcome(gain: Interval, seen: str, extra: Interval) -> str:
         if extra.high < 0:
             return PAYS_BELOW
         return NEVER if extra.low >= 0 else UNKNOWN
-    # exactly no gain, as of an arm that is the same: only a saving pays
-    if gain.low == gain.high == 0:
-        return PAYS_ALWAYS if extra.high < 0 else NEVER
+    # equal counts in every seed are no difference seen, and not a difference of zero
     return UNKNOWN
 
 
 def _break_even(v: Value) -> str:
     if v.outcome == UNKNOWN:
         why = (
-            "no gain or loss in accuracy is seen"
+            f"it {v.diverged}"
+            if v.diverged
+            else TOO_FEW
+            if is_too_few(v.gain)
+            else "no gain or loss in accuracy is seen"
             if v.seen == NO_DIFFERENCE
             else "costs were not measured"
             if v.extra is None or math.isnan(v.extra.low)
@@ -207,11 +231,10 @@ def _break_even(v: Value) -> str:
         )
         return f"break-even is not known, as {why}"
     if v.break_even is None:
-        why = "costs no more and gains" if v.gain.mean > 0 else "costs less and loses nothing"
         return (
-            f"it {why}, at any price of a point"
+            "it costs no more and gains, at any price of a point"
             if v.outcome == PAYS_ALWAYS
-            else ("it never pays, as it gains nothing and saves nothing")
+            else "it never pays, as it gains nothing and saves nothing"
         )
     low, high = (money(bound) for bound in v.break_even[1:3])
     price = f"{money(v.break_even.mean)} (95% interval {low} to {high})"

@@ -13,12 +13,21 @@ from typing import NamedTuple
 from lipsjax.analysis.comparison import Row, is_pooled
 from lipsjax.analysis.controls import controls_of
 from lipsjax.analysis.controls import findings_of as control_findings
-from lipsjax.analysis.diagnosis import diagnose
+from lipsjax.analysis.diagnosis import alone_beside, diagnose, gain_over_alone
 from lipsjax.analysis.diagnosis import findings_of as diagnosis_findings
-from lipsjax.analysis.finding import NO_DIFFERENCE, UNKNOWN, Finding, against_zero, outcome
+from lipsjax.analysis.finding import (
+    FEWEST,
+    NO_DIFFERENCE,
+    TOO_FEW,
+    UNKNOWN,
+    Finding,
+    against_zero,
+    is_too_few,
+    outcome,
+)
 from lipsjax.analysis.value import appraise
 from lipsjax.analysis.value import findings_of as value_findings
-from lipsjax.analysis.wording import bounds, format_bits
+from lipsjax.analysis.wording import bounds, capped, clipped, format_bits
 
 __all__ = ["NO_DIFFERENCE", "STUCK", "UNKNOWN", "Finding", "findings", "outcome", "verdict"]
 
@@ -29,6 +38,7 @@ FULL_ARMS = 12
 """A study of more arms than this is told in counts of comparisons."""
 
 STUCK = "Stuck in its middle layers?"
+DIVERGED = "Diverged"
 
 
 class _Measure(NamedTuple):
@@ -39,16 +49,20 @@ class _Measure(NamedTuple):
     scale: float = 1.0  # from the measure to the unit shown
     digits: int = 3
     unit: str = ""
+    most: float = math.inf  # what a difference can be, on either side of zero
 
 
 _ACCURACY = {
     "Personalised accuracy": _Measure(
-        "personalised", "helps", "hurts", "accuracy", 100, 2, " points"
+        "personalised", "helps", "hurts", "accuracy", 100, 2, " points", most=1
     ),
-    "Global accuracy": _Measure("global", "helps", "hurts", "accuracy", 100, 2, " points"),
+    "Global accuracy": _Measure("global", "helps", "hurts", "accuracy", 100, 2, " points", most=1),
 }
 # rounds that begin from a masked model are left out of inertia: comparison.free_rounds
 _WINDOWS = {"whole run, unmasked rounds": "", "last 10%, unmasked rounds": "_end"}
+_ROUNDS = _Measure(
+    "rounds_to_target", "more rounds", "fewer rounds", "rounds to the target", 1, 1, " rounds"
+)
 _SECONDS = _Measure("seconds", "longer run", "shorter run", "time per run", 1, 1, " s")
 _MOVES_LESS = "middle layers move less than stem and classifier"
 _MOVES_MORE = "middle layers move more than stem and classifier"
@@ -84,9 +98,11 @@ def findings(
 
     Returns:
       Whether the setting is stuck; for the reference, whether its middle layers move less than its
-      outer ones; for every other row, personalised accuracy, global accuracy, inertia, bits, time
-      and, with prices, value; then LIPS against its controls. A study of more than two cells is
-      told in counts of cells, one of more than twelve arms in counts of comparisons.
+      outer ones; for every other row, personalised accuracy, global accuracy, inertia, rounds to
+      the target, bits, time and, with prices, value; of transient sparsity what it gains over
+      training alone; for any row in how many seeds it diverged; then LIPS against its controls. A
+      study of more than two cells is told in counts of cells, one
+      of more than twelve arms in counts of comparisons.
     """
     setting = [found for diagnosis in diagnose(rows) for found in diagnosis_findings(diagnosis)]
     controls = control_findings(controls_of(rows))
@@ -94,6 +110,9 @@ def findings(
     found = []
     for row in rows:
         found += _of_row(row)
+        alone = alone_beside(row, rows)
+        if row.transient and alone is not None and alone.arm != row.reference:
+            found.append(gain_over_alone(row, alone))
         if (row.cell, row.arm) in values:
             found += value_findings(values[row.cell, row.arm])
     many_cells = len({row.cell for row in rows}) > FULL_CELLS
@@ -107,11 +126,14 @@ def findings(
 
 
 def _of_row(row: Row) -> list[Finding]:
+    diverged = [_diverged(row)] if row.diverged else []
     if row.is_reference:
-        return [_stuck(row)]
+        return [_stuck(row), *diverged]
     return [
+        *diverged,
         *(_accuracy(row, topic) for topic in _ACCURACY),
         *(_inertia(row, window) for window in _WINDOWS),
+        _rounds(row),
         _bits(row),
         _time(row),
     ]
@@ -126,18 +148,33 @@ def _accuracy(row: Row, topic: str) -> Finding:
     measure = _ACCURACY[topic]
     found = outcome(row, measure.key, up=measure.up, down=measure.down)
     if found == UNKNOWN:
-        return _finding(row, topic, found, _no_interval(row, measure))
-    low, high = (measure.scale * bound for bound in row.differences[measure.key].interval[1:3])
+        return _finding(row, topic, found, _untold(row, measure))
+    interval = row.differences[measure.key].interval
     if found != NO_DIFFERENCE:
         detail = f"{row.arm} {found}, {_shown(row, measure)}."
-    elif low <= 0 <= high:
-        detail = (
-            f"no difference seen, {_shown(row, measure)}; a gain above {high:.2f} or a loss above "
-            f"{abs(low):.2f} points is ruled out at this level."
-        )
+    elif interval.low <= 0 <= interval.high:
+        detail = f"no difference seen, {_shown(row, measure)}; {_ruled_out(row, measure)}."
     else:
         detail = f"no difference seen once all comparisons are counted, {_shown(row, measure)}."
     return _finding(row, topic, found, detail)
+
+
+def _ruled_out(row: Row, measure: _Measure) -> str:
+    """Which gains and losses an interval that holds zero rules out, of those that there could be.
+
+    The reference leaves no more to gain than what it lacks to 100%, and no more to lose than it
+    has.
+    """
+    found = row.differences[measure.key].interval
+    reached = row.means[measure.key].mean - found.mean
+    could = (("a gain", found.high, 1 - reached), ("a loss", -found.low, reached))
+    # never "above 0.00", of which nothing is left that would round to something
+    parts = [
+        f"{what} above {max(100 * limit, 0.01):.2f}" for what, limit, most in could if limit < most
+    ]
+    if not parts:
+        return "no gain or loss that there could be is ruled out"
+    return f"{' or '.join(parts)} points is ruled out at this level"
 
 
 def _inertia(row: Row, window: str) -> Finding:
@@ -156,15 +193,37 @@ def _inertia(row: Row, window: str) -> Finding:
     )
     topic = f"Inertia ({window})"
     words = [outcome(row, m.key, up=m.up, down=m.down) for m in (index, step)]
-    if row.differences[index.key].interval.n < 2:
-        return _finding(row, topic, UNKNOWN, _no_interval(row, index))
+    if row.differences[index.key].interval.n < FEWEST:
+        return _finding(row, topic, UNKNOWN, _untold(row, index))
     clauses = (
-        f"{measure.name} not measured in every seed"
-        if word == UNKNOWN
-        else f"{_named(word, measure)}, {_shown(row, measure)}"
+        f"{_named(word, measure)}, {_shown(row, measure)}"
+        if word != UNKNOWN
+        else f"{measure.name} not measured in every seed"
         for word, measure in zip(words, (index, step), strict=True)
     )
     return _finding(row, topic, words[0], f"{'; '.join(clauses)}.")
+
+
+def _rounds(row: Row) -> Finding:
+    """How many rounds to the target, if every seed of both arms reaches it."""
+    topic = "Rounds to the target"
+    found = outcome(row, _ROUNDS.key, up=_ROUNDS.up, down=_ROUNDS.down)
+    interval = row.differences[_ROUNDS.key].interval
+    if interval.n >= 2 and math.isnan(interval.mean):
+        detail = "cannot tell, the target is not reached in every seed of both arms."
+        return _finding(row, topic, UNKNOWN, detail)
+    if found == UNKNOWN:
+        return _finding(row, topic, found, _untold(row, _ROUNDS))
+    return _finding(row, topic, found, f"{_named(found, _ROUNDS)}, {_shown(row, _ROUNDS)}.")
+
+
+def _diverged(row: Row) -> Finding:
+    seed, reason = row.diverged[0]
+    detail = (
+        f"{row.arm} {row.share_diverged}; the first, seed {seed}: {reason.rstrip('.')}. What else "
+        "is said of it is of the seeds that did not."
+    )
+    return _finding(row, DIVERGED, row.share_diverged, detail)
 
 
 def _bits(row: Row) -> Finding:
@@ -194,7 +253,7 @@ def _bits(row: Row) -> Finding:
 def _time(row: Row) -> Finding:
     found = outcome(row, "seconds", up=_SECONDS.up, down=_SECONDS.down)
     if found == UNKNOWN:
-        return _finding(row, "Time", found, _no_interval(row, _SECONDS))
+        return _finding(row, "Time", found, _untold(row, _SECONDS))
     detail = f"{_named(found, _SECONDS)} without compiling, {_shown(row, _SECONDS)}."
     return _finding(row, "Time", found, detail)
 
@@ -206,16 +265,18 @@ def _stuck(row: Row) -> Finding:
         return _finding(row, STUCK, UNKNOWN, detail)
     told: dict[str, list[str]] = {}
     for window, end in _WINDOWS.items():
-        index = row.means[f"inertia{end}"]
-        word = against_zero(index, up=_MOVES_LESS, down=_MOVES_MORE)
-        shown = "" if word == UNKNOWN else f"{index.mean:.3f} ({bounds(index, digits=3)}) "
+        found = row.means[f"inertia{end}"]
+        word = against_zero(found, up=_MOVES_LESS, down=_MOVES_MORE)
+        known = not math.isnan(found.low)
+        shown = f"{found.mean:.3f} ({bounds(capped(found), digits=3)}) " if known else ""
         told.setdefault(word, []).append(f"{shown}over the {window}")
     detail = "; ".join(
         f"{_SENTENCES[word]}: inertia index {' and '.join(windows)}"
         for word, windows in told.items()
     )
     *_, last = told
-    return _finding(row, STUCK, last, f"{detail}; {len(row.seeds)} seeds.")
+    why = f", and {TOO_FEW}" if len(row.seeds) < FEWEST else ""
+    return _finding(row, STUCK, last, f"{detail}; {len(row.seeds)} seeds{why}.")
 
 
 def _merged(found: Sequence[Finding]) -> list[Finding]:
@@ -243,29 +304,29 @@ def _counted(found: Sequence[Finding]) -> list[Finding]:
 
 
 def _by_topic(found: Sequence[Finding]) -> list[Finding]:
-    """The findings of references as they are, all others as counts of comparisons by topic."""
-    kept = [f for f in found if f.topic == STUCK]
+    """What references show and what diverged as it is, all else in counts of comparisons."""
+    kept = [f for f in found if f.topic in (STUCK, DIVERGED)]
     topics: dict[str, dict[str, list[str]]] = {}
-    total = 0
     for finding in found:
-        if finding.topic == STUCK:
+        if finding.topic in (STUCK, DIVERGED):
             continue
         arm = finding.subject.partition(" against ")[0]
         label = ", ".join(filter(None, (arm, finding.cell)))
         topics.setdefault(finding.topic, {}).setdefault(finding.outcome, []).append(label)
-        total = sum(map(len, topics[finding.topic].values()))
-    subject = f"{total} comparisons"
     for topic, words in topics.items():
+        total = sum(map(len, words.values()))
         detail = "; ".join(
             _in_cells(word, labels, total, "comparisons") for word, labels in words.items()
         )
         word = next(iter(words)) if len(words) == 1 else "mixed"
-        kept.append(Finding(subject, "", topic, word, f"{detail}."))
+        kept.append(Finding(f"{total} comparisons", "", topic, word, f"{detail}."))
     return kept
 
 
 def _in_cells(word: str, labels: Sequence[str], total: int, kind: str = "cells") -> str:
     nothing = word in (NO_DIFFERENCE, UNKNOWN)
+    if word.startswith("diverged"):  # which is found only where it happened
+        return f"{word} ({' | '.join(labels)})"
     if len(labels) == total:
         return f"{word} in {'any of the' if nothing else 'all'} {total} {kind}"
     named = "" if nothing else f" ({' | '.join(labels)})"
@@ -276,8 +337,11 @@ def _named(word: str, measure: _Measure) -> str:
     return f"{word} in {measure.name}" if word == NO_DIFFERENCE else word
 
 
-def _no_interval(row: Row, measure: _Measure) -> str:
+def _untold(row: Row, measure: _Measure) -> str:
+    """Why one cannot tell."""
     n = row.differences[measure.key].interval.n
+    if is_too_few(row.differences[measure.key].interval):
+        return f"cannot tell, {TOO_FEW}: {measure.name} {_shown(row, measure)}."
     if n < 2:
         return (
             f"cannot tell, {_finished(n)} in both arms, so there is no interval and nothing can be "
@@ -292,7 +356,7 @@ def _finished(seeds: int) -> str:
 
 def _shown(row: Row, measure: _Measure) -> str:
     """A difference with its interval, seeds and, among several, its adjusted p."""
-    interval = row.differences[measure.key].interval
+    interval = clipped(row.differences[measure.key].interval, -measure.most, measure.most)
     mean = f"{measure.scale * interval.mean:+.{measure.digits}f}{measure.unit}"
     span = bounds(interval, scale=measure.scale, digits=measure.digits, sign="+")
     p = f"; Holm-adjusted p {row.adjusted[measure.key]:.2g}" if row.comparisons > 1 else ""

@@ -28,6 +28,42 @@ def shown(interval: Interval, *, scale: float = 1.0, digits: int = 1, sign: str 
     return mean if math.isnan(interval.low) else f"{mean} [{low}, {high}]"
 
 
+def clipped(interval: Interval, least: float, most: float) -> Interval:
+    """An interval as it is shown: not beyond what its measure can be. Its mean is left alone.
+
+    Example:
+      >>> clipped(Interval(0.9, 0.5, 1.3, 3), 0.0, 1.0)
+      Interval(mean=0.9, low=0.5, high=1.0, n=3)
+    """
+    low, high = (min(max(bound, least), most) for bound in interval[1:3])  # NaN stays NaN
+    return interval._replace(low=low, high=high)
+
+
+def capped(interval: Interval) -> Interval:
+    """An inertia index as it is shown: it is at most 1, where the middle layers stand still."""
+    return clipped(interval, -math.inf, 1.0)
+
+
+def percent(interval: Interval, *, digits: int = 1) -> str:
+    """An accuracy in percent, as :func:`shown`, its interval within 0 and 100.
+
+    Example:
+      >>> percent(Interval(0.9, 0.5, 1.3, 3))
+      '90.0 [50.0, 100.0]'
+    """
+    return shown(clipped(interval, 0.0, 1.0), scale=100, digits=digits)
+
+
+def gained(interval: Interval, *, digits: int = 1) -> str:
+    """A difference of accuracies in points, as :func:`shown`, its interval within -100 and 100.
+
+    Example:
+      >>> gained(Interval(0.05, -1.6, 1.7, 2))
+      '+5.0 [-100.0, 100.0]'
+    """
+    return shown(clipped(interval, -1.0, 1.0), scale=100, digits=digits, sign="+")
+
+
 def bounds(interval: Interval, *, scale: float = 1.0, digits: int, sign: str = "") -> str:
     """The bounds of an interval in words.
 
@@ -65,7 +101,7 @@ def points(interval: Interval, *, note: str = "") -> str:
     span = (
         "no interval"
         if math.isnan(interval.low)
-        else bounds(interval, scale=100, digits=2, sign="+")
+        else bounds(clipped(interval, -1.0, 1.0), scale=100, digits=2, sign="+")
     )
     seeds = f"{interval.n} seed{'' if interval.n == 1 else 's'}"
     extra = f"; {note}" if note else ""

@@ -17,10 +17,10 @@ from markupsafe import Markup
 
 from lipsjax.analysis.comparison import Row, compare, recordings_of
 from lipsjax.analysis.controls import is_lips
-from lipsjax.analysis.finding import Finding, outcome
+from lipsjax.analysis.finding import FEWEST, Finding, outcome
 from lipsjax.analysis.value import appraise
 from lipsjax.analysis.verdict import findings
-from lipsjax.analysis.wording import format_bits, money, shown
+from lipsjax.analysis.wording import capped, format_bits, gained, money, percent, shown
 from lipsjax.recording import StudyRecording, read_study, write_atomically
 from lipsjax.report import plots
 from lipsjax.report.setting import describe_arm, describe_setting
@@ -41,7 +41,7 @@ VARIANTS = "Variants and controls of transient sparsity"
 OTHERS = "Without transient sparsity: controls and other strategies"
 ALL = "All comparisons"
 
-MINOR = ("Inertia", "Bits", "Time", "Value")
+MINOR = ("Inertia", "Rounds", "Bits", "Time", "Value")
 """Topics that are told on request, where an arm has findings on others."""
 
 
@@ -99,6 +99,7 @@ def render(study: StudyRecording) -> str:
             summary=executive(study),
             rows=rows,
             missing=missing_trials(study),
+            diverged=diverged_trials(study),
             groups=_grouped(findings(rows, study.prices), rows),
             values=appraise(rows, study.prices),
             setting=describe_setting(study.trials[0].recording),
@@ -123,6 +124,11 @@ def render(study: StudyRecording) -> str:
 def missing_trials(study: StudyRecording) -> dict[str, int]:
     """Arm -> number of its trials that the study asks for and that are not finished."""
     return dict(Counter(trial["arm"] for trial in study.missing))
+
+
+def diverged_trials(study: StudyRecording) -> dict[str, int]:
+    """Arm -> number of its trials that diverged; older recordings do not say."""
+    return dict(Counter(trial["arm"] for trial in getattr(study, "diverged", ())))
 
 
 _FURTHER = {"tuned": "fine-tuned", "new": "new clients", "new_tuned": "new, fine-tuned"}
@@ -272,7 +278,10 @@ def _environment() -> jinja2.Environment:
     environment.filters["typeset"] = lambda text: re.sub(r"(?<![\w.])-(?=\d)", "−", text)
     environment.tests["minor"] = lambda topic: topic.startswith(MINOR)
     environment.globals |= {
-        "shown": shown,
+        "percent": percent,
+        "gained": gained,
+        "inertia": lambda interval: shown(capped(interval), digits=2),
+        "fewest": FEWEST,
         "bits": format_bits,
         "money": money,
         "reached": _reached,

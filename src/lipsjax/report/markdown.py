@@ -5,8 +5,9 @@ from pathlib import Path
 
 from lipsjax.analysis.comparison import Row, compare
 from lipsjax.analysis.verdict import findings
-from lipsjax.analysis.wording import format_bits, shown
+from lipsjax.analysis.wording import capped, format_bits, gained, percent, shown
 from lipsjax.recording import StudyRecording, read_study, write_atomically
+from lipsjax.report.html import diverged_trials
 from lipsjax.report.setting import describe_arm, describe_setting
 from lipsjax.report.summary import executive
 
@@ -85,16 +86,17 @@ def _table(study: StudyRecording, rows: list[Row]) -> str:
     for row in rows:
         cells = [_escape(row.arm) + _against(study, row), str(len(row.seeds))]
         for measure in ("personalised", "global"):
-            cells.append(_shown(row, measure))
+            mean = row.means[measure]
+            cells.append("" if math.isnan(mean.mean) else percent(mean))
             if row.is_reference:
                 cells += ["", ""]
                 continue
             found, p = row.differences[measure].interval, row.adjusted[measure]
-            cells.append("" if math.isnan(found.mean) else shown(found, scale=100, sign="+"))
+            cells.append("" if math.isnan(found.mean) else gained(found))
             cells.append("" if math.isnan(p) else f"{p:.2g}")
-        seconds = row.means["seconds"].mean
+        inertia, seconds = row.means["inertia_end"], row.means["seconds"].mean
         cells += [
-            _shown(row, "inertia_end", scale=1, digits=2),
+            "" if math.isnan(inertia.mean) else shown(capped(inertia), digits=2),
             *(format_bits(row.means[f"{way}link_bits"].mean) for way in ("up", "down")),
             "" if math.isnan(seconds) else f"{seconds:.1f}",
         ]
@@ -115,20 +117,17 @@ def _legend(study: StudyRecording, rows: list[Row]) -> str:
         if study.missing
         else ""
     )
+    diverged = ", ".join(f"{n} of {arm}" for arm, n in diverged_trials(study).items())
+    ended = f" Diverged: {diverged}." if diverged else ""
     return _escape(
         "Mean [95% interval] over seeds of the last 10% of rounds; differences are seed by seed, "
         f"from {study.reference}{own}; {p}. Bits and seconds are per run, over all clients; "
-        f"seconds without compiling.{missing}"
+        f"seconds without compiling.{missing}{ended}"
     )
 
 
 def _sentences(study: StudyRecording, rows: list[Row]) -> list[str]:
     return [found.sentence for found in findings(rows, study.prices)]
-
-
-def _shown(row: Row, measure: str, *, scale: float = 100, digits: int = 1) -> str:
-    mean = row.means[measure]
-    return "" if math.isnan(mean.mean) else shown(mean, scale=scale, digits=digits)
 
 
 def _against(study: StudyRecording, row: Row) -> str:

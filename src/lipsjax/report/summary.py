@@ -1,20 +1,37 @@
 """A study in five lines, for those who decide and do not read tables.
 
-What was asked and of what; whether the setting is stuck; whether transient sparsity helps; what it
-costs; what to do next. Each line follows from the same intervals as the verdict
-(:mod:`lipsjax.analysis.verdict`), so that nothing is said here that is not shown there.
+What was asked and of what; whether the setting is stuck; whether transient sparsity helps, on
+global accuracy too where that differs; what it costs, in rounds to the target too where those
+differ; what to do next, where training alone may be ahead and arms may have diverged. Each line
+follows from the same intervals as the verdict (:mod:`lipsjax.analysis.verdict`), so that nothing is
+said here that is not shown there.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from lipsjax.analysis.comparison import Row, compare
+from lipsjax.analysis.comparison import Row, compare, difference
 from lipsjax.analysis.controls import controls_of, is_lips
-from lipsjax.analysis.diagnosis import DECISIVE, NOT_STUCK, THRESHOLD, Diagnosis, diagnose
-from lipsjax.analysis.finding import NO_DIFFERENCE, UNKNOWN, outcome
-from lipsjax.analysis.stats import Interval, seeds_needed
+from lipsjax.analysis.diagnosis import (
+    DECISIVE,
+    NOT_STUCK,
+    THRESHOLD,
+    Diagnosis,
+    alone_beside,
+    diagnose,
+)
+from lipsjax.analysis.finding import (
+    FEWEST,
+    NO_DIFFERENCE,
+    TOO_FEW,
+    UNKNOWN,
+    is_too_few,
+    outcome,
+    usable,
+)
+from lipsjax.analysis.stats import Interval, seeds_needed, seeds_range
 from lipsjax.analysis.value import NEVER, PAYS_ALWAYS, Prices, Value, appraise
-from lipsjax.analysis.wording import format_bits, money, points, shown
+from lipsjax.analysis.wording import bounds, capped, format_bits, money, points, shown
 from lipsjax.recording import StudyRecording
 from lipsjax.report.setting import in_a_phrase
 
@@ -47,38 +64,60 @@ def executive(study: StudyRecording) -> list[str]:
     return [
         _question(study),
         _stuck(diagnose(rows)),
-        _effect(rows, judged),
+        f"{_effect(rows, judged)}{_others_diverged(rows, judged)}.",
         _cost(rows, judged, _values(rows, judged, study.prices)),
         _advice(rows, judged),
     ]
 
 
 def subjects(rows: Sequence[Row]) -> list[Row]:
-    """The compared rows that a summary judges: those of LIPS, else of any transient sparsity."""
+    """The compared rows that a summary judges: those of LIPS, else of any transient sparsity.
+
+    Where there are none, it judges arms that diverged in every seed: what they were is not known.
+    """
     compared = [row for row in rows if not row.is_reference]
     lips = [row for row in compared if is_lips(row.config)]
-    return lips or [row for row in compared if row.transient]
+    transient = [row for row in compared if row.transient]
+    return lips or transient or [row for row in compared if row.diverged and not row.seeds]
 
 
-def advise(row: Row) -> str:
+def advise(row: Row, alone: Row | None = None) -> str:
     """Whether an arm is worth going on with, by its personalised accuracy.
 
     Args:
       row: a row that is compared with a reference.
+      alone: the row of its cell whose clients train alone, if there is one.
 
     Returns:
-      "go" where it helps; "no-go" where it hurts, or where a gain above one point is ruled out;
-      "not known" elsewhere.
+      "go" where it helps, and diverged in no seed; "no-go" where it hurts, where a gain above one
+      point is ruled out, where training alone is ahead of it with the whole interval, or where no
+      seed is left that did not diverge; "not known" elsewhere.
     """
+    if row.diverged and not row.seeds:
+        return NO_GO
+    if _loss_to(row, alone) is not None:
+        return NO_GO
     word = outcome(row, DECISIVE, up=GO, down=NO_GO)
-    if word in (GO, NO_GO):
+    if word == GO:
+        return OPEN if row.diverged else GO
+    if word == NO_GO:
         return word
-    return NO_GO if row.differences[DECISIVE].interval.high < THRESHOLD else OPEN
+    return NO_GO if usable(row.differences[DECISIVE].interval).high < THRESHOLD else OPEN
+
+
+def _loss_to(row: Row, alone: Row | None) -> Interval | None:
+    """How far training alone is ahead of an arm, where it is with its whole interval."""
+    if alone is None:
+        return None
+    found = difference(alone, row, DECISIVE).interval
+    return found if usable(found).low > 0 else None
 
 
 def _question(study: StudyRecording) -> str:
     cells, arms = len(study.cells), len(study.arms)
-    seeds = {trial.seed for trial in study.trials} | {trial["seed"] for trial in study.missing}
+    diverged = getattr(study, "diverged", ())  # older recordings do not say
+    unjudged = (*study.missing, *diverged)
+    seeds = {trial.seed for trial in study.trials} | {trial["seed"] for trial in unjudged}
     grid = f" in each of {cells} cells" if cells > 1 else ""
     others = ", ".join(arm for arm in study.arms if arm != study.reference)
     what = (
@@ -92,6 +131,7 @@ def _question(study: StudyRecording) -> str:
     )
     missing = len(study.missing)
     unfinished = f"; {_count(missing, 'trial')} not finished" if missing else ""
+    unfinished += f"; {_count(len(diverged), 'trial')} diverged" if diverged else ""
     return (
         f"Question: {study.name} – {what}, {_count(len(seeds), 'seed')}{grid}, on "
         f"{in_a_phrase(study.trials[0].recording)}{unfinished}."
@@ -117,8 +157,12 @@ def _stuck(diagnoses: Sequence[Diagnosis]) -> str:
     ]
     if not math.isnan(d.inertia.low):
         facts.append(
-            f"inertia index {shown(d.inertia, digits=2)}, where above 0 the middle layers lag"
+            f"inertia index {shown(capped(d.inertia), digits=2)}, where above 0 the middle layers "
+            "lag"
         )
+    decided = [*(found[DECISIVE] for found in (d.gain, d.loss) if found), d.inertia]
+    if any(is_too_few(interval) for interval in decided):
+        facts.append(TOO_FEW)
     return f"Setting: {'; '.join([d.outcome, *facts])}{lacking}."
 
 
@@ -126,23 +170,71 @@ def _effect(rows: Sequence[Row], judged: Sequence[Row]) -> str:
     if not judged:
         others = [row for row in rows if not row.is_reference]
         if not others:
-            return "Effect: there is one arm alone, so nothing is compared."
+            return "Effect: there is one arm alone, so nothing is compared"
         words = [_plain(outcome(row, DECISIVE, up="helps", down="hurts")) for row in others]
         told = _in_how_many(words, "comparison")
-        return f"Effect: {NONE}; on personalised accuracy, another arm {told}."
+        return (
+            f"Effect: {NONE}; on personalised accuracy, another arm {told}"
+            f"{_on_global(others, of_all=True)}"
+        )
     words = [outcome(row, DECISIVE, up="helps", down="hurts") for row in judged]
     controls = [control.outcome() for control in controls_of(rows)]
     against = f"; against its controls: {_in_how_many(controls, 'comparison')}" if controls else ""
     if len(judged) > NAMED:
         told = _in_how_many([_plain(word) for word in words], "comparison")
-        return f"Effect: on personalised accuracy, transient sparsity {told}{against}."
-    told = "; ".join(
-        f"{_label(row)} {_plain(word)}, {points(row.differences[DECISIVE].interval)}"
-        if row.differences[DECISIVE].interval.n
-        else f"{_label(row)} has no seed in common with {row.reference}"
-        for row, word in zip(judged, words, strict=True)
-    )
-    return f"Effect: on personalised accuracy, {told}{against}."
+        ended = _in_any_diverged(judged)
+        return (
+            f"Effect: on personalised accuracy, transient sparsity {told}{ended}"
+            f"{_on_global(judged, of_all=True)}{against}"
+        )
+    told = "; ".join(_told(row, word) for row, word in zip(judged, words, strict=True))
+    return f"Effect: on personalised accuracy, {told}{_on_global(judged)}{against}"
+
+
+def _told(row: Row, word: str) -> str:
+    """What a row shows on the decisive accuracy, and in how many seeds it shows nothing."""
+    interval = row.differences[DECISIVE].interval
+    ended = f", and {row.share_diverged}" if row.diverged else ""
+    if row.diverged and not row.seeds:
+        return f"{_label(row)} cannot be judged, as it {row.share_diverged}"
+    if not interval.n:
+        return f"{_label(row)} has no seed in common with {row.reference}{ended}"
+    why = f", as {TOO_FEW}" if is_too_few(interval) else ""
+    return f"{_label(row)} {_plain(word)}{why}, {points(interval)}{ended}"
+
+
+def _on_global(rows: Sequence[Row], *, of_all: bool = False) -> str:
+    """Effects on global accuracy, where they are not those on personalised accuracy."""
+    seen = {"up": "helps", "down": "hurts"}
+    words = [outcome(row, "global", **seen) for row in rows]
+    apart = [
+        (row, word)
+        for row, word in zip(rows, words, strict=True)
+        if word in seen.values() and word != outcome(row, DECISIVE, **seen)
+    ]
+    if not apart:
+        return ""
+    if of_all and len(rows) > 1:
+        return f"; on global accuracy, it {_in_how_many([_plain(w) for w in words], 'comparison')}"
+    told = (f"{_label(r)} {word}, {points(r.differences['global'].interval)}" for r, word in apart)
+    return f"; on global accuracy, {'; '.join(told)}"
+
+
+def _in_any_diverged(rows: Sequence[Row]) -> str:
+    """In how many of many comparisons a seed diverged."""
+    count = sum(bool(row.diverged) for row in rows)
+    if not count:
+        return ""
+    return f", and some seed diverged in {count} of {_count(len(rows), 'comparison')}"
+
+
+def _others_diverged(rows: Sequence[Row], judged: Sequence[Row]) -> str:
+    """Which arms diverged beside those that are judged."""
+    told = {(row.cell, row.arm) for row in judged}
+    others = [row for row in rows if row.diverged and (row.cell, row.arm) not in told]
+    if len(others) > NAMED:
+        return f"; some seed of {_count(len(others), 'other row')} diverged"
+    return "".join(f"; {_label(row)} {row.share_diverged}" for row in others)
 
 
 def _cost(rows: Sequence[Row], judged: Sequence[Row], values: Sequence[Value] | None) -> str:
@@ -162,7 +254,36 @@ def _cost(rows: Sequence[Row], judged: Sequence[Row], values: Sequence[Value] | 
         told = "per run, " + "; ".join(
             f"{_label(row)} takes {_spent(row)}" for row in [*(at[key] for key in mine), *judged]
         )
-    return f"Cost: {told}{_worth(values)}."
+    return f"Cost: {told}{_to_target(judged, at)}{_worth(values)}."
+
+
+def _to_target(judged: Sequence[Row], at: Mapping[tuple[str, str], Row]) -> str:
+    """Where arms that cost the same per run do not take the same rounds to the target accuracy."""
+    seen = {"up": "more rounds", "down": "fewer rounds"}
+    words = [outcome(row, "rounds_to_target", **seen) for row in judged]
+    if len(judged) > NAMED:
+        named = [word for word in words if word in seen.values()]
+        parts = [f"{w} in {named.count(w)} of {len(words)}" for w in dict.fromkeys(named)]
+        return f"; to the target accuracy, {', '.join(parts)} comparisons" if parts else ""
+    told = []
+    for row, word in zip(judged, words, strict=True):
+        other, found = at[row.cell, row.reference], row.differences["rounds_to_target"].interval
+        if word in seen.values():
+            told.append(
+                f"{_label(row)} takes {abs(found.mean):.1f} {word} to the target accuracy than "
+                f"{other.arm} ({bounds(found, digits=1, sign='+')}, {_count(found.n, 'seed')})"
+            )
+        elif abs(row.differences["reached"].interval.mean) > 0:  # which NaN is not
+            told.append(
+                f"{_label(row)} reaches the target accuracy in {_reached(row)}, {other.arm} in "
+                f"{_reached(other)}"
+            )
+    return "".join(f"; {part}" for part in told)
+
+
+def _reached(row: Row) -> str:
+    share = row.means["reached"]
+    return f"{round(share.mean * share.n)} of {_count(share.n, 'seed')}"
 
 
 def _values(
@@ -197,55 +318,94 @@ def _in_money(value: Value) -> list[str]:
 
 
 def _advice(rows: Sequence[Row], judged: Sequence[Row]) -> str:
+    ahead = _alone_is_ahead(rows)
     if not judged:
-        return f"Next: {OPEN}, as {NONE}."
-    advice = [advise(row) for row in judged]
-    unsettled = [row for row, word in zip(judged, advice, strict=True) if word == OPEN]
+        return f"Next: {OPEN}, as {NONE}{ahead}."
+    alone = [alone_beside(row, rows) for row in judged]
+    advice = [advise(row, own) for row, own in zip(judged, alone, strict=True)]
+    # more seeds do not settle what an arm that diverges is worth
+    unsettled = [
+        row for row, word in zip(judged, advice, strict=True) if word == OPEN and not row.diverged
+    ]
     settle = _settle([row.differences[DECISIVE].interval for row in unsettled])
     if len(judged) > NAMED:
         named = [_label(row) for row, word in zip(judged, advice, strict=True) if word == GO]
         where = f" ({' | '.join(named)})" if 0 < len(named) <= NAMED else ""
         told = _in_how_many(advice, "comparison").replace(f"{GO} in", f"{GO}{where} in", 1)
-        return f"Next: {told}{f'; {settle}' if unsettled else ''}."
+        return f"Next: {told}{ahead}{f'; {settle}' if unsettled else ''}."
     told = "; ".join(
-        f"{word} for {_label(row)}, {_reason(row, word)}"
-        for row, word in zip(judged, advice, strict=True)
+        f"{word} for {_label(row)}, {_reason(row, word, own)}"
+        for row, word, own in zip(judged, advice, alone, strict=True)
     )
+    if any(_loss_to(row, own) for row, own in zip(judged, alone, strict=True)):
+        ahead = ""  # it is said already
     stuck = [d.outcome for d in diagnose(rows)]
     is_idle = set(stuck) == {NOT_STUCK} and GO not in advice
     idle = " – the setting is not stuck, so there is little to free" if is_idle else ""
-    return f"Next: {told}{idle}{f'; {settle}' if unsettled else ''}."
+    return f"Next: {told}{idle}{ahead}{f'; {settle}' if unsettled else ''}."
 
 
-def _reason(row: Row, word: str) -> str:
+def _alone_is_ahead(rows: Sequence[Row]) -> str:
+    """Where training alone is clearly ahead of federating, which no number of seeds changes."""
+    diagnoses = [d for d in diagnose(rows) if d.gain]
+    lost = [d for d in diagnoses if usable(d.gain[DECISIVE]).high < 0]
+    if not lost:
+        return ""
+    if len(diagnoses) > 1:
+        return f"; training alone is ahead of federating in {len(lost)} of {len(diagnoses)} cells"
+    (d,) = lost
+    mean, low, high, n = d.gain[DECISIVE]
+    behind = points(Interval(-mean, -high, -low, n))
+    return f"; training alone ({d.local}) is ahead of {d.arm}, {behind}"
+
+
+def _reason(row: Row, word: str, alone: Row | None) -> str:
+    if row.diverged and not row.seeds:
+        return f"as it {row.share_diverged}"
+    behind = _loss_to(row, alone)
+    if alone is not None and behind is not None:
+        return f"as training alone ({alone.arm}) is ahead of it, {points(behind)}"
     seen = outcome(row, DECISIVE, up="it helps", down="it hurts")
+    if word == OPEN and row.diverged:
+        but = "it helps where it did not, but" if seen == "it helps" else "it"
+        return f"as {but} {row.share_diverged}"
     if word != OPEN and seen in (NO_DIFFERENCE, UNKNOWN):
         return f"as a gain of {100 * THRESHOLD:g} point or more is ruled out"
     if word != OPEN:
         return f"as {seen}"
-    if seen == UNKNOWN:
-        return "as there is no interval"
     interval = row.differences[DECISIVE].interval
+    if seen == UNKNOWN:
+        return f"as {TOO_FEW}" if is_too_few(interval) else "as there is no interval"
     if interval.low <= 0 <= interval.high:
         return "as gain and loss are both possible"
     return "as no difference is seen once all comparisons are counted"
 
 
 def _settle(intervals: Sequence[Interval]) -> str:
-    """What would tell; for several, what the most scattered one asks for."""
-    needed = [seeds_needed(interval, WANTED) for interval in intervals]
-    counts = [n for n in needed if n is not None]
-    if not counts:
-        return "what would settle it: at least 2 seeds in both arms, for there to be an interval"
-    if all(n is not None and n <= own.n for n, own in zip(needed, intervals, strict=True)):
+    """What would tell; for several, what the most scattered one asks for.
+
+    The spread over a few seeds is itself known roughly only, so a range is given.
+    """
+    known = [interval for interval in intervals if not math.isnan(usable(interval).low)]
+    counts = [seeds_needed(own, WANTED) or 0 for own in known]
+    is_narrow = all(n <= own.n for n, own in zip(counts, known, strict=True))
+    if is_narrow and len(known) < len(intervals):
+        return (
+            f"what would settle it: at least {FEWEST} seeds in both arms; how many more is not "
+            "known, as fewer do not tell how far seeds scatter"
+        )
+    if is_narrow:
         return (
             f"the intervals reach less than {100 * WANTED:g} point to either side, so what is left "
             "is whether so small an effect matters"
         )
-    most = "up to " if len(intervals) > 1 else ""
+    n, widest = max(zip(counts, known, strict=True))
+    least, most = seeds_range(widest, WANTED) or (n, n)
+    which = "for the most scattered one, " if len(intervals) > 1 else ""
     return (
-        f"what would settle it: {most}{max(counts)} seeds, with which the interval would reach "
-        f"{100 * WANTED:g} point to either side at the spread observed"
+        f"what would settle it: {which}{least} to {most} seeds, with which the interval would "
+        f"reach {100 * WANTED:g} point to either side ({n} at the spread observed, which "
+        f"{widest.n} seeds tell roughly)"
     )
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lipsjax.analysis.comparison import MEASURES, Row, compare
-from lipsjax.analysis.finding import outcome
-from lipsjax.analysis.wording import format_bits, shown
+from lipsjax.analysis.finding import FEWEST, outcome
+from lipsjax.analysis.stats import Interval
+from lipsjax.analysis.wording import capped, format_bits, gained, percent, shown
 from lipsjax.recording import StudyRecording, write_atomically
-from lipsjax.report.html import further_measures, missing_trials
+from lipsjax.report.html import diverged_trials, further_measures, missing_trials
 
 
 def summary_table(study: StudyRecording, *, width: int = 100) -> Table:
@@ -39,10 +40,12 @@ def summary_table(study: StudyRecording, *, width: int = 100) -> Table:
     further = further_measures(rows)
     legend = [
         "Mean [95% interval] over n seeds, last 10% of rounds; below it the seed-wise difference "
-        f"from {study.reference}{own}, with * where the interval excludes zero"
+        f"from {study.reference}{own}, with * where, of {FEWEST} seeds or more, the interval "
+        "excludes zero"
         f"{' and Holm-adjusted p < 0.05' if rows[0].comparisons > 1 else ''}. "
         "Bits and seconds per run; seconds without compiling.",
         *(f"Not finished: {n} of {arm}." for arm, n in missing_trials(study).items()),
+        *(f"Diverged: {n} of {arm}." for arm, n in diverged_trials(study).items()),
         *(f"{number}: {label}" for label, number in numbers.items() if several),
     ]
     table = Table(
@@ -109,21 +112,27 @@ def _references(rows: list[Row]) -> set[str]:
 def _numbers(row: Row, further: Iterable[str], *, narrow: bool) -> list[Text]:
     """What the terminal's table shows of a row, its differences below."""
 
-    def both(key: str, scale: float, digits: int) -> str:
-        mean = shown(row.means[key], scale=scale, digits=digits)
+    def with_difference(key: str, mean: str, found: Callable[[Interval], str]) -> str:
         if row.is_reference:
             return mean
-        found = shown(row.differences[key].interval, scale=scale, digits=digits, sign="+")
-        return f"{mean} \n{found}{'*' if outcome(row, key, up='*', down='*') == '*' else ' '}"
+        star = "*" if outcome(row, key, up="*", down="*") == "*" else " "
+        return f"{mean} \n{found(row.differences[key].interval)}{star}"
+
+    def both(key: str) -> str:
+        return with_difference(key, percent(row.means[key]), gained)
 
     up, down = (format_bits(row.means[f"{way}link_bits"].mean) for way in ("up", "down"))
     seconds = row.means["seconds"].mean
     texts = (
         str(len(row.seeds)),
-        both("personalised", 100, 1),
-        both("global", 100, 1),
-        *(both(measure, 100, 1) for measure in further),
-        both("inertia_end", 1, 2),
+        both("personalised"),
+        both("global"),
+        *(both(measure) for measure in further),
+        with_difference(
+            "inertia_end",
+            shown(capped(row.means["inertia_end"]), digits=2),
+            lambda found: shown(found, digits=2, sign="+"),
+        ),
         f"{up} up\n{down} dn",
         "" if math.isnan(seconds) else f"{seconds:.1f}",
     )

@@ -22,6 +22,7 @@ from matplotlib.ticker import (
 
 from lipsjax.analysis.comparison import aggregation_gain, middle_step, outer_step
 from lipsjax.analysis.stats import mean_interval
+from lipsjax.analysis.steps import steps_of
 from lipsjax.recording import Recording
 from lipsjax.report.plots.figures import (
     COLOURS,
@@ -70,7 +71,7 @@ def accuracy_curves(arms: Arms) -> Drawing:
     """
     titles = {"accuracy_dense": "Personalised accuracy", "global_accuracy": "Global test set"}
     finished, dash = _finished(arms), dashes(list(arms))
-    curves = _curves_of(finished, tuple(titles))
+    curves = _accuracies_of(finished, tuple(titles))
     panels = []
     for name, title in titles.items():
         figure, ax = _over_rounds()
@@ -99,7 +100,7 @@ def stages(arms: Arms) -> Drawing:
     """
     names = ("accuracy_before", "accuracy_dense", "accuracy_after")
     finished = _finished(arms)
-    curves = _curves_of(finished, names)
+    curves = _accuracies_of(finished, names)
     panels = []
     for arm, (colour, _) in finished.items():
         figure, ax = _arm_panel(arm, len(finished))
@@ -349,22 +350,29 @@ def _scalar(runs: Sequence[Recording], name: str) -> np.ndarray:
     return np.stack([run.scalars[name] for run in runs])
 
 
-def _curves_of(
+def _accuracies_of(
     finished: Mapping[str, tuple[str, Sequence[Recording]]], names: Sequence[str]
 ) -> dict[str, dict[str, Curve]]:
-    """Curves of the scalars, arm -> scalar -> curve."""
+    """Curves of accuracies, arm -> scalar -> curve, their bands within 0 and 1."""
     return {
-        arm: {name: _curve(_scalar(runs, name)) for name in names}
-        for arm, (_, runs) in finished.items()
+        arm: {name: _accuracy(runs, name) for name in names} for arm, (_, runs) in finished.items()
     }
 
 
-def _curve(values: np.ndarray, *, log: bool = False) -> Curve:
+def _accuracy(runs: Sequence[Recording], name: str) -> Curve:
+    measure = "global" if name.startswith("global") else "personalised"
+    step = min(steps_of(run)[measure] for run in runs)
+    curve = _curve(_scalar(runs, name), step=step)
+    return curve._replace(bands=np.clip(curve.bands, 0.0, 1.0))  # NaN stays NaN
+
+
+def _curve(values: np.ndarray, *, log: bool = False, step: float = 0.0) -> Curve:
     """Mean over seeds and its interval of values [seeds, T], of their logarithm if asked for."""
     values = np.where(values > 0, values, np.nan) if log else values
     rounds = np.flatnonzero(~np.isnan(values).any(axis=0))
     drawn = np.log(values[:, rounds]) if log else values[:, rounds]
-    bands = np.array([mean_interval(column)[:3] for column in drawn.T]).reshape(-1, 3)
+    bands = [mean_interval(column, step=step)[:3] for column in drawn.T]
+    bands = np.array(bands).reshape(-1, 3)
     return Curve(rounds, np.exp(bands) if log else bands)
 
 

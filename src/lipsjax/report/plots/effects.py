@@ -15,9 +15,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from lipsjax.analysis.comparison import Row
 from lipsjax.analysis.controls import is_lips
-from lipsjax.analysis.finding import outcome
+from lipsjax.analysis.finding import outcome, usable
 from lipsjax.analysis.stats import Interval
-from lipsjax.analysis.wording import format_bits
+from lipsjax.analysis.wording import clipped, format_bits
 from lipsjax.report.plots.figures import (
     AXIS,
     COLOURS,
@@ -45,9 +45,19 @@ EFFECT_COLUMNS = (
 
 def effect(row: Row, measure: str) -> tuple[Any, ...]:
     """A row's difference on one accuracy as a line of a table with EFFECT_COLUMNS."""
-    interval, adjusted = row.differences[measure].interval, row.adjusted[measure]
+    interval, adjusted = gain(row, measure), row.adjusted[measure]
     word = outcome(row, measure, up="helps", down="hurts")
     return (row.arm, row.reference, measure, *interval, adjusted, word)
+
+
+def gain(row: Row, measure: str) -> Interval:
+    """A row's difference on one accuracy as it is drawn: no more than 100 points either way."""
+    return clipped(row.differences[measure].interval, -1.0, 1.0)
+
+
+def accuracy(row: Row, measure: str) -> Interval:
+    """A row's accuracy as it is drawn: within 0 and 100%."""
+    return clipped(row.means[measure], 0.0, 1.0)
 
 
 @styled
@@ -78,7 +88,7 @@ def forest(rows: Sequence[Row]) -> Drawing:
         figure, ax = _named_lines(title, names)
         ax.axvline(0, color=TICK, linewidth=0.9)
         for y, row in enumerate(compared):
-            _interval(ax, row.differences[measure].interval, y, shade[row.arm], scale=100)
+            _interval(ax, gain(row, measure), y, shade[row.arm], scale=100)
         ax.set_xlabel(f"points above {compared[0].reference if one else 'its reference'}")
         panels.append((figure, ax))
     share([ax for _, ax in panels], x=True)
@@ -113,8 +123,8 @@ def pairs(rows: Sequence[Row]) -> Drawing:
             both = ((row, COLOURS[0], -0.14), (others.get((row.cell, row.arm)), COLOURS[1], 0.14))
             for drawn, colour, shift in both:
                 if drawn is not None:
-                    _interval(ax, drawn.means[measure], y + shift, colour)
-                    table.append((row.cell, drawn.arm, measure, *drawn.means[measure]))
+                    _interval(ax, accuracy(drawn, measure), y + shift, colour)
+                    table.append((row.cell, drawn.arm, measure, *accuracy(drawn, measure)))
         ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         panels.append((figure, ax))
     for colour, label in ((COLOURS[0], "alone"), (COLOURS[1], "with transient sparsity")):
@@ -155,8 +165,9 @@ def cost(rows: Sequence[Row]) -> Drawing:
             height = max(2.35, 0.75 + 0.17 * len(drawn))
             figure, ax = panel(height=height)
             for row in drawn:
-                _cross(ax, of(row), row.means[measure], shade[row.arm])
-                table.append((row.arm, name, *of(row)[:3], measure, *row.means[measure]))
+                spent = clipped(of(row), 0.0, math.inf)
+                _cross(ax, spent, accuracy(row, measure), shade[row.arm])
+                table.append((row.arm, name, *spent[:3], measure, *accuracy(row, measure)))
             ax.margins(x=0.12, y=0.08)
             _name_beside(
                 ax,
@@ -206,14 +217,18 @@ def coupling(rows: Sequence[Row]) -> Drawing:
         places, size = range(len(names)), 4.5
     ax.axvline(0, color=TICK, linewidth=0.9)
     for y, row in zip(places, measured, strict=True):
-        _interval(ax, row.means["coupling"], y, shade[row.arm], size=size)
+        _interval(ax, _correlation(row), y, shade[row.arm], size=size)
     ax.set_xlim(-1.05, 1.05)
     ax.set_xlabel("rank correlation within a run")
     return Drawing(
         panels=(figure,),
         columns=("cell", "arm", *interval_columns(("coupling",)), "seeds"),
-        rows=tuple((row.cell, row.arm, *row.means["coupling"]) for row in measured),
+        rows=tuple((row.cell, row.arm, *_correlation(row)) for row in measured),
     )
+
+
+def _correlation(row: Row) -> Interval:
+    return clipped(row.means["coupling"], -1.0, 1.0)
 
 
 def _around(centre: float, count: int) -> list[float]:
@@ -239,11 +254,11 @@ def _named_lines(title: str, names: Sequence[str], *, line: float = 0.22) -> tup
 def _interval(
     ax: Axes, interval: Interval, y: float, colour: str, *, scale: float = 1.0, size: float = 4.5
 ) -> None:
-    """A dot with its interval; hollow where there is none."""
+    """A dot with its interval; hollow where nothing is named from so few seeds."""
     mean, low, high = (scale * value for value in interval[:3])
     width = 0.45 * size
     ax.plot([low, high], [y, y], color=colour, linewidth=width, solid_capstyle="butt")
-    fill = "none" if math.isnan(low) else colour
+    fill = "none" if math.isnan(usable(interval).low) else colour
     ax.plot([mean], [y], "o", color=colour, markerfacecolor=fill, markersize=size)
 
 
