@@ -166,15 +166,7 @@ def with_diverged(study: StudyRecording, *ended: tuple[str, int]) -> StudyRecord
         if (trial.arm, trial.seed) in ended
     )
     left = tuple(t for t in study.trials if (t.arm, t.seed) not in ended)
-    if "diverged" in StudyRecording._fields:
-        return study._replace(trials=left, diverged=diverged)
-    found = _Diverged(*study._replace(trials=left))
-    found.diverged = diverged
-    return found
-
-
-class _Diverged(StudyRecording):
-    """A study that says what diverged, until all do."""
+    return study._replace(trials=left, diverged=diverged)
 
 
 def _write_run(path, *, config, counts, curves, test_examples, seconds, finished):

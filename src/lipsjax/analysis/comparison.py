@@ -345,7 +345,7 @@ def _steps(recordings: Sequence[Recording]) -> dict[str, float]:
 def _diverged(study: StudyRecording, cell: int, arm: str) -> tuple[tuple[int, str], ...]:
     """Seeds of one arm in one cell that diverged, and why."""
     # recordings from before divergence was recorded have no such field
-    ended = getattr(study, "diverged", ())
+    ended = study.diverged
     chosen = (trial for trial in ended if (trial["cell"], trial["arm"]) == (cell, arm))
     return tuple(sorted((trial["seed"], trial["reason"]) for trial in chosen))
 

@@ -89,12 +89,14 @@ def _test_sizes(recording: Recording) -> Sequence[int]:
 
 
 def _global_examples(recording: Recording) -> int:
-    """Size of the global test set: recordings hold no more than a bound of it.
+    """Size of the global test set; recordings of behaviour 1 and 2 hold no more than a bound of it.
 
-    It is told from the accuracies, which are counts of it. Where they are not, the bound stands, or
-    without one what all clients have. It is no less than a client's own test set, of the same
-    split, whatever curves that hardly change tell.
+    There it is told from the accuracies, which are counts of it. Where they are not, the bound
+    stands, or without one what all clients have. It is no less than a client's own test set, of the
+    same split, whatever curves that hardly change tell.
     """
+    if known := recording.setup.get("global_examples"):
+        return known
     bound = recording.config.get("evaluation", {}).get("global_examples")
     curve = recording.scalars.get("global_accuracy", np.array([]))
     found = denominator(curve, bound or MOST) or bound or sum(_test_sizes(recording))

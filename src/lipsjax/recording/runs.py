@@ -340,6 +340,8 @@ def _layers(setup: dict[str, Any]) -> int:
         _number(setup, name, int)
     if "flops_per_round" in setup:
         _number(setup, "flops_per_round")
+    if "global_examples" in setup and _number(setup, "global_examples", int) < 1:
+        raise ValueError("global_examples must be at least 1")
     counts = np.array(setup["survey"]["train_counts"], float)
     if counts.ndim != 2:
         raise ValueError("the survey's train_counts are no table")

@@ -128,7 +128,7 @@ def missing_trials(study: StudyRecording) -> dict[str, int]:
 
 def diverged_trials(study: StudyRecording) -> dict[str, int]:
     """Arm -> number of its trials that diverged; older recordings do not say."""
-    return dict(Counter(trial["arm"] for trial in getattr(study, "diverged", ())))
+    return dict(Counter(trial["arm"] for trial in study.diverged))
 
 
 _FURTHER = {"tuned": "fine-tuned", "new": "new clients", "new_tuned": "new, fine-tuned"}

@@ -115,7 +115,7 @@ def _loss_to(row: Row, alone: Row | None) -> Interval | None:
 
 def _question(study: StudyRecording) -> str:
     cells, arms = len(study.cells), len(study.arms)
-    diverged = getattr(study, "diverged", ())  # older recordings do not say
+    diverged = study.diverged
     unjudged = (*study.missing, *diverged)
     seeds = {trial.seed for trial in study.trials} | {trial["seed"] for trial in unjudged}
     grid = f" in each of {cells} cells" if cells > 1 else ""

@@ -89,6 +89,7 @@ def prepare(
         "layers": [{**x._asdict(), "size": n} for x, n in zip(layers, sizes, strict=True)],
         "num_params": tree.size(variables.params),
         "num_classes": dataset.num_classes,
+        "global_examples": len(data.global_index),
         "survey": partition.describe(parts, dataset).to_dict(),
     }
     bits = bits_of_rounds(sim, jax.random.key(config.seed))
