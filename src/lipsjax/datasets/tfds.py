@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from lipsjax.datasets.base import DataError, Dataset
+from lipsjax.datasets.base import MOST_PATH, DataError, Dataset, show
 from lipsjax.types import Examples
 
 _NAME = re.compile(
@@ -82,7 +82,8 @@ def how_to_prepare(name: str, data_dir: str | Path) -> str:
     """Says in one line how to prepare a set where there is a network."""
     return (
         "prepare it on a machine with a network: pip install 'lipsjax[prepare]' && python -c "
-        f"\"import tensorflow_datasets as tfds; tfds.builder('{name}', data_dir='{data_dir}', "
+        f"\"import tensorflow_datasets as tfds; tfds.builder('{show(name)}', "
+        f"data_dir='{show(data_dir, MOST_PATH)}', "
         "file_format='array_record').download_and_prepare()\""
     )
 
