@@ -281,7 +281,7 @@ def _duplicates(looks: Looks, tests: int) -> Remark:
     ask = "Are they copies? Then leave them out."
     if looks.across_split:
         ask = "A test image that is trained on says nothing of new ones: can it be left out?"
-    return Remark("Duplicates", f"{'; '.join(said)}. The same is to the bit.", ask)
+    return Remark("Duplicates", f"Of images that are the same to the bit: {'; '.join(said)}.", ask)
 
 
 def _differences(survey: Survey) -> Remark | None:
