@@ -34,7 +34,9 @@ WORDS = {"images": X[..., None] / 255, "labels": np.array(["Straße", "crack", "
 SPLIT = {"x_train": X, "y_train": Y + 5, "x_test": X[:6], "y_test": Y[:6] + 5}
 BYTES = dict(zip(own.SPLIT[1], (X, Y.astype("S"), X[:6], Y[:6].astype("S")), strict=True))
 ARCHIVES = (WHOLE, WORDS, SPLIT, BYTES)
-NAMES = sorted({name for names in (*own.SPLIT, *own.WHOLE) for name in names} | {"site", "a/b", ""})
+NAMES = sorted(
+    {name for names in (*own.SPLIT, *own.WHOLE) for name in names} | {"site", "a/b", " "}
+)
 DTYPES = (
     *("u1", "i1", ">i2", "i8", "u8", "f2", ">f4", "f8", "g", "c16", "?"),
     *("U3", ">U2", "S4", "V3", "M8[s]", "m8[D]", "O"),
@@ -321,7 +323,12 @@ def fuzz(make, tmp_path, cases):
     for case in range(cases):
         folder = tmp_path / str(case)
         folder.mkdir()
-        counts[outcome(make(folder, random.Random(f"{make.__name__} {case}")))] += 1
+        path = make(folder, random.Random(f"{make.__name__} {case}"))
+        try:
+            counts[outcome(path)] += 1
+        except BaseException as error:
+            error.add_note(f"case {case} of {make.__name__}")
+            raise
         shutil.rmtree(folder)
     return counts
 
