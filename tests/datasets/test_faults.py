@@ -553,6 +553,14 @@ def test_idx_files_that_are_there_plain_and_packed(tmp_path):
     refused(folder, f"holds 2 files train-images* ({TRAIN_IMAGES}, {TRAIN_IMAGES}.gz)")
 
 
+def test_idx_files_that_nobody_would_read(tmp_path):
+    folder = idx_folder(tmp_path)
+    (folder / "README").write_text("Where these images come from.")
+    assert datasets.load(folder).num_classes == 4
+    write_idx(folder / "val-images-idx3-ubyte", X)
+    refused(folder, "holds val-images-idx3-ubyte beside train-images*", "these alone are read")
+
+
 def test_idx_files_are_known_by_content_not_by_name(tmp_path):
     folder = idx_folder(tmp_path)
     expected = datasets.fingerprint(datasets.load(folder))

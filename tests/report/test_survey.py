@@ -279,6 +279,7 @@ def test_classes_are_called_by_their_names():
     )
     assert "Class names" not in named("0", "1")
     assert "Does -1 stand for images without a label?" in named("-1", "0", "1")["Class names"][1]
+    assert "Does nan stand for images without a label?" in named("a", "nan")["Class names"][1]
     assert "aaa...aaa" in named("a" * 10_000, "b")["Class names"][0]
     assert "Absent classes" in (found := named("a", "b", "c", labels=[0, 1, 0, 1] * 3))
     assert found["Absent classes"][0] == "No client holds class 2 (c)."
@@ -290,6 +291,14 @@ def test_classes_are_called_by_their_names():
 def test_names_that_may_be_one_are_asked_about(pair):
     question = named(*pair, "fine")["Class names"][1]
     assert question == f"Do {pair[0]!r} and {pair[1]!r} name one class? Then write them alike."
+
+
+def test_labels_that_may_be_ids_are_asked_about():
+    images = noise(300, 2, 2, 1)
+    assert "Class sizes" not in looked(images, [k % 50 for k in range(300)])
+    statement, question = looked(images, [k % 120 for k in range(300)])["Class sizes"]
+    assert statement == "120 classes have 2.5 training images on average."
+    assert "ids of images?" in question
 
 
 def test_classes_that_are_not_tested_are_remarked_on():

@@ -197,8 +197,11 @@ def stratified_test_mask(labels: np.ndarray) -> np.ndarray:
     # Generator.permutation: so that the split outlives versions, raw numbers are sorted.
     lots = np.random.PCG64(_SPLIT_SEED).random_raw(len(labels))
     in_test = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        drawn = members[np.argsort(lots[members], kind="stable")]
-        in_test[drawn[: round(_TEST_FRACTION * len(members))]] = True
+    # all classes at once, as there may be thousands: each one's members in the order of their lots
+    drawn = np.lexsort((lots, labels))
+    _, first, of_class, sizes = np.unique(
+        labels[drawn], return_index=True, return_inverse=True, return_counts=True
+    )
+    place = np.arange(len(labels)) - first[of_class]
+    in_test[drawn[place < np.round(_TEST_FRACTION * sizes)[of_class]]] = True
     return in_test

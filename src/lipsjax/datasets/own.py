@@ -124,6 +124,7 @@ def from_idx(folder: str | Path) -> Dataset:
         images[path.name] = _images(where, path.name, _read_idx(path))
         path = _only(folder, of_labels)
         labels[path.name] = _labels(where, path.name, _read_idx(path))
+    _no_others(folder, {*images, *labels})
     numbered, classes = _numbered(where, labels)
     train, test = map(Examples, images.values(), numbered)
     return Dataset(folder.absolute().name, train, test, len(classes), classes)
@@ -292,6 +293,21 @@ def _only(folder: Path, name: str) -> Path:
             f"{where} holds {len(found)} files {name}*{which}; needed is one of each of {_all()}"
         )
     return found[0]
+
+
+def _no_others(folder: Path, read: Collection[str]) -> None:
+    """Refuses images and labels beside those that are read, such as a validation split."""
+    where = show(folder, MOST_PATH)
+    with _reading(where):
+        names = sorted(path.name for path in folder.iterdir())
+    others = [
+        name for name in names if name not in read and ("-images" in name or "-labels" in name)
+    ]
+    if others:
+        raise DataError(
+            f"{where} holds {_listed(others)} beside {_all()}; these alone are read, so leave the "
+            "others out"
+        )
 
 
 def _all() -> str:

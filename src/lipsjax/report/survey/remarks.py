@@ -26,6 +26,10 @@ _BRIGHT = 30.0
 _SCALED = 4
 """The ratio of two splits' ranges that makes one ask whether they were scaled alike."""
 _MOST_NAMES = 10
+_NO_LABEL = ("-1", "nan", "none", "null", "na", "n/a", "unknown", "unlabelled", "unlabeled")
+_MANY_CLASSES = 100
+_FEW_IMAGES = 5
+"""Images of a class, on average, below which one asks of many classes whether they are ids."""
 
 
 class Remark(NamedTuple):
@@ -72,6 +76,7 @@ def remarks(
         _examples(survey, dataset),
         *(_of_images(looks, len(dataset.test.labels)) if looks else []),
         _names(dataset),
+        _ids(dataset),
         _smallest(survey),
         _largest(survey, new_clients),
         _classes(survey),
@@ -183,8 +188,9 @@ def _names(dataset: Dataset) -> Remark | None:
     if not names:
         return None
     ask = ""
-    if names[0].startswith("-") and names[0][1:].isdigit():
-        ask = f"Does {names[0]} stand for images without a label? Then leave them out."
+    unknown = [name for name in names if name.casefold() in _NO_LABEL]
+    if unknown:
+        ask = f"Does {unknown[0]} stand for images without a label? Then leave them out."
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(_plain(name), []).append(show(repr(name), 40))
@@ -192,6 +198,16 @@ def _names(dataset: Dataset) -> Remark | None:
     if pairs:
         ask = f"Do {', '.join(pairs[:3])} name one class? Then write them alike."
     return Remark("Class names", f"By name: {_called(range(len(names)), dataset)}.", ask)
+
+
+def _ids(dataset: Dataset) -> Remark | None:
+    """Asks whether labels are ids, which are nearly one for each image."""
+    classes = len(np.unique(dataset.train.labels))
+    each = len(dataset.train.labels) / classes
+    if classes < _MANY_CLASSES or each >= _FEW_IMAGES:
+        return None
+    text = f"{classes:,} classes have {each:.1f} training images on average."
+    return Remark("Class sizes", text, "Do the labels name classes, or are they ids of images?")
 
 
 def _plain(name: str) -> str:
