@@ -619,6 +619,9 @@ TAMPERED = {
         ["filepathTemplate '{SPLIT.__class__}'"],
     ),
     "shards that are one": (changed_split(filepathTemplate="train"), ["cannot be read", "several"]),
+    "no examples": (changed_split(shardLengths=[]), ["split 'train' of", "has no examples"]),
+    "a type that is none": (changed_info(dtype=None), ["cannot be read"]),
+    "a type of two lines": (changed_info(dtype="a\n\0"), ["cannot be read"]),
     "10^11 examples": (
         changed_split(shardLengths=["100000000000", "4"]),
         ["cannot be read", "holds 5 examples, not 100000000000"],
@@ -690,7 +693,9 @@ TAMPERED = {
 
 @pytest.mark.parametrize("case", TAMPERED)
 @pytest.mark.usefixtures("in_time")
-def test_tfds_folders_that_were_tampered_with(data_dir, folder, tmp_path, case, monkeypatch):
+def test_tfds_folders_that_were_tampered_with(
+    data_dir, folder, tmp_path, case, monkeypatch, capfd, caplog
+):
     change, parts = TAMPERED[case]
     change(folder)
     (tmp_path / "spy_of_this_test.py").write_text("raise AssertionError('imported')")
@@ -704,6 +709,9 @@ def test_tfds_folders_that_were_tampered_with(data_dir, folder, tmp_path, case, 
     with pytest.raises(DataError) as excinfo:
         load(NAME, data_dir)
     assert len(str(excinfo.value)) < 900
+    assert str(excinfo.value).isprintable()
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("name", ["a" * 10_000, "a/" + "b" * 10_000, "A" * 10_000])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lipsjax import datasets
-from lipsjax.datasets import DataError, base, own
+from lipsjax.datasets import DataError, base, files, own
 
 pytestmark = pytest.mark.usefixtures("in_time")
 
@@ -440,6 +440,13 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 
         monkeypatch.setattr(type(path), "open", forbid)
     assert refused(path, "cannot be read: Permission denied").count(str(path)) == 1
+
+
+@pytest.mark.parametrize("make", [idx_folder, lambda tmp_path: saved(tmp_path, x=X, y=Y)])
+def test_what_does_not_fit_into_memory(tmp_path, monkeypatch, make):
+    monkeypatch.setattr(files, "memory", lambda: 2 * X[:30].nbytes - 1)
+    with pytest.raises(DataError, match=r"has \S+ GB of values, more than fit into memory"):
+        datasets.load(make(tmp_path))
 
 
 def test_a_name_of_nobody_s_home():

@@ -1,6 +1,8 @@
 """Open what a user names, and say in one line why it cannot be opened."""
 
+import os
 import stat
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,3 +53,25 @@ def open_file(path: Path) -> BinaryIO:
         return path.open("rb")
     except OSError as error:
         raise DataError(f"{where} cannot be read: {error.strerror}") from None
+
+
+def memory() -> int:
+    """Returns the bytes of memory of this machine; the largest number where that is not told."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # on Windows, for one
+        return sys.maxsize
+
+
+def check_room(where: str, size: int) -> None:
+    """Refuses what has no room in memory twice: as it is read, and as it is then used.
+
+    A few thousand compressed bytes may stand for millions of times as many.
+
+    >>> check_room("mine.npz", 10**18)
+    Traceback (most recent call last):
+    ...
+    lipsjax.datasets.base.DataError: mine.npz has 1e+09 GB of values, more than fit into memory
+    """
+    if 2 * size > memory():
+        raise DataError(f"{where} has {size / 1e9:.3g} GB of values, more than fit into memory")

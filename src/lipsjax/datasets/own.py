@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from lipsjax.datasets.base import MOST_PATH, DataError, Dataset, show, stratified_test_mask
-from lipsjax.datasets.files import expanded, open_file
+from lipsjax.datasets.files import check_room, expanded, open_file
 from lipsjax.types import Examples
 
 SPLIT = (
@@ -244,6 +244,7 @@ def _read_member(
                 f"{where}: {name} is not whole: its header says {show(shape)} values of type "
                 f"{show(dtype)}, {declared} bytes, and {there} are there"
             )
+        check_room(f"{where}: {name}", there)
         content = file.read(there)
         if len(content) != there:
             raise DataError(f"{where}: {name} is not whole: {len(content)} bytes of {there}")
@@ -338,6 +339,8 @@ def _read_idx_values(where: str, file: BinaryIO | gzip.GzipFile, most: int) -> n
         raise DataError(f"{where} has {rank} dimensions; allowed are 1..{_MOST_RANK}")
     shape, dtype = struct.unpack(f">{rank}I", sizes), np.dtype(_IDX_TYPES[kind])
     expected = math.prod(shape) * dtype.itemsize
+    if expected <= most:
+        check_room(where, expected)
     # one byte more than there should be, so that its end, and with it a checksum, is reached
     content = file.read(expected + 1) if expected <= most else b""
     if len(content) != expected or expected > most:

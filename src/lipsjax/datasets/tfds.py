@@ -69,7 +69,9 @@ def from_tfds(name: str, data_dir: str | Path) -> Dataset:
 
         import tensorflow_datasets as tfds  # imported here because it is slow
 
-        builder = tfds.builder_from_directory(folder)
+        # of a type that NumPy does not know, it asks TensorFlow, and prints a box if there is none
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            builder = tfds.builder_from_directory(folder)
         shape, num_classes = _image_classification(name, builder.info.features)
         splits = builder.info.splits
         held_out = next((split for split in _TEST_SPLITS if split in splits), None)
@@ -101,7 +103,7 @@ def _one_line(name: str, folder: Path) -> Iterator[None]:
         raise
     # TFDS, protobuf, Riegeli and Pillow share no class of error narrower than this one.
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = show(" ".join(f"{type(error).__name__}: {error}".split()), 300)
         raise DataError(
             f"{str(folder)!r} cannot be read ({reason}); if its files are damaged, delete them and "
             f"{how_to_prepare(name, 'DIR')}"
@@ -182,6 +184,8 @@ def _read(builder: Any, split: str, shape: tuple[int, ...]) -> Examples:
     from PIL import Image
 
     info = builder.info.splits[split]
+    if not info.num_examples:
+        raise DataError(f"split {split!r} of {str(builder.data_dir)!r} has no examples")
     paths = list(map(Path, info.filepaths))
     if len(set(paths)) != len(paths):
         raise ValueError(f"several shards of split {split!r} are {paths[0].name}")
