@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+import os
 import shutil
 import socket
 import sys
@@ -531,3 +532,201 @@ def test_tfds_damaged_json(data_dir, folder, file, content):
 def test_tfds_sets_for_other_tasks_are_refused(data_dir, folder, changes, parts):
     write_json(folder, **changes)
     assert refused(data_dir, *parts)
+
+
+def changed_split(**fields):
+    """Changes the first split of dataset_info.json."""
+
+    def change(folder):
+        info = json.loads((folder / "dataset_info.json").read_text())
+        info["splits"][0] |= fields
+        (folder / "dataset_info.json").write_text(json.dumps(info))
+
+    return change
+
+
+def changed_info(**fields):
+    return lambda folder: write_json(folder, **fields)
+
+
+def changed_fields(**fields):
+    """Changes dataset_info.json itself."""
+
+    def change(folder):
+        info = json.loads((folder / "dataset_info.json").read_text()) | fields
+        (folder / "dataset_info.json").write_text(json.dumps(info))
+
+    return change
+
+
+def changed_features(old, new):
+    """Replaces a text of features.json."""
+
+    def change(folder):
+        text = (folder / "features.json").read_text()
+        assert old in text
+        (folder / "features.json").write_text(text.replace(old, new))
+
+    return change
+
+
+def written(file, content):
+    return lambda folder: (folder / file).write_text(content)
+
+
+LABEL_CLASS = "tensorflow_datasets.core.features.class_label_feature.ClassLabel"
+IMAGE_CLASS = "tensorflow_datasets.core.features.image_feature.Image"
+TAMPERED = {
+    "nested too deep": (written("dataset_info.json", "[" * 10**6), ["is no JSON"]),
+    "objects nested too deep": (
+        written("features.json", '{"a":' * 10**5 + "1" + "}" * 10**5),
+        ["features.json", "is no JSON"],
+    ),
+    "a number of 10^5 digits": (written("dataset_info.json", "1" * 10**5), ["is no JSON"]),
+    "a list": (
+        written("features.json", json.dumps(["a" * 9999])),
+        ["features.json holds", "object"],
+    ),
+    "a format that is a list": (changed_info(fileFormat=["x"]), ["fileFormat is ['x']"]),
+    "a name that is a number": (changed_info(name=3), ["name is 3; allowed is a text"]),
+    "a name that leads out": (changed_info(name="../x"), ["name is '../x'; allowed are letters"]),
+    "a name that is a path": (changed_info(name="/etc"), ["name is '/etc'; allowed are letters"]),
+    "splits that are a number": (changed_fields(splits=3), ["splits is 3; allowed is a list"]),
+    "splits of numbers": (changed_fields(splits=[3]), ["split 0 is 3; allowed is a JSON object"]),
+    "a split that leads out": (changed_split(name="../train"), ["split 0 is '../train'; allowed"]),
+    "shards that lead out": (
+        changed_split(filepathTemplate="../../../out/{SPLIT}-{SHARD_X_OF_Y}"),
+        ["filepathTemplate '../../../out/", "allowed are paths within the folder"],
+    ),
+    "shards within that lead out": (
+        changed_split(filepathTemplate="a/../../../out/{SPLIT}"),
+        ["allowed are paths within the folder"],
+    ),
+    "shards of a path": (
+        changed_split(filepathTemplate="/etc/passwd"),
+        ["filepathTemplate '/etc/passwd'", "allowed are paths within the folder"],
+    ),
+    "shards by their other name": (
+        changed_split(filepathTemplate=None, filepath_template="/etc/passwd"),
+        ["filepathTemplate is None"],
+    ),
+    "shards of a huge name": (
+        changed_split(filepathTemplate="{SPLIT:>999999999}"),
+        ["filepathTemplate '{SPLIT:>999999999}'"],
+    ),
+    "shards that look into Python": (
+        changed_split(filepathTemplate="{SPLIT.__class__}"),
+        ["filepathTemplate '{SPLIT.__class__}'"],
+    ),
+    "shards that are one": (changed_split(filepathTemplate="train"), ["cannot be read", "several"]),
+    "no examples": (changed_split(shardLengths=[]), ["split 'train' of", "has no examples"]),
+    "a type that is none": (changed_info(dtype=None), ["cannot be read"]),
+    "a type of two lines": (changed_info(dtype="a\n\0"), ["cannot be read"]),
+    "10^11 examples": (
+        changed_split(shardLengths=["100000000000", "4"]),
+        ["cannot be read", "holds 5 examples, not 100000000000"],
+    ),
+    "10^30 examples": (changed_split(shardLengths=[10**30, "4"]), ["a shard of 1000000000000"]),
+    "-1 examples": (changed_split(shardLengths=["-1", "4"]), ["a shard of -1 examples"]),
+    "a true number of examples": (changed_split(shardLengths=[True, 4]), ["a shard of True"]),
+    "a number of shards": (changed_split(shardLengths=10**9), ["shardLengths is 1000000000"]),
+    "images of 10^12 pixels": (
+        changed_info(shape=("1000000", "1000000", "3")),
+        ["cannot be read", "(4, 5) pixels where (1000000, 1000000, 3) was declared"],
+    ),
+    "images of 7 channels": (changed_info(shape=("5", "4", "7")), ["7"]),
+    "10^9 classes": (
+        changed_features('"3"}', '"1000000000"}'),
+        ["1000000000 classes for 15 images"],
+    ),
+    "a feature from elsewhere": (
+        changed_features(IMAGE_CLASS, "spy_of_this_test.Image"),
+        ["features.json: a feature is a 'spy_of_this_test.Image'; allowed are those of tensor"],
+    ),
+    "a feature of old from elsewhere": (
+        written("features.json", json.dumps({"type": "spy_of_this_test.Image", "content": {}})),
+        ["a feature is a 'spy_of_this_test.Image'"],
+    ),
+    "a feature within a text": (
+        written(
+            "features.json",
+            json.dumps(
+                {"jsonFeature": {"json": json.dumps({"a": {"type": "spy_of_this_test.I"}})}}
+            ),
+        ),
+        ["a feature is a 'spy_of_this_test.I'"],
+    ),
+    "names from a file elsewhere": (
+        written(
+            "features.json",
+            json.dumps(
+                {
+                    "type": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
+                    "content": {
+                        "label": {
+                            "type": LABEL_CLASS,
+                            "content": {"names_file": "/etc/passwd"},
+                        }
+                    },
+                }
+            ),
+        ),
+        ["names_file is '/etc/passwd'"],
+    ),
+    "a pipe of names": (
+        lambda folder: os.mkfifo(folder / "label.labels.txt"),
+        ["label.labels.txt is no regular file"],
+    ),
+    "a pipe for JSON": (
+        lambda folder: ((folder / "features.json").unlink(), os.mkfifo(folder / "features.json")),
+        ["features.json is no regular file"],
+    ),
+    "a folder for JSON": (
+        lambda folder: (
+            (folder / "dataset_info.json").unlink(),
+            (folder / "dataset_info.json").mkdir(),
+        ),
+        ["dataset_info.json is a folder"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TAMPERED)
+@pytest.mark.usefixtures("in_time")
+def test_tfds_folders_that_were_tampered_with(
+    data_dir, folder, tmp_path, case, monkeypatch, capfd, caplog
+):
+    change, parts = TAMPERED[case]
+    change(folder)
+    (tmp_path / "spy_of_this_test.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    outside = tmp_path / "out"  # what a path that leads out would find
+    outside.mkdir()
+    for number in range(2):
+        source = shard_path(folder, "train", number)
+        shutil.copy(source, outside / f"train-{number:05}-of-00002")
+    assert refused(data_dir, NAME, *parts)
+    with pytest.raises(DataError) as excinfo:
+        load(NAME, data_dir)
+    assert len(str(excinfo.value)) < 900
+    assert str(excinfo.value).isprintable()
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["a" * 10_000, "a/" + "b" * 10_000, "A" * 10_000])
+def test_tfds_long_names_are_shortened(data_dir, name):
+    with pytest.raises(DataError) as excinfo:
+        load(name, data_dir)
+    assert len(str(excinfo.value)) < 900
+    with pytest.raises(DataError) as excinfo:
+        load(NAME, "/" + name)
+    assert len(str(excinfo.value)) < 1300
+
+
+def test_tfds_images_of_a_huge_size_are_not_decoded(data_dir, folder):
+    image = png(tiny_set().test.images[0])
+    size = image.index(b"IHDR") + 4
+    content = image[:size] + (60_000).to_bytes(4, "big") * 2 + image[size + 8 :]
+    write_records(shard_path(folder, "test", 0), [example(content, 0)] * 6)
+    assert refused(data_dir, str(folder), "cannot be read")

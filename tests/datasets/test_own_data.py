@@ -110,7 +110,6 @@ BAD = {
     "large integers": ({"x": X.astype(int) * 9, "y": Y}, "allowed are 0..255"),
     "images of texts": ({"x": X.astype(str), "y": Y}, "images of type <U3; allowed are numbers"),
     "labels of halves": ({"x": X, "y": Y / 2}, "type float64; allowed are integers or texts"),
-    "labels below 0": ({"x": X, "y": Y - 1}, "label -1 of example"),
     "too few labels": ({"x": X, "y": Y[:9]}, "9 labels for 40 images"),
     "not a number": ({"x": np.where(X[0, 0, 0] == X, np.nan, X), "y": Y}, "NaN or infinity"),
     "two images a class": ({"x": X[:8], "y": Y[:8]}, "no class has the 3 images of which one is"),

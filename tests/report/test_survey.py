@@ -18,6 +18,7 @@ from rich.console import Console
 from helpers import commands
 from lipsjax import clients, datasets, partition
 from lipsjax.datasets import Dataset, Examples
+from lipsjax.partition.survey import look
 from lipsjax.report import survey
 from lipsjax.runs.config import Config, Execution, PartitionConfig
 from lipsjax.runs.prepare import prepare
@@ -132,6 +133,182 @@ def test_chance_is_what_drawing_from_one_pool_gives():
     assert survey.chance_tv(found) == pytest.approx(found.mean_pairwise_tv, rel=0.1)
 
 
+# What is said of the images themselves.
+
+
+def looked(images, labels, test_images=None, test_labels=None, names=None, sites=2, **options):
+    """Topic -> statement and question, of images shared out in turn among some sites."""
+    test_images = images[:1] if test_images is None else test_images
+    test_labels = labels[:1] if test_labels is None else test_labels
+    train, test = (
+        Examples(x, np.asarray(y, np.int32))
+        for x, y in ((images, labels), (test_images, test_labels))
+    )
+    dataset = Dataset("set", train, test, len(names or set(labels)), names)
+    held = options.pop("held", None) or tuple(
+        np.arange(k, len(labels), sites) for k in range(sites)
+    )
+    parts = partition.Partition(
+        held, (np.arange(len(test_labels)),) * sites, np.full((sites, 2), 0.5)
+    )
+    listed = survey.remarks(
+        partition.describe(parts, dataset),
+        dataset,
+        batch_size=4,
+        epochs=1,
+        looks=look(parts, dataset),
+    )
+    return {topic: (statement, question) for topic, statement, question in listed}
+
+
+def noise(*shape, dtype=np.uint8):
+    return np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+
+
+HALVES = [0, 1, 0, 1, 0, 1, 0, 1]
+
+
+def test_shape_type_and_values_are_told():
+    images = noise(9, 4, 16, 16)
+    images[0, 0, 0, :2] = 0, 255
+    found = looked(images[:8], HALVES, images[8:] // 4 * 2 + 1, [0])
+    assert found["Pixels"][0] == (
+        "Images of 4 x 16 pixels, 16 channels, type uint8, values in 0..255 to train and 1..127 to "
+        "test."
+    )
+    found = looked(images[:8], HALVES, images[:1], [0])
+    assert found["Pixels"][0].endswith("values in 0..255.")
+
+
+@pytest.mark.parametrize(
+    ("shape", "unlikely"),
+    [
+        ((4, 16, 16), True),  # channels first
+        ((1, 28, 28), True),
+        ((3, 32, 24), True),
+        ((8, 8, 20), True),
+        ((28, 28, 1), False),
+        ((32, 24, 3), False),
+        ((1, 40, 1), False),  # one row, as signals have
+        ((1, 1, 1), False),
+        ((16, 16, 16), False),
+    ],
+)
+def test_an_unlikely_layout_is_remarked_on(shape, unlikely):
+    found = looked(noise(8, *shape), HALVES)
+    assert ("Layout" in found) == unlikely
+    if unlikely:
+        statement, question = found["Layout"]
+        assert statement.startswith(f"{shape[0]} x {shape[1]} pixels with {shape[2]} channels are")
+        assert "np.moveaxis(images, 1, -1)" in question
+
+
+VALUES = {
+    "constant": (
+        np.full((8, 3, 3, 1), 7, np.uint8),
+        None,
+        "Every value of every training image is 7",
+    ),
+    "dark": (noise(8, 3, 3, 1) // 128, None, "divided by 255, and none is above 1."),
+    "bright": (noise(8, 3, 3, 1, dtype=np.float32), None, "Floating values are taken as they are"),
+    "as usual": (noise(8, 3, 3, 1), None, None),
+    "as usual, floating": (noise(8, 3, 3, 1, dtype=np.float32) / 255, None, None),
+}
+
+
+@pytest.mark.parametrize("case", VALUES)
+def test_values_that_make_one_ask(case):
+    images, tests, part = VALUES[case]
+    found = looked(images, HALVES, tests)
+    if part is None:
+        assert not {"Values", "Layout"} & set(found)
+    else:
+        assert part in found["Values"][0]
+        assert found["Values"][1].endswith("?") or "?" in found["Values"][1]
+
+
+def test_splits_of_different_scales_are_remarked_on():
+    images = noise(8, 3, 3, 1, dtype=np.float32)
+    assert "Scales" not in looked(images / 255, HALVES, images / 255, HALVES)
+    statement, question = looked(images / 255, HALVES, images, HALVES)["Scales"]
+    assert statement.startswith("Training values lie in 0")
+    assert question == "Were the two splits scaled alike?"
+
+
+def test_exact_duplicates_are_counted():
+    images, tests = noise(8, 3, 3, 1), noise(12, 3, 3, 1)[8:]
+    assert looked(images, HALVES, tests, HALVES[:4])["Duplicates"] == (
+        "No two images are the same to the bit.",
+        "",
+    )
+    images[1] = images[0]  # at the other site, with another label
+    images[4] = images[2]  # at the same site
+    tests[0] = tests[1] = images[7]
+    statement, question = looked(images, HALVES, tests, [1, 1, 0, 1])["Duplicates"]
+    assert statement == (
+        "Of images that are the same to the bit: 2 training images repeat an earlier one; 1 test "
+        "image repeats an earlier one; 1 image is at several sites; 2 of 4 test images are in "
+        "training too; 1 image has several labels."
+    )
+    assert "says nothing of new ones" in question
+
+
+def test_an_example_that_sites_share_is_no_duplicate():
+    images = noise(9, 3, 3, 1)
+    held = (np.arange(8), np.arange(8))
+    found = looked(images[:8], HALVES, images[8:], [0], held=held)
+    assert found["Duplicates"][0] == "No two images are the same to the bit."
+
+
+def test_float_images_are_the_same_to_the_bit():
+    images = noise(9, 3, 3, 1, dtype=np.float32)
+    images[1] = np.nextafter(images[0], np.float32(999))
+    assert looked(images[:8], HALVES, images[8:], [0])["Duplicates"][1] == ""
+
+
+def named(*names, labels=None):
+    labels = labels or [k % len(names) for k in range(12)]
+    images = noise(12, 3, 3, 1)
+    return looked(images, labels, images, labels, names=names)
+
+
+def test_classes_are_called_by_their_names():
+    assert named("crack", "fine")["Class names"] == (
+        "By name: classes 0 (crack), 1 (fine).",
+        "",
+    )
+    assert "Class names" not in named("0", "1")
+    assert "Does -1 stand for images without a label?" in named("-1", "0", "1")["Class names"][1]
+    assert "Does nan stand for images without a label?" in named("a", "nan")["Class names"][1]
+    assert "aaa...aaa" in named("a" * 10_000, "b")["Class names"][0]
+    assert "Absent classes" in (found := named("a", "b", "c", labels=[0, 1, 0, 1] * 3))
+    assert found["Absent classes"][0] == "No client holds class 2 (c)."
+
+
+@pytest.mark.parametrize(
+    "pair", [("Crack", "crack"), ("a b", "a_b"), ("ab", "a\u200bb"), ("\uff21", "A")]
+)
+def test_names_that_may_be_one_are_asked_about(pair):
+    question = named(*pair, "fine")["Class names"][1]
+    assert question == f"Do {pair[0]!r} and {pair[1]!r} name one class? Then write them alike."
+
+
+def test_labels_that_may_be_ids_are_asked_about():
+    images = noise(300, 2, 2, 1)
+    assert "Class sizes" not in looked(images, [k % 50 for k in range(300)])
+    statement, question = looked(images, [k % 120 for k in range(300)])["Class sizes"]
+    assert statement == "120 classes have 2.5 training images on average."
+    assert "ids of images?" in question
+
+
+def test_classes_that_are_not_tested_are_remarked_on():
+    images = noise(8, 3, 3, 1)
+    assert "Untested classes" not in looked(images, HALVES, images, HALVES)
+    assert looked(images, HALVES, images, [0] * 8)["Untested classes"][0] == (
+        "No test image is of class 1: the accuracy leaves them out."
+    )
+
+
 def printed(found):
     text = io.StringIO()
     Console(file=text, width=100).print(survey.table(found))
@@ -237,6 +414,15 @@ def test_pictures_are_of_some_clients(channels, dtype):
     np.testing.assert_array_equal(shown, expected.astype(np.uint8))
 
 
+def test_columns_have_the_names_of_classes(tmp_path):
+    text, page = page_of(tmp_path, SITES, names=("<i>", "fine", "a" * 99))
+    assert "&lt;i&gt;</th>" in text
+    assert "aaaa...aaaa</th>" in text
+    (link,) = (attrs["href"] for tag, attrs in page.tags if tag == "a")
+    rows = list(csv.DictReader(io.StringIO(urllib.parse.unquote(link.split(",", 1)[1]))))
+    assert [int(row["class_fine"]) for row in rows] == [row[1] for row in SITES]
+
+
 def test_the_darkest_shade_is_the_largest_share(tmp_path):
     text, page = page_of(tmp_path, [[1, 1, 2], [4, 3, 3]])
     cells = [attrs["style"] for tag, attrs in page.tags if "mix" in attrs.get("class", "")]
@@ -284,6 +470,27 @@ def test_a_survey_is_of_what_a_run_would_hold(tmp_path):
     setup = prepare(config, Execution(devices=1)).setup
     _, found = surveyed(tmp_path, *SMALL, "--partition.kind", "shards", "--partition.classes", "3")
     assert found["survey"] == json.loads(json.dumps(setup["survey"]))
+
+
+def test_the_command_looks_at_ones_own_images(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 4, 16, 16), np.uint8)
+    images[1::2] = images[::2]
+    path = tmp_path / "mine.npz"
+    np.savez(path, x=images, y=np.repeat([1, 2, 3], 20))
+    sizes = ("--partition.train-examples", "10", "--partition.test-examples", "3")
+    argv = ("--dataset", str(path), "--partition.clients", "4", *sizes)
+    out, found = surveyed(tmp_path / "out", *argv)
+    assert found["class_names"] == ["1", "2", "3"]
+    assert found["images"]["shape"] == [4, 16, 16]
+    assert found["images"]["across_split"] > 0
+    assert found["images"]["repeated_train"] > 0
+    topics = {remark["topic"] for remark in found["remarks"]}
+    assert topics >= {"Pixels", "Layout", "Duplicates", "Class names"}
+    said = " ".join(out.split())
+    assert "4 x 16 pixels with 16 channels are an unlikely layout" in said
+    assert "of 12 test images are in training too" in said
+    assert "classes 0 (1), 1 (2), 2 (3)" in said
 
 
 @pytest.mark.parametrize("features", ["noise", "rotation", "brightness"])

@@ -11,6 +11,9 @@ import numpy as np
 from lipsjax.types import Examples
 
 _MAX_LABEL = np.iinfo(np.int32).max
+MOST_PATH = 300
+"""Characters of a path that a message repeats."""
+_MOST_SHOWN = 80
 _TEST_FRACTION = 0.2
 _SPLIT_SEED = 1998
 
@@ -26,21 +29,41 @@ class Dataset(NamedTuple):
     train: Examples
     test: Examples
     num_classes: int
+    class_names: tuple[str, ...] | None = None  # of classes 0, 1, ..., where they have names
 
 
-def validate(dataset: Dataset) -> Dataset:
+def show(value: object, most: int = _MOST_SHOWN) -> str:
+    """Returns a value as a message repeats it: on one line, and if it is long without its middle.
+
+    >>> show("crack"), show("a" * 99, most=9), len(show("two" + chr(10) + "lines"))
+    ('crack', 'aaa...aaa', 12)
+    """
+    text = str(value)
+    if len(text) > 2 * most:  # before anything is done to what may be megabytes
+        text = f"{text[:most]}...{text[-most:]}"
+    if not text.isprintable():
+        text = repr(text)
+    if len(text) <= most:
+        return text
+    kept = (most - 3) // 2
+    return f"{text[:kept]}...{text[-kept:]}"
+
+
+def validate(dataset: Dataset, where: str | None = None) -> Dataset:
     """Checks that a data set can be trained on.
 
     Args:
       dataset: any data set; its labels may be integers of any width.
+      where: what messages call it, such as its file; its name if not given.
 
     Returns:
       The same data set, its labels as int32.
 
     Raises:
       DataError: an empty split, images that are not [N, H, W, C] of uint8 or
-        finite float32, labels that are not integers in 0..num_classes - 1, or
-        train and test images that differ in shape or type.
+        finite float32, labels that are not integers in 0..num_classes - 1, train
+        and test images that differ in shape or type, more classes than images, or
+        another number of names than of classes.
 
     Example:
       >>> images = np.zeros([3, 8, 8, 1], np.float32)
@@ -50,9 +73,14 @@ def validate(dataset: Dataset) -> Dataset:
       ...
       lipsjax.datasets.base.DataError: mine: train label 2 of example 2; allowed are 0..1
     """
-    name, num_classes = dataset.name, dataset.num_classes
+    name, num_classes = show(where or dataset.name, MOST_PATH), dataset.num_classes
     if not 2 <= num_classes <= _MAX_LABEL:
         raise DataError(f"{name}: {num_classes} classes; allowed are 2 and more")
+    if dataset.class_names is not None and len(dataset.class_names) != num_classes:
+        raise DataError(
+            f"{name}: {len(dataset.class_names)} names for {num_classes} classes; allowed is one "
+            "for each"
+        )
     train = _validate_split(f"{name}: train", dataset.train, num_classes)
     test = _validate_split(f"{name}: test", dataset.test, num_classes)
     for what, of_train, of_test in (
@@ -64,6 +92,11 @@ def validate(dataset: Dataset) -> Dataset:
                 f"{name}: train images of {what} {of_train}, test images of {what} {of_test}; "
                 "both must be the same"
             )
+    images = len(train.labels) + len(test.labels)
+    if num_classes > images:  # what counts by class would need memory for each of them
+        raise DataError(
+            f"{name}: {num_classes} classes for {images} images; allowed are as many as images"
+        )
     return dataset._replace(train=train, test=test)
 
 
@@ -102,7 +135,7 @@ def fingerprint(dataset: Dataset) -> str:
     """Names the content of a data set by a hash.
 
     Two data sets with equal arrays and classes have equal fingerprints, whatever
-    they are called and wherever they were read from.
+    they and their classes are called and wherever they were read from.
 
     Args:
       dataset: a validated data set.
@@ -164,8 +197,11 @@ def stratified_test_mask(labels: np.ndarray) -> np.ndarray:
     # Generator.permutation: so that the split outlives versions, raw numbers are sorted.
     lots = np.random.PCG64(_SPLIT_SEED).random_raw(len(labels))
     in_test = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        drawn = members[np.argsort(lots[members], kind="stable")]
-        in_test[drawn[: round(_TEST_FRACTION * len(members))]] = True
+    # all classes at once, as there may be thousands: each one's members in the order of their lots
+    drawn = np.lexsort((lots, labels))
+    _, first, of_class, sizes = np.unique(
+        labels[drawn], return_index=True, return_inverse=True, return_counts=True
+    )
+    place = np.arange(len(labels)) - first[of_class]
+    in_test[drawn[place < np.round(_TEST_FRACTION * sizes)[of_class]]] = True
     return in_test

@@ -1,18 +1,28 @@
 """A user's own images: one `.npz` file, or a folder of IDX files as MNIST came.
 
 References:
-  The IDX format, http://yann.lecun.com/exdb/mnist/ (its last section).
+  The IDX format, http://yann.lecun.com/exdb/mnist/ (its last section), and the NPY format,
+  https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html.
 """
 
+import collections
+import contextlib
 import gzip
 import math
+import struct
+import tokenize
+import unicodedata
+import warnings
 import zipfile
 import zlib
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from lipsjax.datasets.base import DataError, Dataset, stratified_test_mask
+from lipsjax.datasets.base import MOST_PATH, DataError, Dataset, show, stratified_test_mask
+from lipsjax.datasets.files import check_room, expanded, open_file
 from lipsjax.types import Examples
 
 SPLIT = (
@@ -24,6 +34,8 @@ WHOLE = (("x", "y"), ("images", "labels"))
 """Names of arrays of a file that does not: a fifth of every class becomes the test set."""
 _FEWEST = 3
 """Images of a class of which a fifth, rounded, is at least one."""
+_MOST_RATIO = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
+"""Compressions that NumPy writes, and bytes that one byte can stand for: no file holds more."""
 _IDX = {
     "train": ("train-images", "train-labels"),
     "test": ("t10k-images", "t10k-labels"),
@@ -36,19 +48,26 @@ _IDX_TYPES = {
     0x0D: ">f4",
     0x0E: ">f8",
 }
+_GZIP = b"\x1f\x8b"
+_MOST_RANK = 4
+_MOST_LISTED = 4
+_MOST_CHARACTER = 0x10FFFF
+_LARGEST = float(np.finfo(np.float32).max)
 
 
-def from_npz(path: Path) -> Dataset:
+def from_npz(path: str | Path) -> Dataset:
     """Reads images and labels from a NumPy archive.
 
     Args:
       path: a file with arrays x_train, y_train, x_test, y_test (or train_images, ...), or x, y (or
-        images, labels), of which a fifth of every class is kept for testing, always the same.
-        Images are [N, H, W] or [N, H, W, C], integers in 0..255 or floating numbers; labels are
-        [N] or [N, 1]: integers from 0, or texts, whose sorted order makes the classes.
+        images, labels), of which a fifth of every class is kept for testing, always the same; and
+        no others. Images are [N, H, W] or [N, H, W, C], integers in 0..255 or floating numbers;
+        labels are [N] or [N, 1], integers or texts. Texts are compared as Unicode's form NFC,
+        without white space around them; bytes are UTF-8.
 
     Returns:
-      The data set, not validated; its classes are those up to the largest label.
+      The data set, not validated. Its classes are the labels that occur, sorted, and keep their
+      names.
 
     Raises:
       DataError: no such file, other arrays, or arrays that cannot be images and labels.
@@ -58,78 +77,238 @@ def from_npz(path: Path) -> Dataset:
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     path = Path(folder) / "mine.npz"
       ...     np.savez(path, x=np.zeros((10, 4, 4)), y=np.repeat(["crack", "fine"], 5))
-      ...     from_npz(path).train.images.shape
-      (8, 4, 4, 1)
+      ...     dataset = from_npz(path)
+      >>> dataset.train.images.shape, dataset.class_names
+      ((8, 4, 4, 1), ('crack', 'fine'))
     """
+    path = expanded(path)
+    where = show(path, MOST_PATH)
     arrays = _read_npz(path)
-    for names in SPLIT:
-        if set(names) <= arrays.keys():
-            x_train, y_train, x_test, y_test = (arrays[name] for name in names)
-            y_train, y_test = _labels(path, y_train), _labels(path, y_test)
-            (y_train, y_test), classes = _numbered(y_train, y_test)
-            train = Examples(_images(path, x_train), y_train)
-            return Dataset(path.stem, train, Examples(_images(path, x_test), y_test), classes)
-    for names in WHOLE:
-        if set(names) <= arrays.keys():
-            images = _images(path, arrays[names[0]])
-            (labels,), classes = _numbered(_labels(path, arrays[names[1]]))
-            if len(images) != len(labels):
-                raise DataError(f"{path}: {len(labels)} labels for {len(images)} images")
-            if np.unique(labels, return_counts=True)[1].max(initial=0) < _FEWEST:
-                raise DataError(
-                    f"{path}: no class has the {_FEWEST} images of which one is kept for testing; "
-                    f"add images, or name your own split {', '.join(SPLIT[0])}"
-                )
-            in_test = stratified_test_mask(labels)
-            train, test = (Examples(images[rows], labels[rows]) for rows in (~in_test, in_test))
-            return Dataset(path.stem, train, test, classes)
-    wanted = " or ".join(", ".join(names) for names in (*SPLIT, *WHOLE))
-    raise DataError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; needed are {wanted}")
+    images = {name: _images(where, name, arrays[name]) for name in list(arrays)[::2]}
+    labels = {name: _labels(where, name, arrays[name]) for name in list(arrays)[1::2]}
+    numbered, classes = _numbered(where, labels)
+    if len(arrays) == 4:
+        train, test = map(Examples, images.values(), numbered)
+        return Dataset(path.stem, train, test, len(classes), classes)
+    (x,), (y,) = images.values(), numbered
+    if len(x) != len(y):
+        raise DataError(f"{where}: {len(y)} labels for {len(x)} images; allowed is one for each")
+    if np.bincount(y).max(initial=0) < _FEWEST:
+        raise DataError(
+            f"{where}: no class has the {_FEWEST} images of which one is kept for testing; "
+            f"add images, or name your own split {', '.join(SPLIT[0])}"
+        )
+    in_test = stratified_test_mask(y)
+    train, test = (Examples(x[rows], y[rows]) for rows in (~in_test, in_test))
+    return Dataset(path.stem, train, test, len(classes), classes)
 
 
-def from_idx(folder: Path) -> Dataset:
+def from_idx(folder: str | Path) -> Dataset:
     """Reads a folder of IDX files: train-images*, train-labels*, t10k-images*, t10k-labels*.
 
     Args:
-      folder: of the four files, plain or as `.gz`.
+      folder: of the four files, plain or compressed by gzip.
 
     Returns:
-      The data set, not validated.
+      The data set, not validated. Its classes are the labels that occur, sorted, and keep their
+      names.
 
     Raises:
       DataError: a file that is missing, there twice, or not whole.
     """
-    parts = []
-    for names in _IDX.values():
-        images, labels = (_read_idx(_only(folder, name)) for name in names)
-        parts.append(Examples(_images(folder, images), _labels(folder, labels)))
-    classes = max(int(part.labels.max(initial=0)) for part in parts) + 1
-    return Dataset(folder.name, parts[0], parts[1], classes)
+    folder = expanded(folder)
+    where = show(folder, MOST_PATH)
+    images, labels = {}, {}
+    for of_images, of_labels in _IDX.values():
+        path = _only(folder, of_images)
+        images[path.name] = _images(where, path.name, _read_idx(path))
+        path = _only(folder, of_labels)
+        labels[path.name] = _labels(where, path.name, _read_idx(path))
+    _no_others(folder, {*images, *labels})
+    numbered, classes = _numbered(where, labels)
+    train, test = map(Examples, images.values(), numbered)
+    return Dataset(folder.absolute().name, train, test, len(classes), classes)
+
+
+@contextlib.contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Turns what readers of the standard library say of a damaged file into one line.
+
+    None of these classes is that of a slip in a program, such as AttributeError or KeyError.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except MemoryError:
+        raise DataError(f"{where} does not fit into memory") from None
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        OverflowError,
+        NotImplementedError,
+        struct.error,
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as error:
+        reason = show(getattr(error, "strerror", None) or error, 120)
+        raise DataError(f"{where} cannot be read: {reason or 'it is not whole'}") from None
+
+
+# Archives.
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        # np.load leaves a file open that is no archive
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    except (ValueError, AttributeError):  # objects, or a single array under this name
+    """Returns the arrays that are read, images and labels in turn, training first."""
+    where = show(path, MOST_PATH)
+    with open_file(path) as file:
+        start = file.read(6)
+        if not start:
+            raise DataError(f"{where} is empty; allowed is an archive that np.savez wrote")
+        if start == b"\x93NUMPY":
+            raise DataError(
+                f"{where} is a single array, as np.save writes it; allowed is an archive that "
+                "np.savez wrote, of images and labels"
+            )
+        size = file.seek(0, 2)
+        with contextlib.ExitStack() as opened:
+            with _reading(where):
+                archive = opened.enter_context(zipfile.ZipFile(file))
+            members = archive.infolist()
+            found = [member.filename.removesuffix(".npy") for member in members]
+            by_name = dict(zip(found, members, strict=True))
+            return {
+                name: _read_member(where, name, archive, by_name[name], size)
+                for name in _wanted(where, found)
+            }
+
+
+def _wanted(where: str, found: list[str]) -> tuple[str, ...]:
+    """Returns the names of the arrays to read; refuses those that nobody would read."""
+    twice = [name for name, times in collections.Counter(found).items() if times > 1]
+    if twice:
+        raise DataError(f"{where} holds {_listed(twice)} more than once; allowed is once")
+    for names in (*SPLIT, *WHOLE):
+        if set(names) <= set(found):
+            others = sorted(set(found) - set(names))
+            if others:
+                raise DataError(
+                    f"{where} holds {_listed(others)} beside {', '.join(names)}; these alone are "
+                    "read, so leave the others out"
+                )
+            return names
+    wanted = " or ".join(", ".join(names) for names in (*SPLIT, *WHOLE))
+    raise DataError(f"{where} holds {_listed(sorted(found)) or 'nothing'}; needed are {wanted}")
+
+
+def _listed(names: Collection[str]) -> str:
+    """Returns names in a row, of many the first ones.
+
+    >>> _listed("ab"), _listed("abcdefg")
+    ('a, b', 'a, b, c, d and 3 more')
+    """
+    shown = ", ".join(show(name, 40) for name in list(names)[:_MOST_LISTED])
+    more = len(names) - _MOST_LISTED
+    return shown + (f" and {more} more" if more > 0 else "")
+
+
+def _read_member(
+    where: str, name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int
+) -> np.ndarray:
+    """Reads one array; allocates no more than its file, of `size` bytes, can hold."""
+    if member.flag_bits & 1:
+        raise DataError(f"{where}: {name} is encrypted; allowed are archives without a password")
+    if member.compress_type not in _MOST_RATIO:
         raise DataError(
-            f"{path} does not hold plain arrays: images of several sizes cannot be stacked, bring "
-            "them to one size, [N, H, W] or [N, H, W, C]"
+            f"{where}: {name} is compressed by method {member.compress_type}; allowed is what "
+            "np.savez and np.savez_compressed write"
+        )
+    most = min(member.compress_size, size) * _MOST_RATIO[member.compress_type]
+    if member.file_size > most:
+        raise DataError(
+            f"{where}: {name} is not whole: {member.file_size} bytes are declared, and at most "
+            f"{most} can be there"
+        )
+    with _reading(f"{where}: {name}"), archive.open(member) as file:
+        shape, fortran, dtype = _npy_header(where, name, file)
+        if dtype.hasobject:
+            raise DataError(
+                f"{where}: {name} does not hold plain numbers or texts, but Python objects: images "
+                "of several sizes cannot be stacked, bring them to one size, [N, H, W] or "
+                "[N, H, W, C]; labels become plain by np.array(labels, str)"
+            )
+        declared, there = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+        if declared != there or min(dtype.itemsize - 1, *shape, 0) < 0:
+            raise DataError(
+                f"{where}: {name} is not whole: its header says {show(shape)} values of type "
+                f"{show(dtype)}, {declared} bytes, and {there} are there"
+            )
+        check_room(f"{where}: {name}", there)
+        content = file.read(there)
+        if len(content) != there:
+            raise DataError(f"{where}: {name} is not whole: {len(content)} bytes of {there}")
+        return np.ndarray(shape, dtype, content, order="F" if fortran else "C")
+
+
+def _npy_header(where: str, name: str, file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Returns shape, order and type of an array, which `file` then stands at."""
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    try:
+        # a header is Python's text: of an odd one the parser warns, and may raise all of these
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            version = np.lib.format.read_magic(file)
+            if version not in readers:  # 3.0 is of fields' names, so of no plain array
+                raise ValueError("version")
+            return readers[version](file)
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        MemoryError,
+        RecursionError,
+        SyntaxError,
+        struct.error,
+        tokenize.TokenError,
+    ):
+        raise DataError(
+            f"{where}: {name} is no array of numbers or texts; allowed is what np.savez writes"
         ) from None
 
 
+# IDX files.
+
+
 def _only(folder: Path, name: str) -> Path:
-    found = sorted(folder.glob(f"{name}*"))
+    where = show(folder, MOST_PATH)
+    with _reading(where):
+        found = sorted(path for path in folder.iterdir() if path.name.startswith(name))
     if len(found) != 1:
+        which = f" ({_listed([path.name for path in found])})" if found else ""
         raise DataError(
-            f"{folder} holds {len(found)} files {name}*; needed is one of each of {_all()}"
+            f"{where} holds {len(found)} files {name}*{which}; needed is one of each of {_all()}"
         )
     return found[0]
+
+
+def _no_others(folder: Path, read: Collection[str]) -> None:
+    """Refuses images and labels beside those that are read, such as a validation split."""
+    where = show(folder, MOST_PATH)
+    with _reading(where):
+        names = sorted(path.name for path in folder.iterdir())
+    others = [
+        name for name in names if name not in read and ("-images" in name or "-labels" in name)
+    ]
+    if others:
+        raise DataError(
+            f"{where} holds {_listed(others)} beside {_all()}; these alone are read, so leave the "
+            "others out"
+        )
 
 
 def _all() -> str:
@@ -137,50 +316,151 @@ def _all() -> str:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    kind, rank = (content[2], content[3]) if len(content) >= 4 else (0, 0)
-    if content[:2] != b"\0\0" or kind not in _IDX_TYPES or len(content) < 4 + 4 * rank:
-        raise DataError(f"{path} is no IDX file")
-    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", rank, 4))
-    start, dtype = 4 + 4 * rank, np.dtype(_IDX_TYPES[kind])
-    if len(content) != start + math.prod(shape) * dtype.itemsize:
-        raise DataError(f"{path} is not whole: its header says {shape} values")
-    return np.frombuffer(content, dtype, offset=start).reshape(shape)
+    """Reads one array; allocates no more than its file can hold."""
+    where = show(path, MOST_PATH)
+    with open_file(path) as file, _reading(where):
+        most = file.seek(0, 2)
+        file.seek(0)
+        packed = file.read(2) == _GZIP  # whatever its name is: browsers unpack, and keep ".gz"
+        file.seek(0)
+        if packed:
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                return _read_idx_values(where, unpacked, most * _MOST_RATIO[zipfile.ZIP_DEFLATED])
+        return _read_idx_values(where, file, most)
 
 
-def _images(path: Path, images: np.ndarray) -> np.ndarray:
+def _read_idx_values(where: str, file: BinaryIO | gzip.GzipFile, most: int) -> np.ndarray:
+    head = file.read(4)
+    kind, rank = (head[2], head[3]) if len(head) == 4 else (0, 0)
+    sizes = file.read(4 * rank)
+    if head[:2] != b"\0\0" or kind not in _IDX_TYPES or len(sizes) != 4 * rank:
+        raise DataError(f"{where} is no IDX file")
+    if not 1 <= rank <= _MOST_RANK:
+        raise DataError(f"{where} has {rank} dimensions; allowed are 1..{_MOST_RANK}")
+    shape, dtype = struct.unpack(f">{rank}I", sizes), np.dtype(_IDX_TYPES[kind])
+    expected = math.prod(shape) * dtype.itemsize
+    if expected <= most:
+        check_room(where, expected)
+    # one byte more than there should be, so that its end, and with it a checksum, is reached
+    content = file.read(expected + 1) if expected <= most else b""
+    if len(content) != expected or expected > most:
+        raise DataError(f"{where} is not whole: its header says {shape} values")
+    return np.ndarray(shape, dtype, content)
+
+
+# Images and labels.
+
+
+def _images(where: str, name: str, images: np.ndarray) -> np.ndarray:
     """Returns images as [N, H, W, C], uint8 or float32."""
+    if images.dtype.kind not in "fiu":
+        raise DataError(
+            f"{where}: {name}: images of type {show(images.dtype)}; allowed are numbers"
+        )
     if images.ndim == 3:
         images = images[..., np.newaxis]
-    if np.issubdtype(images.dtype, np.floating):
-        return images.astype(np.float32)
-    if not np.issubdtype(images.dtype, np.integer):
-        raise DataError(f"{path}: images of type {images.dtype}; allowed are numbers")
+    if images.ndim != 4:
+        raise DataError(
+            f"{where}: {name}: images of shape {show(images.shape)}; allowed is [N, H, W, C] or "
+            "[N, H, W]"
+        )
+    if images.dtype.kind == "f":
+        with np.errstate(all="ignore"):  # what does not fit is told below
+            as_float32 = images.astype(np.float32)
+        beyond = np.isinf(as_float32) & np.isfinite(images)
+        if beyond.any():
+            first = np.unravel_index(int(beyond.argmax()), beyond.shape)
+            raise DataError(
+                f"{where}: {name}: image {first[0]} holds {images[first]:.3g}, beyond the range of "
+                f"float32; allowed are -{_LARGEST:.3g}..{_LARGEST:.3g}"
+            )
+        return as_float32
     if images.size and not 0 <= int(images.min()) <= int(images.max()) <= 255:
         raise DataError(
-            f"{path}: images of integers in {images.min()}..{images.max()}; allowed are 0..255"
+            f"{where}: {name}: images of integers in {images.min()}..{images.max()}; allowed are "
+            "0..255"
         )
     return images.astype(np.uint8)
 
 
-def _labels(path: Path, labels: np.ndarray) -> np.ndarray:
+class _Labels(NamedTuple):
+    """Labels of one split by the values that occur."""
+
+    values: list[Any]  # integers, or texts, of which two may be equal
+    codes: np.ndarray  # [N], of each example its position in values
+    kind: str
+
+
+def _labels(where: str, name: str, labels: np.ndarray) -> _Labels:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    is_text = labels.dtype.kind in "US"
-    if labels.ndim != 1 or not (is_text or np.issubdtype(labels.dtype, np.integer)):
+    if labels.ndim != 1 or labels.dtype.kind not in "iuSU":
+        hint = ""
+        if labels.ndim == 2 and labels.dtype.kind in "biuf":
+            hint = "; of rows with a value for each class, argmax(axis=1) makes them"
+        elif labels.ndim == 1 and labels.dtype.kind in "bf":
+            hint = "; astype(int) makes integers of numbers that are whole"
         raise DataError(
-            f"{path}: labels of shape {labels.shape} and type {labels.dtype}; allowed are integers "
-            "or texts, [N]"
+            f"{where}: {name}: labels of shape {show(labels.shape)} and type {show(labels.dtype)}; "
+            f"allowed are integers or texts, [N]{hint}"
         )
-    return labels
+    if labels.dtype.kind == "U" and labels.size:  # Python would stumble over such characters
+        characters = np.ascontiguousarray(labels).view(labels.dtype.str[0] + "u4")
+        beyond = (characters > _MOST_CHARACTER).reshape(len(labels), -1).any(axis=1)
+        if beyond.any():
+            raise _no_text(where, name, int(beyond.argmax()))
+    found, codes = np.unique(labels, return_inverse=True)
+    if labels.dtype.kind in "iu":
+        return _Labels(found.tolist(), codes, "integers")
+    texts = []
+    for position, value in enumerate(found.tolist()):
+        try:
+            text = value.decode() if isinstance(value, bytes) else value
+            text.encode()  # half of a surrogate pair is no text either
+        except UnicodeError:
+            raise _no_text(where, name, int((codes == position).argmax())) from None
+        texts.append(unicodedata.normalize("NFC", text).strip())
+        if not texts[-1]:
+            raise DataError(
+                f"{where}: {name}: label of example {int((codes == position).argmax())} is an "
+                "empty text; allowed are names of classes"
+            )
+    return _Labels(texts, codes, "texts")
 
 
-def _numbered(*labels: np.ndarray) -> tuple[tuple[np.ndarray, ...], int]:
-    """Returns labels as integers from 0, and the number of classes; texts in sorted order."""
-    if any(each.dtype.kind in "US" for each in labels):
-        names = np.unique(np.concatenate([each.astype(str) for each in labels]))
-        return tuple(np.searchsorted(names, each.astype(str)) for each in labels), len(names)
-    return labels, max(int(each.max(initial=0)) for each in labels) + 1
+def _no_text(where: str, name: str, example: int) -> DataError:
+    return DataError(f"{where}: {name}: label of example {example} is no text; allowed is UTF-8")
+
+
+def _numbered(
+    where: str, labels: Mapping[str, _Labels]
+) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """Returns each split's labels as integers from 0, and the names of the classes.
+
+    Classes are the labels that occur, integers in their order and texts in that of their
+    characters.
+    """
+    if len({split.kind for split in labels.values()}) > 1:
+        kinds = " and ".join(f"{split.kind} in {name}" for name, split in labels.items())
+        raise DataError(f"{where}: labels of two kinds, {kinds}; allowed is one of them")
+    classes = sorted(set().union(*(split.values for split in labels.values())))
+    images = sum(len(split.codes) for split in labels.values())
+    if 2 * len(classes) > images:
+        raise DataError(
+            f"{where}: {len(classes)} different labels, such as {show(classes[0])}, for {images} "
+            "images; allowed are labels that name classes, of two images or more on average"
+        )
+    (in_train, *of_test) = labels.items()
+    for name, split in of_test:
+        unknown = sorted(set(split.values) - set(in_train[1].values))
+        if unknown:
+            raise DataError(
+                f"{where}: {name} holds {_listed([str(value) for value in unknown])}, and "
+                f"{in_train[0]} does not; allowed are classes that can be learnt"
+            )
+    position = {value: number for number, value in enumerate(classes)}
+    numbered = [
+        np.array([position[value] for value in split.values], np.int64)[split.codes]
+        for split in labels.values()
+    ]
+    return numbered, tuple(map(str, classes))

@@ -50,13 +50,14 @@ def write_survey(dataset: Any, config: Config, out: Path, line: str, cell: str =
       ValueError: for data that cannot be shared out so; then nothing is written.
     """
     from lipsjax import datasets, partition
+    from lipsjax.partition.survey import look
     from lipsjax.report import survey
     from lipsjax.report.setting import describe_features, describe_partition
     from lipsjax.runs.data import share_out
 
     wanted = to_dict(config)["partition"]
     parts, data = share_out(config, dataset)
-    sites = partition.describe(parts, dataset)
+    sites, looks = partition.describe(parts, dataset), look(parts, dataset)
     found = survey.remarks(
         sites,
         dataset,
@@ -64,10 +65,12 @@ def write_survey(dataset: Any, config: Config, out: Path, line: str, cell: str =
         epochs=config.local.epochs,
         new_clients=config.partition.new_clients,
         features=describe_features(wanted),
+        looks=looks,
     )
     setting = f"{describe_partition(wanted)}; drawn with seed {config.seed}."
     setting += f" One cell of a grid: {cell}." if cell else ""
     about = {"dataset": dataset.name, "fingerprint": datasets.fingerprint(dataset)}
+    about |= {"class_names": dataset.class_names, "images": looks.to_dict()}
     about |= {"setting": setting, "command": line, "config": to_dict(config)}
     out.mkdir(parents=True, exist_ok=True)
     survey.write_json(out / "survey.json", sites, found, about)
@@ -81,6 +84,7 @@ def write_survey(dataset: Any, config: Config, out: Path, line: str, cell: str =
         command=line,
         # only where they say something that numbers do not: they are somebody's images
         pictures=survey.pictures(data) if config.partition.features != "alike" else None,
+        names=dataset.class_names,
     )
     return Surveyed(sites, found, title, setting, page)
 

@@ -4,6 +4,7 @@ Symbols: K clients, C classes; the mix of a client is the share of each class am
 examples.
 """
 
+import hashlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,27 @@ class Survey(NamedTuple):
             field: value.tolist() if isinstance(value, np.ndarray) else value
             for field, value in self._asdict().items()
         }
+
+
+class Looks(NamedTuple):
+    """What the images of a data set are like, and which are there twice; `look` makes it.
+
+    Images are the same where all of their values are, to the bit.
+    """
+
+    shape: tuple[int, ...]  # H, W, C
+    dtype: str
+    train_range: tuple[float, float]  # least and largest value of the training split
+    test_range: tuple[float, float]
+    repeated_train: int  # training images that an earlier one is the same as
+    repeated_test: int  # test images that an earlier one is the same as
+    across_sites: int  # images that clients hold as different training examples
+    across_split: int  # test images that a training image is the same as
+    labelled_twice: int  # images that are there with different labels
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as lists and numbers, ready for JSON."""
+        return self._asdict()
 
 
 def describe(partition: Partition, dataset: Dataset) -> Survey:
@@ -83,6 +105,66 @@ def describe(partition: Partition, dataset: Dataset) -> Survey:
         smallest_client=int(num_examples.argmin()),
         absent_classes=tuple(np.flatnonzero(train_counts.sum(axis=0) == 0).tolist()),
     )
+
+
+def look(partition: Partition, dataset: Dataset) -> Looks:
+    """Looks at the images themselves: their layout and values, and exact duplicates.
+
+    Args:
+      partition: a partition of `dataset`.
+      dataset: the data set that was shared out.
+
+    Returns:
+      What is found; of sites the training examples count alone.
+
+    Example:
+      >>> from lipsjax.datasets import synthetic
+      >>> partition = Partition((np.arange(9),), (np.arange(4),), np.full([1, 4], 0.25))
+      >>> found = look(partition, synthetic())
+      >>> found.shape, found.repeated_train, found.across_split
+      ((8, 8, 1), 0, 0)
+    """
+    (images, labels), test = dataset.train, dataset.test
+    number = _numbers(np.concatenate([_digests(images), _digests(test.images)]))
+    in_train, in_test = np.split(number, [len(labels)])
+    clients = np.repeat(np.arange(len(partition.train)), [len(held) for held in partition.train])
+    held = np.concatenate(partition.train)
+    # one example that clients share is no duplicate: two of them must be the same
+    several_clients = _with_several(in_train[held], clients)
+    several_examples = _with_several(in_train[held], held)
+    return Looks(
+        shape=images.shape[1:],
+        dtype=str(images.dtype),
+        train_range=(float(images.min()), float(images.max())),
+        test_range=(float(test.images.min()), float(test.images.max())),
+        repeated_train=len(in_train) - len(np.unique(in_train)),
+        repeated_test=len(in_test) - len(np.unique(in_test)),
+        across_sites=len(np.intersect1d(several_clients, several_examples)),
+        across_split=int(np.isin(in_test, in_train).sum()),
+        labelled_twice=len(_with_several(number, np.concatenate([labels, test.labels]))),
+    )
+
+
+def _digests(images: np.ndarray) -> np.ndarray:
+    """Hash of every image, [N] of 16 bytes."""
+    digests = (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images)
+    return np.frombuffer(b"".join(digests), "V16")
+
+
+def _numbers(digests: np.ndarray) -> np.ndarray:
+    """Numbers [N] that are equal where digests are."""
+    return np.unique(digests.view("<u8").reshape(-1, 2), axis=0, return_inverse=True)[1].ravel()
+
+
+def _with_several(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The keys that come with more than one value.
+
+    >>> _with_several(np.array([1, 1, 2, 2]), np.array([5, 6, 7, 7]))
+    array([1])
+    """
+    pairs = np.unique(np.stack([keys, values]), axis=1)
+    found, times = np.unique(pairs[0], return_counts=True)
+    return found[times > 1]
 
 
 def mean_pairwise_tv(mixes: np.ndarray) -> float:

@@ -5,7 +5,7 @@ import csv
 import io
 import json
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL import Image
 from rich.table import Table
 
 from lipsjax.clients import ClientData
+from lipsjax.datasets.base import show
 from lipsjax.partition import Survey
 from lipsjax.recording import write_atomically
 from lipsjax.report.survey.remarks import Remark
@@ -26,6 +27,8 @@ MOST_DRAWN = 60
 """Clients that the page shows one by one."""
 MOST_CLASSES = 100
 """Classes that the page shows."""
+MOST_LETTERS = 12
+"""Of the name of a class, above its column."""
 MOST_PICTURES = 8
 """Clients of which the page shows an image."""
 
@@ -67,6 +70,7 @@ def write_page(
     setting: str,
     command: str,
     pictures: Mapping[int, str] | None = None,
+    names: Sequence[str] | None = None,
 ) -> None:
     """Writes a survey as one page that needs no other file and no network.
 
@@ -78,6 +82,7 @@ def write_page(
       setting: how the data was shared out, in a sentence.
       command: that made the page.
       pictures: client -> the address of one of its images, as `pictures` makes them.
+      names: of the classes, if they have names.
     """
     clients, classes = _drawn(survey)
     counts = survey.train_counts[np.ix_(clients, classes)]
@@ -96,13 +101,13 @@ def write_page(
         remarks=found,
         survey=survey,
         rows=list(rows),
-        classes=classes.tolist(),
+        classes=[show(names[label] if names else label, MOST_LETTERS) for label in classes],
         largest=int(survey.num_examples.max()),
         top=float((counts / survey.num_examples[clients, None]).max()),  # the darkest shade
         median_examples=float(np.median(survey.num_examples)),
         median_classes=int(np.median(survey.num_held)),
         pictures=pictures or {},
-        csv=urllib.parse.quote(_csv(survey)),
+        csv=urllib.parse.quote(_csv(survey, names)),
     )
     write_atomically(path, page)
 
@@ -117,13 +122,13 @@ def _drawn(survey: Survey) -> tuple[np.ndarray, np.ndarray]:
     return clients, np.sort(commonest)
 
 
-def _csv(survey: Survey) -> str:
+def _csv(survey: Survey, names: Sequence[str] | None) -> str:
     """Returns everything that the page shows, of all clients."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    classes = survey.train_counts.shape[1]
+    classes = names or range(survey.train_counts.shape[1])
     columns = ("client", "examples", "test_examples", "classes", "entropy", "largest_share")
-    writer.writerow([*columns, *(f"class_{label}" for label in range(classes))])
+    writer.writerow([*columns, *(f"class_{label}" for label in classes)])
     for client, counts in enumerate(survey.train_counts.tolist()):
         writer.writerow(
             [

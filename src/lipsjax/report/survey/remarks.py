@@ -4,17 +4,32 @@ They are questions and no verdicts: whether a site with three examples matters, 
 can know.
 """
 
+import unicodedata
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from lipsjax.datasets import Dataset
+from lipsjax.datasets.base import show
 from lipsjax.partition import Survey
-from lipsjax.partition.survey import mean_pairwise_tv
+from lipsjax.partition.survey import Looks, mean_pairwise_tv
 
 _CHANCE_DRAWS = 20
 _ALIKE = 0.1
 """Of the way from chance to no class in common; below it, sites are called little different."""
+_FEW_CHANNELS = 4
+_DARK = 15
+"""The largest value of uint8 images that makes one ask whether they were meant as 0..1."""
+_BRIGHT = 30.0
+"""The largest value of floating images that makes one ask whether they were meant as 0..255."""
+_SCALED = 4
+"""The ratio of two splits' ranges that makes one ask whether they were scaled alike."""
+_MOST_NAMES = 10
+_NO_LABEL = ("-1", "nan", "none", "null", "na", "n/a", "unknown", "unlabelled", "unlabeled")
+_MANY_CLASSES = 100
+_FEW_IMAGES = 5
+"""Images of a class, on average, below which one asks of many classes whether they are ids."""
 
 
 class Remark(NamedTuple):
@@ -33,6 +48,7 @@ def remarks(
     epochs: int,
     new_clients: int = 0,
     features: str = "",
+    looks: Looks | None = None,
 ) -> list[Remark]:
     """Says in sentences what the sites hold, and what to ask before training on them.
 
@@ -43,6 +59,7 @@ def remarks(
       epochs: local passes of a round.
       new_clients: how many of the last clients never train.
       features: how the images of clients differ, in a phrase; empty where they do not.
+      looks: what the images are like, where they were looked at.
 
     Returns:
       Remarks, the most general ones first.
@@ -57,10 +74,14 @@ def remarks(
     """
     found = [
         _examples(survey, dataset),
+        *(_of_images(looks, len(dataset.test.labels)) if looks else []),
+        _names(dataset),
+        _ids(dataset),
         _smallest(survey),
         _largest(survey, new_clients),
         _classes(survey),
         _absent(survey, dataset),
+        _untested(dataset),
         _differences(survey),
         _steps(survey, batch_size, epochs),
         _tests(survey, new_clients),
@@ -134,13 +155,149 @@ def _classes(survey: Survey) -> Remark:
 def _absent(survey: Survey, dataset: Dataset) -> Remark | None:
     if not survey.absent_classes:
         return None
-    missing = [str(label) for label in survey.absent_classes]
-    shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
-    what = "class" if len(missing) == 1 else "classes"
-    text = f"No client holds {what} {shown}"
+    text = f"No client holds {_called(survey.absent_classes, dataset)}"
     if np.isin(survey.absent_classes, dataset.test.labels).any():
         text += ", and the test split asks for them: no model here can get these right"
     return Remark("Absent classes", f"{text}.", "Leave them out, or find a site that has them?")
+
+
+def _untested(dataset: Dataset) -> Remark | None:
+    missing = np.setdiff1d(dataset.train.labels, dataset.test.labels)
+    if not len(missing):
+        return None
+    text = f"No test image is of {_called(missing.tolist(), dataset)}: the accuracy leaves them out"
+    return Remark("Untested classes", f"{text}.", "Can some of their images be kept for testing?")
+
+
+def _called(labels: Sequence[int], dataset: Dataset) -> str:
+    """Returns some classes by number, and by name where they have names of their own."""
+    names = _own_names(dataset)
+    each = [f"{label} ({show(names[label], 40)})" if names else f"{label}" for label in labels]
+    more = ", ..." if len(each) > _MOST_NAMES else ""
+    return f"{'class' if len(each) == 1 else 'classes'} {', '.join(each[:_MOST_NAMES])}{more}"
+
+
+def _own_names(dataset: Dataset) -> tuple[str, ...]:
+    """Returns the names of classes; none if they are but the classes' numbers."""
+    names = dataset.class_names or ()
+    return names if names != tuple(map(str, range(len(names)))) else ()
+
+
+def _names(dataset: Dataset) -> Remark | None:
+    names = _own_names(dataset)
+    if not names:
+        return None
+    ask = ""
+    unknown = [name for name in names if name.casefold() in _NO_LABEL]
+    if unknown:
+        ask = f"Does {unknown[0]} stand for images without a label? Then leave them out."
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(_plain(name), []).append(show(repr(name), 40))
+    pairs = [" and ".join(group[:3]) for group in alike.values() if len(group) > 1]
+    if pairs:
+        ask = f"Do {', '.join(pairs[:3])} name one class? Then write them alike."
+    return Remark("Class names", f"By name: {_called(range(len(names)), dataset)}.", ask)
+
+
+def _ids(dataset: Dataset) -> Remark | None:
+    """Asks whether labels are ids, which are nearly one for each image."""
+    classes = len(np.unique(dataset.train.labels))
+    each = len(dataset.train.labels) / classes
+    if classes < _MANY_CLASSES or each >= _FEW_IMAGES:
+        return None
+    text = f"{classes:,} classes have {each:.1f} training images on average."
+    return Remark("Class sizes", text, "Do the labels name classes, or are they ids of images?")
+
+
+def _plain(name: str) -> str:
+    """Returns what two spellings of one name have in common.
+
+    >>> _plain("Hair line") == _plain("hair_line"), _plain("-1") == _plain("1")
+    (True, False)
+    """
+    text = unicodedata.normalize("NFKC", name).casefold()
+    blank = ("Cf", "Pc", "Zs")  # what is not seen, underscores and spaces
+    return "".join(letter for letter in text if unicodedata.category(letter) not in blank)
+
+
+def _of_images(looks: Looks, tests: int) -> list[Remark]:
+    return [_pixels(looks), *_layout(looks), *_values(looks), _duplicates(looks, tests)]
+
+
+def _pixels(looks: Looks) -> Remark:
+    height, width, channels = looks.shape
+    values = _range(looks.train_range)
+    if looks.train_range != looks.test_range:
+        values += f" to train and {_range(looks.test_range)} to test"
+    return Remark(
+        "Pixels",
+        f"Images of {height} x {width} pixels, {_count(channels, 'channel', 'channels')}, type "
+        f"{looks.dtype}, values in {values}.",
+        "",
+    )
+
+
+def _range(values: tuple[float, float]) -> str:
+    return f"{values[0]:.4g}..{values[1]:.4g}"
+
+
+def _layout(looks: Looks) -> list[Remark]:
+    height, width, channels = looks.shape
+    if channels <= max(height, width) and not height <= _FEW_CHANNELS < min(width, channels):
+        return []
+    text = f"{height} x {width} pixels with {channels} channels are an unlikely layout"
+    ask = "Are the channels first, [N, C, H, W]? Then np.moveaxis(images, 1, -1) puts them last."
+    return [Remark("Layout", f"{text}; axes are read as [N, H, W, C].", ask)]
+
+
+def _values(looks: Looks) -> list[Remark]:
+    (low, high), (test_low, test_high) = looks.train_range, looks.test_range
+    found = []
+    if low == high:
+        text, ask = f"Every value of every training image is {low:.4g}.", "What went wrong there?"
+        found.append(Remark("Values", text, ask))
+    elif looks.dtype == "uint8" and high <= _DARK:
+        text = f"Values of type uint8 are divided by 255, and none is above {high:.0f}."
+        ask = "Were they meant as they are? Then store them as floating numbers."
+        found.append(Remark("Values", text, ask))
+    elif looks.dtype != "uint8" and max(-low, high) > _BRIGHT:
+        text = f"Floating values are taken as they are, here up to {max(-low, high):.4g}."
+        ask = "Were 0..255 meant? Then store them as uint8, or divide them by 255."
+        found.append(Remark("Values", text, ask))
+    spans = sorted((high - low, test_high - test_low))
+    if spans[1] > _SCALED * spans[0]:
+        text = f"Training values lie in {_range(looks.train_range)}, test values in "
+        text += f"{_range(looks.test_range)}."
+        found.append(Remark("Scales", text, "Were the two splits scaled alike?"))
+    return found
+
+
+def _duplicates(looks: Looks, tests: int) -> Remark:
+    counts = (
+        (
+            looks.repeated_train,
+            "training image repeats",
+            "training images repeat",
+            "an earlier one",
+        ),
+        (looks.repeated_test, "test image repeats", "test images repeat", "an earlier one"),
+        (looks.across_sites, "image is", "images are", "at several sites"),
+        (
+            looks.across_split,
+            f"of {tests:,} test images is",
+            f"of {tests:,} test images are",
+            "in training too",
+        ),
+        (looks.labelled_twice, "image has", "images have", "several labels"),
+    )
+    said = [f"{_count(number, one, many)} {what}" for number, one, many, what in counts if number]
+    if not said:
+        return Remark("Duplicates", "No two images are the same to the bit.", "")
+    ask = "Are they copies? Then leave them out."
+    if looks.across_split:
+        ask = "A test image that is trained on says nothing of new ones: can it be left out?"
+    return Remark("Duplicates", f"Of images that are the same to the bit: {'; '.join(said)}.", ask)
 
 
 def _differences(survey: Survey) -> Remark | None:
