@@ -48,7 +48,7 @@ OPTIONS = {
         ["--local.options", "nesterov"],
         ["momentum=0.9 nesterov=true", "'nesterov'"],
     ),
-    "sparsity of a dense run": (["--sparsity.density", "0.3"], ["--lips True"]),
+    "sparsity of a dense run": (["--sparsity.density", "0.3"], ["--lips alone"]),
     "unknown data set": (["--dataset", "mist"], ["'mist'", "digits, synthetic", "data_dir"]),
     "unknown optimizer": (["--local.optimizer", "sdg"], ["'sdg'", "sgd, adam"]),
     "option of another optimizer": (

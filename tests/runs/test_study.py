@@ -56,7 +56,7 @@ RANDOM = {
         ({"a": {}, "b": {"rounds": 40}}, {}, ["a and b", "nothing differs"]),
         ({"a": {}, "b": {"seed": 3}}, {}, ["arms.b.seed", "seed by seed"]),
         ({"a": {}, "": {"rounds": 3}}, {}, ["name of an arm"]),
-        ({"a": {}, "b\nc": {"rounds": 3}}, {}, ["name of an arm"]),
+        ({"a": {}, "b\x1b[2J": {"rounds": 3}}, {}, ["name of an arm"]),
         (
             {"dense": {}, "d": {"rounds": 3}},
             {"sparsity.every": [1]},

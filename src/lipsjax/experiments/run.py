@@ -1,6 +1,7 @@
 """Train one federated run and record it: ``python -m lipsjax.experiments.run``."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,14 +13,40 @@ from lipsjax.runs import startup
 from lipsjax.runs.config import Config, Execution, SparsityConfig, cohort_size, to_dict
 
 
+def read_flag(said: Sequence[str]) -> bool:
+    """Read an option that may stand alone.
+
+    >>> read_flag([]), read_flag(["True"]), read_flag(["false"])
+    (True, True, False)
+    """
+    words = {"true": True, "false": False}
+    if not said:
+        return True
+    if len(said) > 1 or said[0].lower() not in words:
+        raise ValueError(f"must be true or false, or stand alone, not {' '.join(said)!r}")
+    return words[said[0].lower()]
+
+
+Flag = Annotated[
+    bool,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[{True,False}]",
+        instance_from_str=read_flag,
+        is_instance=lambda value: isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
     """Train one federated run and record it; a run that was stopped goes on."""
 
-    lips: bool = False
+    lips: Flag = False
     """Wrap the strategy in transient sparsity."""
     sparsity: SparsityConfig = SparsityConfig()
-    """Transient sparsity, read with --lips True."""
+    """Transient sparsity, read with --lips."""
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
     execution: Annotated[Execution, tyro.conf.arg(name="")] = Execution()
 
@@ -35,7 +62,7 @@ def main(argv: list[str]) -> None:
     if options.lips:
         config = dataclasses.replace(config, sparsity=options.sparsity)
     elif options.sparsity != SparsityConfig():
-        raise ValueError("options of --sparsity are read with --lips True alone")
+        raise ValueError("options of --sparsity are read with --lips alone")
     startup.check_devices(options.execution.devices, cohort_size(config))
     startup.start_jax(options.execution)
     from lipsjax import recording

@@ -10,10 +10,8 @@ The best value of a search is the largest of many noisy ones, and so too high. S
 therefore tried on seeds of their own, and the best is compared with the reference on the study's.
 """
 
-import csv
 import dataclasses
 import importlib.util
-import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,16 +151,15 @@ def _table(tried: list[Any], question: space.Question) -> Any:
 
 def _write_csv(path: Path, tried: list[Any], question: space.Question) -> None:
     from lipsjax.recording import write_atomically
+    from lipsjax.report.table import table_text
     from lipsjax.runs.explore import score
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["accuracy", *question.space, "ended"])
+    rows = []
     for trial in tried:
         reached = "" if math.isinf(score(trial)) else score(trial)
         values = (trial.params[name] for name in question.space)
-        writer.writerow([reached, *values, trial.user_attrs.get("ended", "whole")])
-    write_atomically(path, text.getvalue())
+        rows.append([reached, *values, trial.user_attrs.get("ended", "whole")])
+    write_atomically(path, table_text(["accuracy", *question.space, "ended"], rows))
 
 
 def _sentences(journal: Any, tried: list[Any], question: space.Question) -> Iterator[str]:

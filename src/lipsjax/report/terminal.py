@@ -1,7 +1,5 @@
 """The comparison of a study as a table: for the terminal, and as a file of all digits."""
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,6 +15,7 @@ from lipsjax.analysis.stats import Interval
 from lipsjax.analysis.wording import capped, format_bits, gained, percent, shown
 from lipsjax.recording import StudyRecording, write_atomically
 from lipsjax.report.html import diverged_trials, further_measures, missing_trials
+from lipsjax.report.table import table_text
 
 
 def summary_table(study: StudyRecording, *, width: int = 100) -> Table:
@@ -87,21 +86,20 @@ def write_table(study: StudyRecording, path: Path) -> None:
     Raises:
       ValueError: if no trial of the study is finished.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     columns = [f"{m}_{part}" for m in MEASURES for part in ("mean", "low", "high")]
     columns += [
         f"{m}_difference_{part}" for m in MEASURES for part in ("mean", "low", "high", "p", "holm")
     ]
-    writer.writerow(["cell", "arm", "reference", "seeds", "paired_seeds", *columns])
+    rows = []
     for row in compare(study):
         paired = row.differences["personalised"].interval.n if row.differences else ""
         cells: list[Any] = [v for m in MEASURES for v in row.means[m][:3]]
         for m in MEASURES:
             found = row.differences.get(m)
             cells += [*found.interval[:3], found.p, row.adjusted[m]] if found else [""] * 5
-        writer.writerow([row.cell, row.arm, row.reference, len(row.seeds), paired, *cells])
-    write_atomically(path, text.getvalue())
+        rows.append([row.cell, row.arm, row.reference, len(row.seeds), paired, *cells])
+    heads = ["cell", "arm", "reference", "seeds", "paired_seeds", *columns]
+    write_atomically(path, table_text(heads, rows))
 
 
 def _references(rows: list[Row]) -> set[str]:

@@ -60,6 +60,13 @@ class Study:
     execution: Execution = Execution()
     """How and where it runs."""
 
+    def __post_init__(self):
+        """Write the names of arms in one line."""
+        arms = {" ".join(name.split()): own for name, own in self.arms.items()}
+        if len(arms) < len(self.arms):
+            raise ValueError(f"arms: two names are the same: {shown(list(self.arms))}")
+        object.__setattr__(self, "arms", arms)
+
 
 class Planned(NamedTuple):
     """A trial that is to be run."""
@@ -208,8 +215,8 @@ def check_arms(study: Study) -> None:
     if "seed" in study.grid:
         raise ValueError("grid.seed would compare seeds as cells; --seeds N runs more of them")
     for arm, differences in study.arms.items():
-        if not arm.strip() or not arm.isprintable():
-            raise ValueError(f"the name of an arm must be a line of text, not {shown(arm)}")
+        if not arm.strip() or not all(c.isprintable() or c.isspace() for c in arm):
+            raise ValueError(f"the name of an arm must be a printable text, not {shown(arm)}")
         if "seed" in differences:
             raise ValueError(f"arms.{arm}.seed: arms are compared seed by seed, so all share them")
     references(study)

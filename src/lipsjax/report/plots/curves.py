@@ -4,7 +4,6 @@ Functions that compare arms take ``Arms``: arm -> the recordings of its seeds in
 where none is finished. The order of arms fixes their colours.
 """
 
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -37,6 +36,7 @@ from lipsjax.report.plots.figures import (
     colours,
     dashes,
     interval_columns,
+    label_of,
     line_key,
     panel,
     share,
@@ -146,7 +146,7 @@ def accuracy_cells(cells: Mapping[str, Arms]) -> Drawing:
             style = {"color": shade[arm], "linestyle": dash[arm], "linewidth": 1.2}
             ax.plot(curve.rounds, curve.bands[:, 0], **style)
             columns[f"{label}: {arm}"] = curve
-        ax.set_title(textwrap.fill(cell_name(label), 26), fontsize=7, fontweight="normal")
+        ax.set_title(label_of(cell_name(label), 26), fontsize=7, fontweight="normal")
         ax.set_xlabel("")
         ax.tick_params(labelsize=7)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -187,7 +187,7 @@ def inertia_heatmap(arms: Arms) -> Drawing:
         figure, ax = _over_rounds(height=0.85 + 0.17 * len(names))
         ax.imshow(step.T, norm=norm, cmap="cividis", aspect="auto", interpolation="nearest")
         ax.set_facecolor(PLATE)
-        ax.set_title(arm, pad=13)
+        ax.set_title(label_of(arm, 40), pad=13)
         ax.set_yticks(range(len(names)), names)
         ax.grid(visible=False)
         ax.tick_params(axis="y", length=0)
@@ -260,7 +260,7 @@ def changes(arms: Arms) -> Drawing:
                 *(moved.tolist(), gained.tolist()),
                 strict=True,
             )
-        ax.set_title(textwrap.fill(arm, 24), fontsize=8)
+        ax.set_title(label_of(arm), fontsize=8)
         ax.set_xlabel("relative step, % of norm", fontsize=7)
         ax.set_ylabel("gain, points", fontsize=7)
         ax.tick_params(labelsize=7)
@@ -326,10 +326,10 @@ def _arm_panel(arm: str, count: int):
     """A panel of one arm with rounds on its horizontal axis; small, if there are many."""
     if count <= MOST_PANELS:
         figure, ax = _over_rounds()
-        ax.set_title(arm)
+        ax.set_title(label_of(arm, 40))
         return figure, ax
     figure, ax = _over_rounds(width=SMALL, height=1.6, ticks=3)
-    ax.set_title(textwrap.fill(arm, 24), fontsize=8)
+    ax.set_title(label_of(arm), fontsize=8)
     ax.set_xlabel("")
     ax.tick_params(labelsize=7)
     return figure, ax

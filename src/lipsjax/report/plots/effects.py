@@ -4,7 +4,6 @@ All take rows of :func:`lipsjax.analysis.comparison.compare`.
 """
 
 import math
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from lipsjax.report.plots.figures import (
     cell_name,
     colours,
     interval_columns,
+    label_of,
     panel,
     share,
     styled,
@@ -238,7 +238,7 @@ def _around(centre: float, count: int) -> list[float]:
 
 def _named_lines(title: str, names: Sequence[str], *, line: float = 0.22) -> tuple[Figure, Axes]:
     """A panel with a line for each name, from the top; `line` is the height of one in inches."""
-    labels = [textwrap.fill(name.strip(), 24) for name in names]
+    labels = [label_of(name) for name in names]
     lines = sum(1 + label.count("\n") for label in labels)
     figure, ax = panel(height=0.85 + line * max(lines, 2))
     # from the edge of the figure, as long names leave a narrow axes
@@ -288,7 +288,7 @@ def _name_beside(
             [x, right], [y, at], color=AXIS, linewidth=0.6, zorder=1, clip_on=False, scalex=False
         )
         ax.annotate(
-            textwrap.shorten(name, 22, placeholder="…"),
+            label_of(name, 22, lines=1),
             (right, at),
             (3, 0),
             textcoords="offset points",

@@ -10,7 +10,6 @@ References:
 """
 
 import base64
-import csv
 import io
 import math
 import re
@@ -27,6 +26,8 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+from lipsjax.report.table import table_text
 
 PANEL = 3.7
 """Inches; two panels fill the text column of the page, one fills that of a phone."""
@@ -166,12 +167,27 @@ def colour_key(norm: Normalize, cmap: str, label: str) -> tuple[Figure, Colorbar
     return figure, bar
 
 
+def label_of(name: str, width: int = 24, *, lines: int = 2) -> str:
+    r"""A name as a figure shows it: at most so many lines, and no formula between dollars.
+
+    Example:
+      >>> label_of("dense"), label_of("on and on and on", width=9, lines=1)
+      ('dense', 'on and…')
+      >>> print(label_of("$x$"))
+      \$x\$
+    """
+    wrapped = textwrap.fill(" ".join(name.split()), width, max_lines=lines, placeholder="…")
+    if len(wrapped) <= 1 < len(name):  # a first word that is too long leaves its mark alone
+        wrapped = f"{name[: width - 1]}…"
+    return wrapped.replace("$", r"\$")
+
+
 @styled
 def line_key(lines: Sequence[tuple[str, str, Dash]]) -> Figure:
     """A legend as a figure of its own, for panels that share it: label, colour, dash."""
     figure = Figure(figsize=(PANEL, 0.1 + 0.2 * math.ceil(len(lines) / 2)))
     handles = [
-        Line2D([], [], color=colour, linestyle=dash, label=textwrap.shorten(label, 26))
+        Line2D([], [], color=colour, linestyle=dash, label=label_of(label, 26, lines=1))
         for label, colour, dash in lines
     ]
     figure.legend(handles=handles, loc="center left", ncols=2)
@@ -220,11 +236,7 @@ def csv_text(drawing: Drawing) -> str:
       >>> csv_text(Drawing((), ("arm", "mean"), (("lips", 2 / 3), ("local", math.nan))))
       'arm,mean\nlips,0.666667\nlocal,\n'
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(drawing.columns)
-    writer.writerows([_cell(value) for value in row] for row in drawing.rows)
-    return text.getvalue()
+    return table_text(drawing.columns, ([_cell(value) for value in row] for row in drawing.rows))
 
 
 def csv_link(drawing: Drawing) -> str:

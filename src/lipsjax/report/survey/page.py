@@ -1,7 +1,6 @@
 """A survey as a table for the terminal, as a page, and as JSON."""
 
 import base64
-import csv
 import io
 import json
 import urllib.parse
@@ -20,6 +19,7 @@ from lipsjax.datasets.base import show
 from lipsjax.partition import Survey
 from lipsjax.recording import write_atomically
 from lipsjax.report.survey.remarks import Remark
+from lipsjax.report.table import table_text
 
 MOST_ROWS = 30
 """Clients that the terminal shows one by one; of more, quantiles."""
@@ -124,24 +124,21 @@ def _drawn(survey: Survey) -> tuple[np.ndarray, np.ndarray]:
 
 def _csv(survey: Survey, names: Sequence[str] | None) -> str:
     """Returns everything that the page shows, of all clients."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     classes = names or range(survey.train_counts.shape[1])
     columns = ("client", "examples", "test_examples", "classes", "entropy", "largest_share")
-    writer.writerow([*columns, *(f"class_{label}" for label in classes)])
-    for client, counts in enumerate(survey.train_counts.tolist()):
-        writer.writerow(
-            [
-                client,
-                survey.num_examples[client],
-                survey.test_counts[client].sum(),
-                survey.num_held[client],
-                f"{survey.label_entropy[client]:.6g}",
-                f"{survey.largest_share[client]:.6g}",
-                *counts,
-            ]
-        )
-    return text.getvalue()
+    rows = (
+        [
+            client,
+            survey.num_examples[client],
+            survey.test_counts[client].sum(),
+            survey.num_held[client],
+            f"{survey.label_entropy[client]:.6g}",
+            f"{survey.largest_share[client]:.6g}",
+            *counts,
+        ]
+        for client, counts in enumerate(survey.train_counts.tolist())
+    )
+    return table_text([*columns, *(f"class_{label}" for label in classes)], rows)
 
 
 def pictures(data: ClientData) -> dict[int, str]:
