@@ -39,7 +39,7 @@ OPTIONS = {
     ),
     "unknown model": (["--model.name", "vgg"], ["'vgg'", "--model.name", "cnn", "resnet8"]),
     "unknown criterion": (["--sparsity.criterion", "size"], ["'size'", "saliency", "magnitude"]),
-    "neither true nor false": (["--lips", "maybe"], ["'maybe'", "True", "False"]),
+    "neither true nor false": (["--lips", "maybe"], ["'maybe'", "true or false"]),
     "one bad number of many": (
         ["--partition.train-examples", "3", "4.5", "5"],
         ["--partition.train-examples", "an integer or a list", "'3 4.5 5'"],
@@ -167,7 +167,24 @@ OPTIONS = {
         ["--model.norm", "none", "--strategy.norm", "local"],
         ["strategy.norm='local'", "'none'"],
     ),
-    "more memory than there is": (["--rounds", "1000000000000"], ["not enough memory", "iB"]),
+    "more rounds than there can be": (
+        ["--rounds", "1000000000000"],
+        ["rounds must be at most 100000, not 1000000000000"],
+    ),
+    "more memory than there is": (
+        ["--model.name", "mlp", "--model.width", "65536", "--model.depth", "9"],
+        ["need at least", "GiB", "a smaller model"],
+    ),
+    "a model beyond all bounds": (["--model.width", "1000000000"], ["width must be at most 65536"]),
+    "a number of many digits": (["--seed", "9" * 31], ["seed", "32 bits", "9" * 31]),
+    "a depth without end": (
+        ["--model.name", "mlp", "--model.depth", "1000000000"],
+        ["at most 1000"],
+    ),
+    "fine-tuning without end": (
+        ["--evaluation.tune-epochs", "1000000000"],
+        ["tune_epochs must be at most 100000"],
+    ),
 }
 
 LIPS = {
@@ -351,10 +368,10 @@ def no_network(*_, **__):
     ("info", "parts"),
     [
         (None, ["no 'mnist'", "prepare it on a machine with a network"]),
-        ({"fileFormat": "tfrecord"}, ["holds tfrecord files", "array_record"]),
-        ({"fileFormat": "array_record", "splits": 3}, ["cannot be read", "mnist"]),
+        ({"fileFormat": "tfrecord"}, ["mnist", "features.json", "no such file"]),
+        ({"fileFormat": "array_record", "splits": 3}, ["mnist", "splits is 3", "a list"]),
     ],
-    ids=["not there", "TFRecord", "corrupt"],
+    ids=["not there", "not whole", "corrupt"],
 )
 def test_data_directory(tmp_path, monkeypatch, info, parts):
     data_dir, out = tmp_path / "data", tmp_path / "out"
@@ -419,12 +436,16 @@ def unfinished(out):
 
 @pytest.mark.whole
 @pytest.mark.parametrize(
-    "content", [{"behaviour": recording.BEHAVIOUR, "config": {"rounds": 7}}, []]
+    ("content", "part"),
+    [
+        ({"behaviour": recording.BEHAVIOUR, "config": {"rounds": 7}}, "another config"),
+        ([], "damaged"),
+    ],
 )
-def test_run_directory_of_another_config(copied, content):
+def test_run_directory_of_another_config(copied, content, part):
     recording.write_json(commands.run_dir(copied) / "config.json", content)
     before = commands.files(copied)
-    refusal(commands.run(copied), str(commands.run_dir(copied)), "another config", "--out")
+    refusal(commands.run(copied), str(commands.run_dir(copied)), part)
     assert commands.files(copied) == before
 
 
@@ -572,7 +593,9 @@ def test_sweep_with_an_arm_that_diverges(tmp_path):
     ended = commands.call("sweep", str(path), *commands.TINY, "--out", str(out))
     refusal(ended, "1 of 2 runs diverged", "wild, seed 0", "round 0, clients 0, 1, 2")
     assert (out / "report.html").exists()
-    assert "Not finished: 1 of wild." in ended.out
+    assert "diverged in 1 of 1 seed" in " ".join(ended.out.split())
+    again = commands.call("sweep", str(path), *commands.TINY, "--out", str(out))
+    refusal(again, "1 of 2 runs diverged", "round 0, clients 0, 1, 2", "delete", "to try again")
 
 
 # Recordings that are reported on.
@@ -602,7 +625,7 @@ STUDY, FIRST = "study.json", "runs/000000ffffffffff/"
         (FIRST + "metrics.jsonl", b'{"round": 0}\n', "it holds 1 rounds"),
         (FIRST + "metrics.jsonl", b'{"round": 0', "cannot be read"),
         (FIRST + "metrics.jsonl", b"3\n4\n", "damaged"),
-        (FIRST + "timings.jsonl", b"{}\n", "it lacks 'seconds'"),
+        (FIRST + "timings.jsonl", b"{}\n", "it lacks 'rounds'"),
     ],
 )
 def test_report_of_a_damaged_recording(tmp_path, name, content, part):

@@ -20,9 +20,14 @@ from lipsjax.runs.trial import DivergedError, Progress, run_dir_of
 explore = pytest.importorskip("lipsjax.runs.explore", exc_type=ImportError)
 SPACE = ("sparsity.density=[0.1, 0.9]", 'sparsity.criterion=["saliency", "magnitude", "random"]')
 ROUNDS, SEEDS = 8, 2
+PLAN = {
+    **{"platform": "cpu", "conv": "loop", "precision": "highest", "versions": {}},
+    **dict.fromkeys(("processes", "devices", "chunk", "rounds_per_call"), 1),
+}
+SETUP = {"layers": [], "num_classes": 2, "num_params": 1, "survey": {"train_counts": [[1, 1]]}}
 
 
-class KilledError(Exception):
+class KilledError(BaseException):
     """Stands for a kill: no command catches it."""
 
 
@@ -46,8 +51,8 @@ class Fake:
                 run_dir,
                 config=to_dict(config),
                 data_fingerprint=fingerprint,
-                plan=dict.fromkeys(recording.PLAN),
-                setup={"layers": []},
+                plan=PLAN,
+                setup=SETUP,
             )
         path = run_dir / "metrics.jsonl"
         done = path.read_bytes().count(b"\n") if path.exists() else 0
@@ -66,7 +71,7 @@ class Fake:
                 recording.append(path, rows)
                 recording.append(
                     run_dir / "timings.jsonl",
-                    [{"first_round": done, "seconds": 0.1, "compile_seconds": 0.0}],
+                    [{"first_round": done, "rounds": 2, "seconds": 0.1, "compile_seconds": 0.0}],
                 )
                 done += 2
                 report(Progress(done, config.rounds, rows[-1], 0.1, 2))

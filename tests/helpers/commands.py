@@ -73,7 +73,7 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-class StoppedError(Exception):
+class StoppedError(BaseException):
     """Stands for what stops a run: no command catches it."""
 
 
