@@ -1,16 +1,20 @@
 """A study answers what was asked, or refuses by name."""
 
+import csv
+import os
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers import commands
+from helpers import commands, fake_study
 from helpers.commands import MLP, TINY, call, call_as_given, refusal
 from lipsjax import recording
+from lipsjax.experiments.command import command_line
 from lipsjax.recording.runs import notes_of_others
-from lipsjax.runs.config import Config, to_dict
+from lipsjax.runs.config import Config, Execution, to_dict
 from lipsjax.runs.fields import from_dict, names_set, overlaps
 from lipsjax.runs.study import MOST_TRIALS, Study, expand, load_study, references
 
@@ -234,8 +238,6 @@ def test_a_run_of_more_rounds_says_why_it_begins_anew(tmp_path):
 
 
 def test_a_study_of_old_runs_is_not_replaced(tmp_path):
-    from helpers import fake_study
-
     out = fake_study.write_study(tmp_path / "out", seeds=1)
     command = recording.read_study(out).command
     assert recording.replaceable(out) == command
@@ -256,3 +258,36 @@ def test_none_is_none(tmp_path):
     refusal(ended, "rounds must be at least 1, not 0")
     adam = ("--local.optimizer", "adam", "--local.options", "none", "--rounds", "0")
     refusal(commands.call("run", *adam, "--out", str(tmp_path)), "rounds must be at least 1, not 0")
+
+
+def test_a_study_that_is_a_pipe_is_not_waited_for(tmp_path):
+    pipe = tmp_path / "study.toml"
+    os.mkfifo(pipe)
+    refusal(call("sweep", str(pipe), "--out", str(tmp_path / "out")), str(pipe), "not a file")
+
+
+def test_the_home_of_a_study_is_read_and_not_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "study.toml").write_text("seeds = 0")
+    refusal(call("sweep", "~/study.toml"), "seeds must be at least 1, not 0")
+    line = command_line("sweep", [f"{tmp_path}/study.toml", "--out", f"{tmp_path}/out"])
+    assert str(tmp_path) not in line
+    assert "~/study.toml" in line
+    assert Config(dataset="x").dataset == "x"
+    assert Execution(out="~/out").out == f"{tmp_path}/out"
+
+
+@pytest.mark.parametrize(
+    "name", ["=1+1", "@SUM(A1)", "-2+3", "+cmd|x", "<blink>", "$x$", "a" * 200]
+)
+def test_hostile_names_of_arms_are_names(name, tmp_path):
+    """Tables are no formulas, pages no programs, and figures keep their size."""
+    out = fake_study.write_study(tmp_path / "out", seeds=3, rounds=4, arms=("dense", name))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert call("report", str(out)).status == 0
+    rows = list(csv.reader((out / "table.csv").read_text().splitlines()))
+    cell = rows[2][1]
+    assert not cell.startswith(("=", "+", "-", "@"))
+    assert cell.endswith(name)
+    assert "<blink>" not in (out / "report.html").read_text()

@@ -185,7 +185,9 @@ def fail(message: str) -> None:
 
 
 def command_line(module: str, argv: Sequence[str]) -> str:
-    """Return the command as a user would type it again."""
+    """Return the command as a user would type it again; pages that show it name nobody's home."""
     import shlex
 
-    return shlex.join(["python", "-m", f"lipsjax.experiments.{module}", *argv])
+    home = os.path.expanduser("~")  # noqa: PTH111 - as it is where there is none
+    said = [text.replace(f"{home}/", "~/") if len(home) > 1 else text for text in argv]
+    return shlex.join(["python", "-m", f"lipsjax.experiments.{module}", *said])

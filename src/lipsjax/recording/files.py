@@ -82,6 +82,8 @@ def read_json(path: Path) -> Any:
     Raises:
       RecordingError: if it cannot be read.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise RecordingError(f"{path} cannot be read: not a file")
     try:
         return json.loads(path.read_text())
     except RecursionError:

@@ -1,6 +1,7 @@
 """A recorded study's setting in words, for readers of its report."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lipsjax.recording import BEHAVIOUR, Recording, StudyRecording, describe_behaviour
@@ -55,7 +56,7 @@ def describe_setting(recording: Recording) -> list[tuple[str, str]]:
     marked = describe_behaviour(recording.behaviour, recording.plan["versions"])
     return [
         *([("Version", marked)] if is_other else []),
-        ("Data set", f"{config['dataset']}, {setup['num_classes']} classes"),
+        ("Data set", f"{_data(config['dataset'])}, {setup['num_classes']} classes"),
         ("Clients", describe_partition(partition)),
         (
             "Model",
@@ -101,8 +102,9 @@ def in_a_phrase(recording: Recording) -> str:
     examples = train if isinstance(train, int) else f"{min(train)} to {max(train)}"
     kind = partition["kind"]
     mix = {"dirichlet": f"Dirichlet({partition['alpha']})", "iid": "all alike"}.get(kind, kind)
+    clients = _count(partition["clients"], "client")
     return (
-        f"{config['dataset']} at {_count(partition['clients'], 'client')} of {examples} examples "
+        f"{_data(config['dataset'])} at {clients} of {examples} examples "
         f"({mix}), {config['model']['name']}, {_count(config['rounds'], 'round')}"
     )
 
@@ -312,3 +314,8 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
         )
     return flat
+
+
+def _data(name: str) -> str:
+    """Return a data set's name; of a file, without the folders that lead to it."""
+    return Path(name).name or name

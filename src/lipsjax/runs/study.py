@@ -83,6 +83,9 @@ def load_study(path: Path) -> Study:
     Raises:
       ValueError: if it cannot be read, or has a field or a value that does not exist.
     """
+    path = path.expanduser() if path.parts[:1] == ("~",) else path
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path}: not a file; a study is a TOML file")
     try:
         text = path.read_bytes().decode("utf-8-sig")  # some editors begin a file with a mark
         values = tomllib.loads(text)
