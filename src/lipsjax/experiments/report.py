@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -10,6 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lipsjax.experiments import command
+from lipsjax.recording import BEHAVIOUR, Recording
+from lipsjax.recording.files import finite
+from lipsjax.runs.config import Config, to_dict
+from lipsjax.runs.fields import from_dict
 
 Format = Literal["html", "md"]
 
@@ -33,18 +37,10 @@ def draw(out: Path, console: Console, form: Format = "html") -> None:
     from lipsjax.report.markdown import write_markdown
     from lipsjax.report.summary import executive
     from lipsjax.report.terminal import summary_table, write_table
-    from lipsjax.runs.config import Config
-    from lipsjax.runs.fields import from_dict
 
     study = recording.read_study(out)
-    for trial in study.trials:  # pages read more of a config than a recording checks
-        try:
-            from_dict(Config, trial.recording.config)
-        except ValueError as error:
-            run = out / "runs" / trial.run
-            raise ValueError(
-                f"{run / 'config.json'}: {error}; delete {run} to run it again"
-            ) from None
+    for trial in study.trials:
+        _check_config(trial.recording, out / "runs" / trial.run)
     path = write_markdown(out) if form == "md" else write_report(out)
     write_table(study, out / "table.csv")
     console.print(summary_table(study, width=console.width))
@@ -57,6 +53,31 @@ def draw(out: Path, console: Console, form: Format = "html") -> None:
     console.print("", sentences, f"\nreport: {path}", highlight=False, markup=False, sep="\n")
     if (out / "survey.html").exists():
         console.print(f"survey: {out / 'survey.html'}", highlight=False, markup=False)
+
+
+def _check_config(run: Recording, folder: Path) -> None:
+    """Refuse a recorded config that pages cannot be read from; a recording checks less of it.
+
+    Raises:
+      ValueError: naming the file, and what to do.
+    """
+    where = folder / "config.json"
+    try:
+        whole = to_dict(from_dict(Config, run.config))
+        lacking = {n for n, v in whole.items() if isinstance(v, dict)} - run.config.keys()
+        if run.behaviour < BEHAVIOUR:  # of then, when there were fewer fields
+            whole = {name: _among(whole[name], value) for name, value in run.config.items()}
+        if lacking or finite(whole) != run.config:
+            raise ValueError(f"it lacks fields, or holds what no run records {sorted(lacking)}")
+    except ValueError as error:
+        raise ValueError(f"{where} is damaged: {error}; delete {folder} to run it again") from None
+
+
+def _among(values: Any, recorded: Any) -> Any:
+    """Return the fields that were recorded."""
+    if isinstance(values, dict) and isinstance(recorded, dict):
+        return {name: values[name] for name in recorded if name in values}
+    return values
 
 
 def main(argv: list[str]) -> None:

@@ -43,6 +43,9 @@ PLAN = (
 )
 """What a plan holds at least."""
 
+LARGEST = 1e100
+"""No measure of a run is beyond; such a number comes from a damaged file."""
+
 
 class Recording(NamedTuple):
     """One run as recorded; symbols as in :mod:`lipsjax.types`."""
@@ -320,9 +323,10 @@ def _number(values: dict[str, Any], name: str, kind: type = float) -> Any:
       ValueError: for another type.
     """
     allowed = int if kind is int else (int, float)
-    if not isinstance(values[name], allowed) or isinstance(values[name], bool):
-        raise ValueError(f"{name} is {str(values[name])[:80]!r}, not a number")
-    return values[name]
+    given = values[name]
+    if not isinstance(given, allowed) or isinstance(given, bool) or abs(given) > LARGEST:
+        raise ValueError(f"{name} is {str(given)[:80]!r}, and no number of a run")
+    return given
 
 
 def _layers(setup: dict[str, Any]) -> int:
@@ -342,9 +346,9 @@ def _layers(setup: dict[str, Any]) -> int:
         _number(setup, "flops_per_round")
     if "global_examples" in setup and _number(setup, "global_examples", int) < 1:
         raise ValueError("global_examples must be at least 1")
-    counts = np.array(setup["survey"]["train_counts"], float)
-    if counts.ndim != 2:
-        raise ValueError("the survey's train_counts are no table")
+    for name in {"train_counts", "test_counts"} & {"train_counts", *setup["survey"]}:
+        if np.array(setup["survey"][name], float).ndim != 2:
+            raise ValueError(f"the survey's {name} are no table")
     return len(setup["layers"])
 
 
@@ -357,7 +361,7 @@ def _times(run_dir: Path, rounds: int) -> dict[str, float]:
         timings = files.read_lines(path)
         if sum(row["rounds"] for row in timings) != rounds:
             return dict.fromkeys(names, float("nan"))
-        return {name: float(sum(row[name] for row in timings)) for name in names}
+        return {n: float(_array([row[n] for row in timings], len(timings)).sum()) for n in names}
 
 
 def _recorded(path: Path) -> tuple[dict[str, Any], int]:
@@ -379,6 +383,8 @@ def _array(values: Sequence[Any], *shape: int) -> np.ndarray:
     array = np.array(values, dtype=float)  # None becomes NaN
     if array.shape != shape:
         raise ValueError(f"it holds values of shape {array.shape} where {shape} belong")
+    if (np.abs(array) > LARGEST).any():
+        raise ValueError(f"it holds numbers beyond {LARGEST:g}")
     return array
 
 
