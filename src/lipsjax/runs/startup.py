@@ -1,11 +1,18 @@
 """What must be settled before JAX starts: processes, devices, the compilation cache."""
 
+import math
+import multiprocessing
 import os
 import re
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 from lipsjax.runs.config import Execution
+
+LEAST_ADDRESSES = 2 * 2**30
+"""Bytes of address space with which a command comes to its end on two cores; JAX crashes below."""
 
 
 def check_devices(devices: int | None, clients: int) -> None:
@@ -22,22 +29,68 @@ def start_jax(execution: Execution) -> None:
     """Settle what must be settled before JAX starts: processes, the host's devices, the cache.
 
     Raises:
-      ValueError: if JAX cannot start on the platform that ``JAX_PLATFORMS`` asks for, or the
-        processes cannot find each other.
+      ValueError: if JAX cannot start on the platform that ``JAX_PLATFORMS`` asks for, the processes
+        cannot find each other, or the system allows less memory than JAX needs.
     """
+    check_addresses(allowed_addresses())
     import jax
 
     processes = join_processes(execution)
     if execution.devices is not None or "JAX_NUM_CPU_DEVICES" not in os.environ:
         here = -(-execution.devices // processes) if execution.devices else os.cpu_count()
         jax.config.update("jax_num_cpu_devices", here or 1)
-    cache = cache_dir()
-    if cache and not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    _settle_cache()
     try:
         jax.devices()
     except RuntimeError as error:
         raise ValueError(f"JAX cannot start: {error}") from None
+
+
+def _settle_cache() -> None:
+    """Keep compiled programs, and say once where that cannot be; JAX says it of every program."""
+    import jax
+
+    cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    if cache is None and (found := cache_dir()):
+        cache = str(found)
+        jax.config.update("jax_compilation_cache_dir", cache)
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    is_here = cache and "://" not in cache
+    if is_here and not is_writable(Path(cache)) and multiprocessing.parent_process() is None:
+        note = "cannot be written: programs that it lacks are compiled anew each time"
+        print(f"note: the cache {cache} {note}", file=sys.stderr)
+
+
+def is_writable(folder: Path) -> bool:
+    """Tell whether files can be made in a folder, which is made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def allowed_addresses() -> float:
+    """Return the bytes that this process may address, by ``ulimit -v``; infinite without limit."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows
+        return math.inf
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return math.inf if limit == resource.RLIM_INFINITY else float(limit)
+
+
+def check_addresses(allowed: float) -> None:
+    """Refuse a limit under which JAX would crash without a word.
+
+    Raises:
+      ValueError: naming the limit, and what is needed at least.
+    """
+    if allowed < LEAST_ADDRESSES:
+        raise ValueError(
+            f"not enough memory: ulimit -v allows {allowed / 2**30:.1f} GiB, and JAX needs at "
+            f"least {LEAST_ADDRESSES / 2**30:.0f} GiB of addresses, of which it fills few"
+        )
 
 
 def cache_dir() -> Path | None:
