@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import io
 import itertools
 import os
@@ -27,6 +28,8 @@ STOPPING = tuple(
 """Signals that ask a command to stop: of Ctrl-C, of a scheduler, of a terminal that is closed."""
 OUT_OF_MEMORY = ("failed to map segment", "can't start new thread", "Cannot allocate memory")
 """What errors say that are not MemoryError, of libraries and threads that find no room."""
+UNPRINTED = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
+"""Of an output that takes no more, as a file on a full disk or a terminal that is gone."""
 GRACE = 5.0
 """Seconds after which a command ends that was asked to stop, whatever it is at."""
 SHOW_CURSOR = "\x1b[?25h"
@@ -172,15 +175,17 @@ def guarded(main: Callable[[list[str]], None]) -> None:
         except KeyboardInterrupt:
             stop()
         except BrokenPipeError:
-            # a reader such as head has closed the pipe; the flush at exit must not fail once more
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_output()  # a reader such as head has closed the pipe
             raise SystemExit(1) from None
         except MemoryError as error:
             fail(f"not enough memory: {error}" if str(error) else "not enough memory")
         except OSError as error:
-            if error.filename is None and _discard_output():
-                fail(f"the output cannot be printed: {(error.strerror or str(error)).lower()}")
+            if error.errno == errno.ENOMEM:
+                fail(f"not enough memory: {error.strerror.lower()}")
             where = f"{error.filename}: " if error.filename else ""
+            if error.filename is None and error.errno in UNPRINTED:  # files are always named
+                _discard_output()
+                where = "the output cannot be printed: "
             fail(f"{where}{(error.strerror or str(error)).lower()}")
         except ValueError as error:
             fail(str(error))
@@ -298,14 +303,10 @@ def _write_what_can_be_written() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _discard_output() -> bool:
-    """Throw away what could not be printed; tell whether there was some."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
+def _discard_output() -> None:
+    """Print no more, so that the flush at the end does not fail once more."""
+    with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
 
 
 def fail(message: str) -> None:

@@ -1,16 +1,24 @@
 """What must be settled before JAX starts: processes, devices, the compilation cache."""
 
+import contextlib
 import math
 import multiprocessing
 import os
 import re
+import signal
+import socket
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lipsjax.runs.config import Execution
 
+MEET = 60
+"""Seconds that processes of one command wait for each other."""
+TOLD_AFTER = 5
 LEAST_ADDRESSES = 2 * 2**30
 """Bytes of address space with which a command comes to its end on two cores; JAX crashes below."""
 
@@ -130,6 +138,7 @@ def join_processes(execution: Execution) -> int:
         raise ValueError(f"processes must be at least 1, not {count}")
     if not 0 <= index < count:
         raise ValueError(f"process must be in 0..{count - 1}, not {index}")
+    _check_address(coordinator, index)
     _initialize(f"{coordinator} cannot be reached", coordinator, count, index)
     return count
 
@@ -142,10 +151,62 @@ def _given(option: int | None, variable: str) -> int | None:
     return int(os.environ[variable])
 
 
+def _check_address(coordinator: str, index: int) -> None:
+    """Refuse an address at which processes cannot meet.
+
+    Raises:
+      ValueError: for a host that nobody knows, or a port that cannot be, or is taken.
+    """
+    host, _, port = coordinator.rpartition(":")
+    if not 0 < int(port) < 2**16:
+        raise ValueError(f"the port of {coordinator} must be in 1..{2**16 - 1}")
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except (OSError, UnicodeError):
+        raise ValueError(f"{coordinator} cannot be reached: there is no host {host}") from None
+    if index == 0:
+        with socket.socket() as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                tried.bind(("", int(port)))
+            except OSError as error:
+                why = (error.strerror or str(error)).lower()
+                raise ValueError(f"{coordinator} cannot be listened at: {why}") from None
+
+
+@contextlib.contextmanager
+def _in_time(where: str) -> Iterator[None]:
+    """Say what is waited for, and end the process where it does not come.
+
+    JAX itself waits for five minutes, and then crashes.
+    """
+    met = threading.Event()
+
+    def watch() -> None:
+        if met.wait(TOLD_AFTER):
+            return
+        print(f"waits up to {MEET} s for all processes at {where}", file=sys.stderr, flush=True)
+        if not met.wait(MEET - TOLD_AFTER):
+            problem = f"{where} cannot be reached, or not all processes came there"
+            print(f"error: {problem} within {MEET} s", file=sys.stderr, flush=True)
+            os._exit(2)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        met.set()
+
+
 def _initialize(problem: str, *who: Any) -> None:
     import jax
 
+    # JAX takes SIGTERM for itself, to save states before a machine is taken away
+    handler = signal.getsignal(signal.SIGTERM)
     try:
-        jax.distributed.initialize(*who)
+        with _in_time(str(who[0])) if who else contextlib.nullcontext():
+            jax.distributed.initialize(*who)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{problem}: {error}") from None
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
