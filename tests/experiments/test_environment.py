@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from helpers.commands import MLP, TINY, refusal
 from helpers.kill_sweep import children, is_alive
 from lipsjax.experiments import command
 from lipsjax.runs import startup
+from lipsjax.runs.config import Execution
 
 SWEEP = (*TINY, *MLP, "--rounds", "4", "--seeds", "1")
 GUARDED = """
@@ -273,4 +275,60 @@ def test_a_cache_that_cannot_be_written_is_said_once(tmp_path):
         said = said_by(process)
     assert process.returncode == 0
     assert said.startswith(f"note: the cache {tmp_path / 'file' / 'xla'} cannot be written")
+    assert said.count("\n") == 1
+
+
+# Several processes.
+
+OTHERS = {
+    "a host that nobody knows": ("nohost.invalid:5000", 1, "there is no host nohost.invalid"),
+    "a port that cannot be": ("127.0.0.1:99999", 0, "must be in 1..65535"),
+}
+
+
+def free_address():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_an_address_at_which_nobody_can_meet(what):
+    coordinator, index, words = OTHERS[what]
+    with pytest.raises(ValueError, match=words):
+        startup.join_processes(Execution(coordinator=coordinator, processes=2, process=index))
+
+
+def test_a_port_that_is_taken():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        coordinator = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ValueError, match="cannot be listened at: address already in use"):
+            startup.join_processes(Execution(coordinator=coordinator, processes=2, process=0))
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("index", [0, 1])
+def test_processes_that_do_not_meet(index):
+    coordinator = free_address()
+    body = "from lipsjax.runs import startup; from lipsjax.runs.config import Execution; "
+    body += "startup.TOLD_AFTER, startup.MEET = 0.5, 1; "
+    body += f"startup.start_jax(Execution(coordinator={coordinator!r}, processes=2, "
+    body += f"process={index}))"
+    with start(body) as process:
+        told, line = said_by(process).splitlines()
+    assert process.returncode == 2
+    assert told == f"waits up to 1 s for all processes at {coordinator}"
+    assert line.startswith(f"error: {coordinator} cannot be reached, or not all processes came")
+
+
+@pytest.mark.whole
+def test_a_process_whose_other_has_ended_waits_for_nobody():
+    body = "import atexit; atexit.register(time.sleep, 60); "
+    body += "raise RuntimeError('UNKNOWN: Gloo all-reduce failed: Connection closed by peer')"
+    with start(body) as process:
+        said = said_by(process)
+    assert process.returncode == 2
+    assert said.startswith("error: another process of this command has ended")
     assert said.count("\n") == 1

@@ -28,6 +28,8 @@ STOPPING = tuple(
 """Signals that ask a command to stop: of Ctrl-C, of a scheduler, of a terminal that is closed."""
 OUT_OF_MEMORY = ("failed to map segment", "can't start new thread", "Cannot allocate memory")
 """What errors say that are not MemoryError, of libraries and threads that find no room."""
+OTHER_ENDED = ("Gloo all", "Connection closed by peer", "heartbeat timeout", "coordination service")
+"""What JAX says in one of several processes when another has ended."""
 UNPRINTED = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
 """Of an output that takes no more, as a file on a full disk or a terminal that is gone."""
 GRACE = 5.0
@@ -192,6 +194,8 @@ def guarded(main: Callable[[list[str]], None]) -> None:
         except Exception as error:
             if any(words in str(error) for words in OUT_OF_MEMORY):
                 fail(f"not enough memory: {error}")
+            if any(words in str(error) for words in OTHER_ENDED):
+                _fail_alone()
             if "RESOURCE_EXHAUSTED" in str(error):
                 fail(
                     f"not enough memory on the device, a smaller --chunk needs less: {error}"[:300]
@@ -309,7 +313,19 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def fail(message: str) -> None:
+def _fail_alone() -> NoReturn:
+    """End without the others of several processes, for which the end of JAX waits and crashes."""
+    with contextlib.suppress(SystemExit):
+        fail(
+            "another process of this command has ended, and its own last line says why; the same "
+            "command, in all processes, goes on where it was"
+        )
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(USAGE_ERROR)
+
+
+def fail(message: str) -> NoReturn:
     """Print one line, of a length that can be read, and end with status 2."""
     line = " ".join(message.split())
     if len(line) > LONGEST:
