@@ -2,14 +2,18 @@
 
 import contextlib
 import dataclasses
+import errno
 import io
 import itertools
 import os
 import re
+import signal
+import socket
 import sys
+import threading
 import typing
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
@@ -18,7 +22,19 @@ from lipsjax.runs.fields import describe_kind, nearest
 T = TypeVar("T")
 
 USAGE_ERROR = 2
-INTERRUPTED = 130
+STOPPING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""Signals that ask a command to stop: of Ctrl-C, of a scheduler, of a terminal that is closed."""
+OUT_OF_MEMORY = ("failed to map segment", "can't start new thread", "Cannot allocate memory")
+"""What errors say that are not MemoryError, of libraries and threads that find no room."""
+OTHER_ENDED = ("Gloo all", "Connection closed by peer", "heartbeat timeout", "coordination service")
+"""What JAX says in one of several processes when another has ended."""
+UNPRINTED = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
+"""Of an output that takes no more, as a file on a full disk or a terminal that is gone."""
+GRACE = 5.0
+"""Seconds after which a command ends that was asked to stop, whatever it is at."""
+SHOW_CURSOR = "\x1b[?25h"
 DEBUG = "--debug"
 LONGEST = 1500
 """Characters of an error."""
@@ -148,39 +164,174 @@ def guarded(main: Callable[[list[str]], None]) -> None:
 
     ``--debug`` anywhere among the arguments shows the traceback all the same.
     """
+    _open_closed_streams()
+    _write_what_can_be_written()
     argv = [text for text in sys.argv[1:] if text != DEBUG]
     if len(argv) < len(sys.argv) - 1:
         return main(argv)
+    with stoppable() as stop:
+        try:
+            _check_text(argv)
+            main(argv)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            stop()
+        except BrokenPipeError:
+            _discard_output()  # a reader such as head has closed the pipe
+            raise SystemExit(1) from None
+        except MemoryError as error:
+            fail(f"not enough memory: {error}" if str(error) else "not enough memory")
+        except OSError as error:
+            if error.errno == errno.ENOMEM:
+                fail(f"not enough memory: {error.strerror.lower()}")
+            where = f"{error.filename}: " if error.filename else ""
+            if error.filename is None and error.errno in UNPRINTED:  # files are always named
+                _discard_output()
+                where = "the output cannot be printed: "
+            fail(f"{where}{(error.strerror or str(error)).lower()}")
+        except ValueError as error:
+            fail(str(error))
+        except Exception as error:
+            if any(words in str(error) for words in OUT_OF_MEMORY):
+                fail(f"not enough memory: {error}")
+            if any(words in str(error) for words in OTHER_ENDED):
+                _fail_alone()
+            if "RESOURCE_EXHAUSTED" in str(error):
+                fail(
+                    f"not enough memory on the device, a smaller --chunk needs less: {error}"[:300]
+                )
+            fail(f"{type(error).__name__}: {error} (not foreseen; {DEBUG} shows where)")
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[Callable[[], NoReturn]]:
+    """End on SIGINT, SIGTERM and SIGHUP alike: in one line, with all workers, within seconds.
+
+    The signal is a KeyboardInterrupt to what runs. That has nobody to go to in a callback of the
+    garbage collector, where it ends the process at once; and it is late where C++ compiles for
+    minutes, so a thread, which the system tells of the signal too, ends the process after GRACE
+    seconds. Files are whole at any moment, and workers end with their parent.
+
+    Yields:
+      What ends the process by the last of these signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: _stop(signal.SIGINT)
+        return
+    received = [signal.SIGINT]
+
+    def interrupt(number: int, _: Any) -> None:
+        received.append(signal.Signals(number))
+        raise KeyboardInterrupt
+
+    def unraisable(what: Any) -> None:
+        if what.exc_type is KeyboardInterrupt:
+            _stop(received[-1])
+        hook(what)
+
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    before = {n: handler for n, handler in before.items() if handler is not signal.SIG_IGN}
+    told, tell = socket.socketpair()  # which Windows can be given as well
+    tell.setblocking(False)
+    old = signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_stop_late, args=(told, frozenset(before)), daemon=True).start()
+    for number in before:
+        signal.signal(number, interrupt)
     try:
-        main(argv)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
+        yield lambda: _stop(received[-1])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None: not set by Python
+        signal.set_wakeup_fd(old)
+        sys.unraisablehook = hook
+        tell.close()  # which ends the thread
+
+
+def _stop_late(told: socket.socket, numbers: frozenset[signal.Signals]) -> None:
+    """End the process some time after the system tells of one of these signals, or of two.
+
+    A command that ends meanwhile closes the other side.
+    """
+    with told:
+        while (first := told.recv(1)) and first[0] not in numbers:
+            pass
+        told.settimeout(GRACE)
+        with contextlib.suppress(TimeoutError):
+            while (next_ := told.recv(1)) and next_[0] not in numbers:
+                pass
+            if not next_:
+                return
+        _stop(signal.Signals(first[0]))
+
+
+_stopping = threading.Lock()
+
+
+def _stop(number: signal.Signals) -> NoReturn:
+    """Say that the command was stopped, and end the process as shells and schedulers expect it."""
+    _stopping.acquire()  # never let go: the line is printed once
+    with contextlib.suppress(OSError, ValueError):  # of a terminal that is gone
+        if sys.stdout.isatty():
+            print(SHOW_CURSOR, end="", flush=True)
         print("stopped; the same command goes on where it was", file=sys.stderr, flush=True)
-        # without the interpreter's end, which crashes while XLA's threads still compute
-        os._exit(INTERRUPTED)
-    except BrokenPipeError:
-        # a reader such as head has closed the pipe; the flush at exit must not fail once more
+    # without the interpreter's end, which crashes while XLA's threads still compute
+    os._exit(128 + number)
+
+
+def _check_text(argv: Sequence[str]) -> None:
+    """Refuse arguments that are no text: nothing could record them."""
+    for text in argv:
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError(f"an argument is not in {sys.getfilesystemencoding()}: {text!a}")
+
+
+def _open_closed_streams() -> None:
+    """Give a process that was started without its standard streams empty ones.
+
+    Else a file that is opened later would be taken for one of them, and printed into.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                os.fstat(number)
+                continue  # it is a stream that Python was told to leave alone
+            opened = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            setattr(sys, name, os.fdopen(opened, mode))
+
+
+def _write_what_can_be_written() -> None:
+    """Print "?" for characters that the output does not have, rather than fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _discard_output() -> None:
+    """Print no more, so that the flush at the end does not fail once more."""
+    with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
-    except MemoryError as error:
-        fail(f"not enough memory: {error}" if str(error) else "not enough memory")
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        fail(f"{where}{(error.strerror or str(error)).lower()}")
-    except ValueError as error:
-        fail(str(error))
-    except Exception as error:
-        if "RESOURCE_EXHAUSTED" in str(error):
-            fail(f"not enough memory on the device, a smaller --chunk needs less: {error}"[:300])
-        fail(f"{type(error).__name__}: {error} (not foreseen; {DEBUG} shows where)")
 
 
-def fail(message: str) -> None:
+def _fail_alone() -> NoReturn:
+    """End without the others of several processes, for which the end of JAX waits and crashes."""
+    with contextlib.suppress(SystemExit):
+        fail(
+            "another process of this command has ended, and its own last line says why; the same "
+            "command, in all processes, goes on where it was"
+        )
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(USAGE_ERROR)
+
+
+def fail(message: str) -> NoReturn:
     """Print one line, of a length that can be read, and end with status 2."""
     line = " ".join(message.split())
     if len(line) > LONGEST:
         line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
-    print(f"error: {line}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # as of a full disk
+        print(f"error: {line}", file=sys.stderr, flush=True)
     raise SystemExit(USAGE_ERROR) from None
 
 

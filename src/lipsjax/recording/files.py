@@ -3,6 +3,7 @@
 Imports no JAX.
 """
 
+import glob
 import itertools
 import json
 import math
@@ -24,12 +25,15 @@ class RecordingError(ValueError):
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for writing that is there whole or not at all: written aside, then renamed.
 
+    What is written aside is named by this process, as another may write the same file.
+
     Raises:
       OSError: naming the file, if it cannot be written; the one before is then left alone.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with naming(path, also=temporary):
+            _delete_left(path)
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
@@ -38,6 +42,27 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _delete_left(path: Path) -> None:
+    """Delete what processes wrote aside for this file that were killed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = left.name.split(".")[-2]
+        if not number.isdecimal() or not _is_alive(int(number)):
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    """Tell whether there is a process of this number; where nobody can tell, there is."""
+    if os.name != "posix":
+        return True  # a signal of 0 ends it there
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def write_atomically(path: Path, text: str) -> None:

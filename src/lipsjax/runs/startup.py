@@ -1,11 +1,26 @@
 """What must be settled before JAX starts: processes, devices, the compilation cache."""
 
+import contextlib
+import math
+import multiprocessing
 import os
 import re
+import signal
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lipsjax.runs.config import Execution
+
+MEET = 60
+"""Seconds that processes of one command wait for each other."""
+TOLD_AFTER = 5
+LEAST_ADDRESSES = 2 * 2**30
+"""Bytes of address space with which a command comes to its end on two cores; JAX crashes below."""
 
 
 def check_devices(devices: int | None, clients: int) -> None:
@@ -22,22 +37,68 @@ def start_jax(execution: Execution) -> None:
     """Settle what must be settled before JAX starts: processes, the host's devices, the cache.
 
     Raises:
-      ValueError: if JAX cannot start on the platform that ``JAX_PLATFORMS`` asks for, or the
-        processes cannot find each other.
+      ValueError: if JAX cannot start on the platform that ``JAX_PLATFORMS`` asks for, the processes
+        cannot find each other, or the system allows less memory than JAX needs.
     """
+    check_addresses(allowed_addresses())
     import jax
 
     processes = join_processes(execution)
     if execution.devices is not None or "JAX_NUM_CPU_DEVICES" not in os.environ:
         here = -(-execution.devices // processes) if execution.devices else os.cpu_count()
         jax.config.update("jax_num_cpu_devices", here or 1)
-    cache = cache_dir()
-    if cache and not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    _settle_cache()
     try:
         jax.devices()
     except RuntimeError as error:
         raise ValueError(f"JAX cannot start: {error}") from None
+
+
+def _settle_cache() -> None:
+    """Keep compiled programs, and say once where that cannot be; JAX says it of every program."""
+    import jax
+
+    cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    if cache is None and (found := cache_dir()):
+        cache = str(found)
+        jax.config.update("jax_compilation_cache_dir", cache)
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    is_here = cache and "://" not in cache
+    if is_here and not is_writable(Path(cache)) and multiprocessing.parent_process() is None:
+        note = "cannot be written: programs that it lacks are compiled anew each time"
+        print(f"note: the cache {cache} {note}", file=sys.stderr)
+
+
+def is_writable(folder: Path) -> bool:
+    """Tell whether files can be made in a folder, which is made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def allowed_addresses() -> float:
+    """Return the bytes that this process may address, by ``ulimit -v``; infinite without limit."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows
+        return math.inf
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return math.inf if limit == resource.RLIM_INFINITY else float(limit)
+
+
+def check_addresses(allowed: float) -> None:
+    """Refuse a limit under which JAX would crash without a word.
+
+    Raises:
+      ValueError: naming the limit, and what is needed at least.
+    """
+    if allowed < LEAST_ADDRESSES:
+        raise ValueError(
+            f"not enough memory: ulimit -v allows {allowed / 2**30:.1f} GiB, and JAX needs at "
+            f"least {LEAST_ADDRESSES / 2**30:.0f} GiB of addresses, of which it fills few"
+        )
 
 
 def cache_dir() -> Path | None:
@@ -77,6 +138,7 @@ def join_processes(execution: Execution) -> int:
         raise ValueError(f"processes must be at least 1, not {count}")
     if not 0 <= index < count:
         raise ValueError(f"process must be in 0..{count - 1}, not {index}")
+    _check_address(coordinator, index)
     _initialize(f"{coordinator} cannot be reached", coordinator, count, index)
     return count
 
@@ -89,10 +151,62 @@ def _given(option: int | None, variable: str) -> int | None:
     return int(os.environ[variable])
 
 
+def _check_address(coordinator: str, index: int) -> None:
+    """Refuse an address at which processes cannot meet.
+
+    Raises:
+      ValueError: for a host that nobody knows, or a port that cannot be, or is taken.
+    """
+    host, _, port = coordinator.rpartition(":")
+    if not 0 < int(port) < 2**16:
+        raise ValueError(f"the port of {coordinator} must be in 1..{2**16 - 1}")
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except (OSError, UnicodeError):
+        raise ValueError(f"{coordinator} cannot be reached: there is no host {host}") from None
+    if index == 0:
+        with socket.socket() as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                tried.bind(("", int(port)))
+            except OSError as error:
+                why = (error.strerror or str(error)).lower()
+                raise ValueError(f"{coordinator} cannot be listened at: {why}") from None
+
+
+@contextlib.contextmanager
+def _in_time(where: str) -> Iterator[None]:
+    """Say what is waited for, and end the process where it does not come.
+
+    JAX itself waits for five minutes, and then crashes.
+    """
+    met = threading.Event()
+
+    def watch() -> None:
+        if met.wait(TOLD_AFTER):
+            return
+        print(f"waits up to {MEET} s for all processes at {where}", file=sys.stderr, flush=True)
+        if not met.wait(MEET - TOLD_AFTER):
+            problem = f"{where} cannot be reached, or not all processes came there"
+            print(f"error: {problem} within {MEET} s", file=sys.stderr, flush=True)
+            os._exit(2)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        met.set()
+
+
 def _initialize(problem: str, *who: Any) -> None:
     import jax
 
+    # JAX takes SIGTERM for itself, to save states before a machine is taken away
+    handler = signal.getsignal(signal.SIGTERM)
     try:
-        jax.distributed.initialize(*who)
+        with _in_time(str(who[0])) if who else contextlib.nullcontext():
+            jax.distributed.initialize(*who)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{problem}: {error}") from None
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)

@@ -14,7 +14,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -189,7 +189,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, self._execution, self._cores))
-        self._process.start()
+        with _held_back():
+            self._process.start()
         theirs.close()  # so that the end of the worker is the end of the connection
         self.task: Task | None = None
         self.program: str | None = None
@@ -212,6 +213,23 @@ class _Worker:
         self._process.kill()
         self._process.join()
         self.connection.close()
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Hold back what a terminal sends to all its processes at once.
+
+    A process that is started meanwhile never gets it, not even while it imports: its parent does,
+    and ends it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # as on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(connection: Connection, execution: Execution, cores: list[int]) -> None:
