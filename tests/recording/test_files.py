@@ -48,6 +48,45 @@ def test_what_a_killed_process_left_aside_is_deleted(tmp_path):
         assert not left.exists()
 
 
+WRITE = """
+import sys
+from pathlib import Path
+from lipsjax import recording
+with recording.whole_file(Path(sys.argv[1])) as file:
+    file.write(b"theirs" * 1000)
+    print("open", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def other_writer(path):
+    """Starts a process that is in the middle of a file, until it reads a line."""
+    argv = [sys.executable, "-c", WRITE, str(path)]
+    other = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "open\n"
+    return other
+
+
+def test_two_processes_write_one_file_and_each_is_whole(tmp_path):
+    path = tmp_path / "study.json"
+    with other_writer(path) as other:
+        recording.write_atomically(path, "mine")
+        assert path.read_text() == "mine"
+        other.communicate("\n")
+    assert other.returncode == 0
+    assert path.read_text() == "theirs" * 1000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_deleted_by_the_next(tmp_path):
+    path = tmp_path / "study.json"
+    with other_writer(path) as other:
+        other.kill()
+    assert len(list(tmp_path.iterdir())) == 1
+    recording.write_atomically(path, "mine")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def survey(out, *argv):
     return subprocess.run(
         [sys.executable, "-c", BARE, *argv, "--out", str(out)], capture_output=True, text=True
