@@ -316,7 +316,12 @@ def build(
         cohort=size,
         all_arrive=participation.all_arrive,
     )
-    if participation.sampling == "examples":
+    if participation.sampling == "examples" and training_clients > 1:
+        if size == training_clients:
+            raise ValueError(
+                f"sampling by examples needs a cohort below {size}, the clients: where all take "
+                "part, nothing is drawn"
+            )
         # who is drawn by examples has been weighed by them, as in FedProx (arXiv 1812.06127)
         strategy = strategy._replace(weight=uniform)
     try:

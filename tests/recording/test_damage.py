@@ -58,7 +58,7 @@ def test_after_the_remedy_the_rest_is_reported(study):
     run = first_run(study)
     damage(run / "setup.json", None)
     shutil.rmtree(run)
-    assert commands.call("report", str(study)).status == 0
+    assert commands.call("report", str(study), "--format", "md").status == 0
 
 
 @pytest.mark.parametrize("how", ["gone", "empty", "half"])
@@ -72,7 +72,7 @@ def test_times_that_are_lost_are_not_measured(how, study):
     found = recording.read(run)
     assert np.isnan(found.seconds)
     assert np.isnan(found.compile_seconds)
-    assert commands.call("report", str(study)).status == 0
+    assert commands.call("report", str(study), "--format", "md").status == 0
 
 
 @pytest.mark.parametrize("how", sorted(DAMAGES.keys() - {"empty"}))
@@ -93,6 +93,10 @@ def test_damaged_times_are_named(how, study):
         ("setup.json", {"layers": [3]}),
         ("setup.json", {"layers": [{"name": "a", "role": "b"}]}),
         ("setup.json", {"survey": []}),
+        ("setup.json", {"survey": {"train_counts": [[1]], "test_counts": []}}),
+        ("setup.json", {"survey": {"train_counts": [[1]], "test_counts": [[0]]}}),
+        ("setup.json", {"survey": {"train_counts": [[1]], "test_counts": "x"}}),
+        ("config.json", {"strategy": {"cohort": -3}}),
         ("setup.json", {"survey": {"train_counts": [[1], [1, 2]]}}),
         ("setup.json", {"flops_per_round": "many"}),
         ("plan.json", {"devices": "1"}),
@@ -107,6 +111,16 @@ def test_values_of_wrong_types_are_named(name, fields, study):
     inside |= fields
     path.write_text(json.dumps(content))
     refusal(commands.call("report", str(study)), name, "delete")
+
+
+@pytest.mark.parametrize("name", [*recording.runs.NEEDED, "layers"])
+def test_a_measure_that_all_runs_record_is_missed(name, study):
+    path = first_run(study) / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text(
+        "".join(json.dumps({k: v for k, v in row.items() if k != name}) + "\n" for row in rows)
+    )
+    refusal(commands.call("report", str(study)), "metrics.jsonl", "lacks", "delete")
 
 
 @pytest.mark.parametrize("how", ["gone", *sorted(DAMAGES.keys())])
@@ -135,7 +149,7 @@ def test_a_run_that_diverged_is_no_missing_one(study):
 def test_what_is_not_read_may_be_damaged(name, study):
     path = first_run(study) / name
     path.write_text("")
-    assert commands.call("report", str(study)).status == 0
+    assert commands.call("report", str(study), "--format", "md").status == 0
 
 
 def test_a_summary_of_another_config_is_not_trusted(tmp_path):

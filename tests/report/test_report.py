@@ -390,7 +390,7 @@ def test_nothing_finished_is_one_line_and_no_page(tmp_path):
 
 def test_unknown_reference_is_named(tmp_path):
     write_study(tmp_path, reference="sparse", **SMALL)
-    with pytest.raises(ValueError, match="'sparse' is not an arm of the study; arms: dense, lips"):
+    with pytest.raises(ValueError, match="a reference is no arm of the study"):
         write_report(tmp_path)
 
 

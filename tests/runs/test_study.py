@@ -169,12 +169,24 @@ def sweep(tmp_path, *argv, study=TWO_RATES):
         (["--arms", "slow", "slow"], ["--arms names slow twice"]),
         (["--local.learning-rate", "0.1"], ["--local.learning-rate", "the arm fast"]),
         (["--rounds", "3", "--grid", "rounds=[1, 2]"], ["--rounds", "the grid"]),
+        (["--local.options", "momentum=0.9", "momentum=0.1"], ["options name momentum twice"]),
         (["--grid", "local.learning_rate=[0.01]"], ["grid.local.learning_rate", "the arm fast"]),
     ],
 )
 def test_options_that_contradict(argv, parts, tmp_path):
     refusal(sweep(tmp_path, *argv), *parts)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_option_reaches_the_other_fields_of_a_table_in_the_grid(tmp_path):
+    grid = ("--grid", "partition=[{alpha=1.0}, {alpha=0.1}]")
+    refusal(sweep(tmp_path, *grid, "--partition.clients", "3", "--seeds", "0"), "seeds must be")
+    refusal(sweep(tmp_path, *grid, "--partition.alpha", "3"), "--partition.alpha", "the grid")
+
+
+def test_names_are_written_in_one_line_everywhere():
+    arms = {"a  b": {}, "c\nd": {"rounds": 1, "against": "a  b"}}
+    assert references(from_dict(Study, {"arms": arms})) == {"a b": "a b", "c d": "a b"}
 
 
 def test_an_option_reaches_where_no_arm_that_runs_sets_it(tmp_path):
@@ -218,6 +230,13 @@ def test_a_copy_of_the_data_is_found_finished(images, tmp_path):
     assert "found finished" in call("run", *argv, "--dataset", copy).out
 
 
+def test_cells_of_the_same_data_under_two_names_are_refused(images, tmp_path):
+    copy = shutil.copy(images, tmp_path / "copy.npz")
+    small = ("--partition.train-examples", "5", "--partition.test-examples", "2")
+    grid = ("--grid", f"dataset=['{images}', '{copy}']")
+    refusal(sweep(tmp_path, *small, "--partition.clients", "3", *grid), "cells 1 and 2", "same")
+
+
 def test_arms_of_the_same_data_under_two_names_are_refused(images, tmp_path):
     copy = shutil.copy(images, tmp_path / "copy.npz")
     study = f"[arms.a]\ndataset = '{images}'\n[arms.b]\ndataset = '{copy}'\n"
@@ -230,11 +249,14 @@ def test_a_run_of_more_rounds_says_why_it_begins_anew(tmp_path):
     folder = tmp_path / "runs" / recording.run_hash(config, "")
     setup = {"config": config, "data_fingerprint": "", "plan": {}, "setup": {}}
     recording.create(folder, **setup)
-    (line,) = notes_of_others(tmp_path, [to_dict(Config(rounds=8))])
+    (line,) = notes_of_others(tmp_path, [(to_dict(Config(rounds=8)), "")])
     assert "runs of 4 rounds" in line
     assert "schedules" in line
-    assert notes_of_others(tmp_path, [config]) == []
-    assert notes_of_others(tmp_path, [to_dict(Config(rounds=8, seed=1))]) == []
+    assert notes_of_others(tmp_path, [(config, "")]) == []
+    assert notes_of_others(tmp_path, [(to_dict(Config(rounds=8)), "of other data")]) == []
+    assert notes_of_others(tmp_path, [(to_dict(Config(rounds=8, seed=1)), "")]) == []
+    (folder / "config.json").write_text('{"config": {}, "behaviour": 3}')  # of a run not asked for
+    assert notes_of_others(tmp_path, [(to_dict(Config(rounds=8)), "")]) == []
 
 
 def test_a_study_of_old_runs_is_not_replaced(tmp_path):
@@ -277,17 +299,15 @@ def test_the_home_of_a_study_is_read_and_not_told(tmp_path, monkeypatch):
     assert Execution(out="~/out").out == f"{tmp_path}/out"
 
 
-@pytest.mark.parametrize(
-    "name", ["=1+1", "@SUM(A1)", "-2+3", "+cmd|x", "<blink>", "$x$", "a" * 200]
-)
-def test_hostile_names_of_arms_are_names(name, tmp_path):
+def test_hostile_names_of_arms_are_names(tmp_path):
     """Tables are no formulas, pages no programs, and figures keep their size."""
-    out = fake_study.write_study(tmp_path / "out", seeds=3, rounds=4, arms=("dense", name))
+    names = ("=1+1", "@SUM(A1)", "-2+3", "+cmd|x", "<blink>", "$x$", "a" * 200)
+    out = fake_study.write_study(tmp_path / "out", seeds=3, rounds=4, arms=("dense", *names))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert call("report", str(out)).status == 0
     rows = list(csv.reader((out / "table.csv").read_text().splitlines()))
-    cell = rows[2][1]
-    assert not cell.startswith(("=", "+", "-", "@"))
-    assert cell.endswith(name)
+    for name, row in zip(names, rows[2:], strict=True):
+        assert not row[1].startswith(("=", "+", "-", "@"))
+        assert row[1].endswith(name)
     assert "<blink>" not in (out / "report.html").read_text()

@@ -21,7 +21,7 @@ class Plan(Sweep):
     """Say what a study would take: memory, FLOPs, bytes, collectives, hours, and what it costs.
 
     Programs are compiled for devices that need not be here. A STUDY.toml before the options says
-    what the defaults are; every option overrides it.
+    what the defaults are; every option overrides it, but for what an arm or the grid sets itself.
     """
 
     device: str = "cpu"

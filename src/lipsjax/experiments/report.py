@@ -13,6 +13,7 @@ from lipsjax.experiments import command
 from lipsjax.recording import BEHAVIOUR, Recording
 from lipsjax.recording.files import finite
 from lipsjax.runs.config import Config, to_dict
+from lipsjax.runs.data import check_numbers
 from lipsjax.runs.fields import from_dict
 
 Format = Literal["html", "md"]
@@ -63,7 +64,9 @@ def _check_config(run: Recording, folder: Path) -> None:
     """
     where = folder / "config.json"
     try:
-        whole = to_dict(from_dict(Config, run.config))
+        config = from_dict(Config, run.config)
+        check_numbers(config)
+        whole = to_dict(config)
         lacking = {n for n, v in whole.items() if isinstance(v, dict)} - run.config.keys()
         if run.behaviour < BEHAVIOUR:  # of then, when there were fewer fields
             whole = {name: _among(whole[name], value) for name, value in run.config.items()}

@@ -26,6 +26,7 @@ from lipsjax.runs.study import (
     Study,
     cells,
     expand,
+    fields_of,
     load_study,
     program_key,
     references,
@@ -79,16 +80,17 @@ def read_arguments(argv: list[str], kind: type[S], program: str) -> tuple[Study,
     shared = ("name", "seeds", "target", "prices", "sparsity", "config", "execution")
     defaults = kind(arms=tuple(study.arms), **{n: getattr(study, n) for n in shared})
     chosen = command.parse(kind, options, program=program, default=defaults)
-    for i, arm in enumerate(chosen.arms):
+    named = [" ".join(arm.split()) for arm in chosen.arms]
+    for i, arm in enumerate(named):
         if arm not in study.arms:
             hint = nearest(arm, study.arms)
             raise ValueError(f"unknown arm {shown(arm)}{hint}; there are {', '.join(study.arms)}")
-        if arm in chosen.arms[:i]:
+        if arm in named[:i]:
             raise ValueError(f"--arms names {arm} twice")
     grid = _read_grid(chosen.grid) if chosen.grid else study.grid
     asked = dataclasses.replace(
         study,
-        arms={arm: study.arms[arm] for arm in chosen.arms},
+        arms={arm: study.arms[arm] for arm in named},
         grid=grid,
         **{name: getattr(chosen, name) for name in shared},
     )
@@ -103,7 +105,9 @@ def _check_reach(study: Study, options: list[str]) -> None:
       ValueError: naming both.
     """
     own = {f"the arm {arm}": names_set(each, SECTIONS) for arm, each in study.arms.items()}
-    own["the grid"] = set(study.grid)
+    own["the grid"] = {
+        field for name, values in study.grid.items() for field in fields_of(name, values)
+    }
     for option in options:
         field = option.removeprefix("--").replace("-", "_")
         for who, fields in own.items():
@@ -195,7 +199,11 @@ def run_study(study: Study, line: str) -> None:
             if not is_finished(run, trial.config, prints[trial.config.dataset])
         ]
     )
-    begun = [to_dict(trial.config) for run, trial in runs.items() if not run.exists()]
+    begun = [
+        (to_dict(trial.config), prints[trial.config.dataset])
+        for run, trial in runs.items()
+        if not run.exists()
+    ]
     with Watch(trials=len(todo), rounds=sum(t.config.rounds for t in todo)) as watch:
         if replaced not in (None, line):
             watch.say(f"the study before in {out}, its runs kept: {replaced}")
@@ -211,12 +219,19 @@ def run_study(study: Study, line: str) -> None:
 
 
 def _check_arms(trials: list[Planned], folders: list[Path]) -> None:
-    """Refuse two arms that are the same runs, as of one data set under two names."""
+    """Refuse two arms, or two cells, that are the same runs, as of one data set under two names."""
     found: dict[tuple[int, Path], str] = {}
     for trial, folder in zip(trials, folders, strict=True):
         twin = found.setdefault((trial.cell, folder), trial.arm)
         if twin != trial.arm:
             raise ValueError(f"the arms {twin} and {trial.arm} are the same runs: nothing differs")
+    in_cell: dict[int, list[Path]] = {}
+    for trial, folder in zip(trials, folders, strict=True):
+        in_cell.setdefault(trial.cell, []).append(folder)
+    cells: dict[tuple[Path, ...], int] = {}
+    for cell, runs in in_cell.items():
+        if (twin := cells.setdefault(tuple(runs), cell)) != cell:
+            raise ValueError(f"grid: cells {twin + 1} and {cell + 1} are the same runs")
 
 
 def _check(trials: Iterable[Planned], execution: Execution) -> None:

@@ -60,8 +60,9 @@ def batch_norm(x: Array, scale: Array, bias: Array, mask: Array) -> tuple[Array,
     """Normalise by the statistics of the real examples: ``scale (x - mean) / sqrt(var) + bias``.
 
     Forward and backward read x twice each, as two reductions and one elementwise pass. All sums are
-    of x less the first value of its channel: ``E[x^2] - E[x]^2`` of x itself would lose the
-    variance in float32 where the mean is a hundred deviations.
+    of x less the mean of its first example, channel by channel: ``E[x^2] - E[x]^2`` of x itself
+    would lose the variance in float32 where the mean is a hundred deviations. So the first example
+    should be a real one, as in the batches of :func:`lipsjax.local.batch_order`.
 
     Args:
       x: [B, ..., channels].
@@ -78,7 +79,7 @@ def batch_norm(x: Array, scale: Array, bias: Array, mask: Array) -> tuple[Array,
 def _batch_norm_fwd(x, scale, bias, mask):
     weight, axes = _like(mask, x), tuple(range(x.ndim - 1))
     count = jnp.sum(mask) * math.prod(x.shape[1:-1])
-    origin = x[(0,) * len(axes)]
+    origin = jnp.mean(x[0], axes[:-1])
     near = x - origin
     mean = jnp.sum(near * weight, axes) / count
     var = jnp.maximum(jnp.sum(near * near * weight, axes) / count - mean * mean, 0)

@@ -43,6 +43,9 @@ PLAN = (
 )
 """What a plan holds at least."""
 
+NEEDED = ("round", "density", "accuracy_dense", "global_accuracy", "inertia_index")
+"""Scalars that every run records."""
+
 LARGEST = 1e100
 """No measure of a run is beyond; such a number comes from a damaged file."""
 
@@ -116,25 +119,26 @@ def check(run_dir: Path, *, config: dict, data_fingerprint: str) -> None:
     raise RecordingError(f"{run_dir} holds a run of another config; choose another --out")
 
 
-def notes_of_others(out_dir: Path, configs: Iterable[dict[str, Any]] = ()) -> list[str]:
+def notes_of_others(out_dir: Path, begun: Iterable[tuple[dict[str, Any], str]] = ()) -> list[str]:
     """Return lines on runs of OUT from which one could expect these to go on, and why they do not.
 
     Args:
       out_dir: OUT.
-      configs: of the runs that are to begin.
+      begun: configs of the runs that are to begin, each with the fingerprint of its data.
 
     Returns:
       A line on runs of another behaviour and one on runs of another number of rounds, if any.
     """
     older, rounds = 0, set()
-    wanted = {_but_rounds({"config": config}): config["rounds"] for config in configs}
+    wanted = {_but_rounds(config, data): config["rounds"] for config, data in begun}
     for path in out_dir.glob("runs/[!.]*/config.json"):
         with contextlib.suppress(RecordingError):  # what is damaged is told when it is asked for
             config, behaviour = _recorded(path)
             older += behaviour != BEHAVIOUR
-            here = wanted.get(_but_rounds({"config": config}))
-            if behaviour == BEHAVIOUR and here not in (None, config["rounds"]):
-                rounds.add(config["rounds"])
+            with files.reading(path):
+                here = wanted.get(_but_rounds(config, files.read_json(path)["data_fingerprint"]))
+                if behaviour == BEHAVIOUR and here not in (None, config["rounds"]):
+                    rounds.add(int(config["rounds"]))
     lines = []
     if older:
         lines.append(
@@ -150,7 +154,8 @@ def notes_of_others(out_dir: Path, configs: Iterable[dict[str, Any]] = ()) -> li
     return lines
 
 
-def _but_rounds(recorded: dict[str, Any]) -> str:
+def _but_rounds(config: dict[str, Any], data_fingerprint: str) -> str:
+    recorded = {"config": config, "data_fingerprint": data_fingerprint}
     return files.canonical(_identity(recorded, without=("rounds",)))
 
 
@@ -305,6 +310,8 @@ def _read(run_dir: Path) -> Recording:
             raise ValueError(f"it holds {len(rows)} rounds, and not all of {rounds} in order")
         names = sorted({name for row in rows for name in row if name != "layers"})
         measures = sorted({name for row in rows for name in row.get("layers", {})})
+        if rows and (lacking := {*NEEDED} - {*names} | {"step"} - {*measures}):
+            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
         scalars = {name: _array([row.get(name) for row in rows], len(rows)) for name in names}
         by_layer = {
             name: _array(
@@ -347,8 +354,9 @@ def _layers(setup: dict[str, Any]) -> int:
     if "global_examples" in setup and _number(setup, "global_examples", int) < 1:
         raise ValueError("global_examples must be at least 1")
     for name in {"train_counts", "test_counts"} & {"train_counts", *setup["survey"]}:
-        if np.array(setup["survey"][name], float).ndim != 2:
-            raise ValueError(f"the survey's {name} are no table")
+        counts = np.array(setup["survey"][name], float)
+        if counts.ndim != 2 or not (counts >= 0).all() or not counts.sum() > 0:
+            raise ValueError(f"the survey's {name} are no table of numbers of examples")
     return len(setup["layers"])
 
 
@@ -361,7 +369,10 @@ def _times(run_dir: Path, rounds: int) -> dict[str, float]:
         timings = files.read_lines(path)
         if sum(row["rounds"] for row in timings) != rounds:
             return dict.fromkeys(names, float("nan"))
-        return {n: float(_array([row[n] for row in timings], len(timings)).sum()) for n in names}
+        found = {n: _array([row[n] for row in timings], len(timings)) for n in names}
+        if any((values < 0).any() for values in found.values()):
+            raise ValueError("a time is below 0")
+        return {name: float(values.sum()) for name, values in found.items()}
 
 
 def _recorded(path: Path) -> tuple[dict[str, Any], int]:

@@ -73,6 +73,8 @@ def read_options(entries: Sequence[str]) -> dict[str, float | bool]:
         name, _, value = entry.partition("=")
         if entry == "none" and len(entries) == 1:
             return {}
+        if name in options:
+            raise ValueError(f"options name {name} twice")
         try:
             truth = {"true": True, "false": False}.get(value.lower())
             options[name] = float(value) if truth is None else truth

@@ -17,7 +17,6 @@ import itertools
 import json
 import math
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,7 +119,9 @@ def cells(study: Study) -> list[dict[str, Any]]:
                 raise ValueError(f"grid.{name} holds {shown(value)} twice")
         if overlaps(name, "sparsity") and not sparse:
             raise ValueError(f"grid.{name} needs an arm with sparsity = {{}}, and none has it")
-    gridded = [(name, field) for name, values in study.grid.items() for field in _set(name, values)]
+    gridded = [
+        (name, field) for name, values in study.grid.items() for field in fields_of(name, values)
+    ]
     for (name, field), (other, again) in itertools.combinations(gridded, 2):
         if name != other and overlaps(field, again):
             raise ValueError(f"grid.{name} and grid.{other} both set {_longer(field, again)}")
@@ -135,9 +136,14 @@ def cells(study: Study) -> list[dict[str, Any]]:
     return [dict(zip(study.grid, values, strict=True)) for values in products]
 
 
-def _set(name: str, values: Iterable[Any]) -> set[str]:
-    """Return the fields that a row of the grid sets."""
-    return set().union(*(names_set({name: value}, SECTIONS) for value in values))
+def fields_of(name: str, values: Any) -> set[str]:
+    """Return the fields that a row of the grid sets.
+
+    >>> sorted(fields_of("local", [{"epochs": 1}, {"batch_size": 2}]))
+    ['local.batch_size', 'local.epochs']
+    """
+    given = values if isinstance(values, list) else [values]
+    return set().union(*(names_set({name: value}, SECTIONS) for value in given))
 
 
 def _longer(name: str, other: str) -> str:
@@ -248,6 +254,7 @@ def references(study: Study) -> dict[str, str]:
     first, found = next(iter(study.arms), ""), {}
     for arm, differences in study.arms.items():
         other = differences.get("against", first)
+        other = " ".join(other.split()) if isinstance(other, str) else other
         if not isinstance(other, str) or other not in study.arms:
             raise ValueError(
                 f"arms.{arm}.against must be one of {', '.join(study.arms)}, not {shown(other)}"

@@ -208,7 +208,8 @@ def _check_finite(sim: Simulation, key: Array, metrics: Metrics, first: int, hos
     A client's loss alone does not stop a run whose server withstands what is not finite.
     """
     withstands = {Rank.AGGREGATE, Rank.CLIP} & sim.spec.strategy.wrappers.keys()
-    hint = "a smaller learning_rate may help"
+    faulty = Rank.FAULT in sim.spec.strategy.wrappers
+    hint = "its faulty clients may be why" if faulty else "a smaller learning_rate may help"
     for i, losses in enumerate(metrics.client_loss):
         bad = np.flatnonzero(~np.isfinite(losses))
         if len(bad) and (not withstands or len(bad) == len(losses)):
