@@ -48,7 +48,7 @@ class ShrinkLoop(Loop):
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("perturb", [False, True])
+@pytest.mark.parametrize("perturb", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_shrinking(perturb):
     data, model = world(SIZES), tiny_model()
     # of a power of two, which is the same in float32 and float64

@@ -320,7 +320,7 @@ def test_study_file_that_is_missing(tmp_path):
 
 
 def test_study_file_that_is_a_folder(tmp_path):
-    refusal(commands.call("sweep", str(tmp_path)), str(tmp_path), "is a directory", "TOML")
+    refusal(commands.call("sweep", str(tmp_path)), str(tmp_path), "not a file", "TOML")
 
 
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n", b"\xff\xfes\x00e\x00"])

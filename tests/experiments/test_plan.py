@@ -184,6 +184,7 @@ def test_a_plan_for_the_cpu(tmp_path):
     assert dense["collectives"].keys() == {"all-reduce"}
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_cells_that_share_a_program_are_planned_once(tmp_path):
     grid = ("--grid", "sparsity.every=[2, 3]", "--json", str(tmp_path / "plan.json"))

@@ -11,6 +11,7 @@ import pytest
 
 from helpers import commands, killing
 from lipsjax import recording
+from lipsjax.recording.runs import NEEDED
 from lipsjax.runs.config import Config, Execution, SparsityConfig, to_dict
 from lipsjax.runs.dataset import load
 from lipsjax.runs.space import Choice, Range, as_differences, choose, read_space
@@ -65,7 +66,9 @@ class Fake:
                 if level is None:
                     raise DivergedError("the loss is not finite in round 0")
                 rows = [
-                    {"round": t, "accuracy_dense": level * (t + 1) / config.rounds}
+                    dict.fromkeys(NEEDED, 0.0)
+                    | {"round": t, "accuracy_dense": level * (t + 1) / config.rounds}
+                    | {"layers": {"step": []}}
                     for t in (done, done + 1)
                 ]
                 recording.append(path, rows)

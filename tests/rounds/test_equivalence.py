@@ -25,11 +25,12 @@ VARIANTS = {
     "stored gradients": (lambda m: lips(gradient="stored"), 3),
     "personal": (lambda m: keep_local(fedavg(), models.is_norm), None),
 }
+QUICK = ("client masks",)
 
 
 @pytest.mark.parametrize(
     "variant",
-    [pytest.param(v, marks=pytest.mark.slow if v == "personal" else ()) for v in VARIANTS],
+    [pytest.param(v, marks=pytest.mark.slow if v not in QUICK else ()) for v in VARIANTS],
 )
 def test_chunks_and_devices(variant):
     make, cohort = VARIANTS[variant]
@@ -50,6 +51,7 @@ def test_chunks_and_devices(variant):
         assert_close(metrics._replace(client_loss=None), other_metrics._replace(client_loss=None))
 
 
+@pytest.mark.slow
 def test_others_do_not_matter():
     """A client's training depends on no other client, nor on how far it is padded."""
     data, model = world(SIZES), tiny_model()
@@ -94,6 +96,7 @@ def test_zero_learning_rate_changes_nothing():
     assert np.abs(metrics.layers["step"]).max() < 1e-12
 
 
+@pytest.mark.slow
 def test_density_one_is_dense():
     """To the last bit, as XLA compiles outside of tests: see conftest.py."""
     model, data, key = tiny_model(), world(SIZES), jax.random.key(1)
@@ -142,12 +145,14 @@ def test_one_float32_round():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)
 
 
+@pytest.mark.slow
 def test_same_inputs_same_bits():
     model, data = tiny_model(dtype=np.float32), world(SIZES)
     runs = [simulate(model, lips(), data, rounds=3, devices=2)[:2] for _ in range(2)]
     jax.tree.map(np.testing.assert_array_equal, *runs)
 
 
+@pytest.mark.slow
 def test_rounds_in_one_call_or_in_several():
     model, data = tiny_model(), world(SIZES)
     state, metrics, sim = simulate(model, lips(), data, rounds=4)

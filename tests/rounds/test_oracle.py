@@ -116,7 +116,7 @@ def name_of(case):
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, id=name_of(case), marks=pytest.mark.slow if i % 3 else ())
+        pytest.param(case, id=name_of(case), marks=pytest.mark.slow if i % 9 else ())
         for i, case in enumerate(CASES)
     ],
 )

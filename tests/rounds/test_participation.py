@@ -120,7 +120,7 @@ def test_clients_are_drawn_in_proportion_to_their_examples():
 
 @pytest.mark.parametrize(
     "name",
-    ["fedavg", "ditto", *(pytest.param(n, marks=pytest.mark.slow) for n in ("fedper", "fedrep"))],
+    ["fedavg", *(pytest.param(n, marks=pytest.mark.slow) for n in ("ditto", "fedper", "fedrep"))],
 )
 def test_fine_tuning_and_new_clients(name):
     """Against the loop: tuned models of the cohort and of clients that never trained."""

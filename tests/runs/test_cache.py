@@ -10,6 +10,7 @@ from helpers import killing
 pytestmark = pytest.mark.whole
 
 
+@pytest.mark.slow
 def test_miss_then_hit(tmp_path):
     arguments = (*killing.TINY, "--rounds", "2")
     outcomes = []

@@ -146,6 +146,7 @@ def test_a_shared_inverted_mask_keeps_what_clients_together_miss_least():
     assert set(CRITERIA) == {"saliency", "magnitude", "lowest", "inverted", "random", "gradient"}
 
 
+@pytest.mark.slow
 def test_who_is_drawn_by_examples_weighs_as_all_others():
     """Large clients counted twice, once in the draw and once in the mean."""
     data, training = world([12, 2, 2, 2]), LocalTraining(optax.sgd(0.1), 1, 4)
@@ -162,25 +163,24 @@ def uniform_fedprox():
     return strategies.fedprox(mu=0.1)._replace(weight=lambda n: jnp.ones_like(n))
 
 
-def test_a_client_that_sends_no_number_is_withstood():
-    """NaN of one client stopped a run even under the median; without it, it still does."""
+LIE = strategies.faulty(fedavg(), clients=1, kind="nan", num_classes=4)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        strategies.median(LIE),
+        pytest.param(strategies.trimmed_mean(LIE, trim=0.34), marks=pytest.mark.slow),
+        pytest.param(strategies.clip(LIE, norm=1.0), marks=pytest.mark.slow),
+    ],
+    ids=["median", "trimmed mean", "clip"],
+)
+def test_a_client_that_sends_no_number_is_withstood(strategy):
+    """NaN of one client stopped a run even under the median."""
     data, training = world([6, 6, 6]), LocalTraining(optax.sgd(0.1), 1, 6)
-    lie = strategies.faulty(fedavg(), clients=1, kind="nan", num_classes=4)
-    ends = {}
-    for name, strategy in {
-        "mean": lie,
-        "median": strategies.median(lie),
-        "trimmed": strategies.trimmed_mean(lie, trim=0.34),
-        "clip": strategies.clip(lie, norm=1.0),
-    }.items():
-        state, metrics, sim = simulate(tiny_model(), strategy, data, rounds=2, training=training)
-        try:
-            _check_finite(sim, jax.random.key(1), metrics, 0, state)
-            ends[name] = "finite"
-        except DivergedError as error:
-            ends[name] = str(error)
-    assert "round 1, clients 0, 1, 2" in ends.pop("mean")
-    assert ends == dict.fromkeys(("median", "trimmed", "clip"), "finite")
+    state, metrics, sim = simulate(tiny_model(), strategy, data, rounds=2, training=training)
+    _check_finite(sim, jax.random.key(1), metrics, 0, state)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state["global_model"]))
 
 
 def test_a_client_whose_training_diverges_stops_no_robust_run():
@@ -211,8 +211,7 @@ class FakeMetrics:
 def test_a_global_model_that_is_no_number_after_the_last_round_is_seen():
     """Its accuracy is a number: class 0 of every image."""
     data, training = world([6, 6, 6]), LocalTraining(optax.sgd(0.1), 1, 6)
-    lie = strategies.faulty(fedavg(), clients=1, kind="nan", num_classes=4)
-    state, metrics, sim = simulate(tiny_model(), lie, data, rounds=1, training=training)
+    state, metrics, sim = simulate(tiny_model(), LIE, data, rounds=1, training=training)
     assert np.isfinite(metrics.client_loss).all()
     with pytest.raises(DivergedError, match=r"global model is not finite after round 0"):
         _check_finite(sim, jax.random.key(1), metrics, 0, state)
