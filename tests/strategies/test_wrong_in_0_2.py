@@ -55,8 +55,8 @@ def test_the_variance_survives_a_mean_of_many_deviations(ratio):
     np.testing.assert_allclose(y, wanted, atol=2e-3)
 
     def loss(scale, x):
-        params = {"params": {**variables["params"], "scale": scale}}
-        y, _ = layer.apply(variables | params, x, mask=mask, train=True, mutable=["batch_stats"])
+        params = dict(variables) | {"params": {**variables["params"], "scale": scale}}
+        y, _ = layer.apply(params, x, mask=mask, train=True, mutable=["batch_stats"])
         return jnp.sum(jnp.sin(y))
 
     slope = jax.grad(loss)(jnp.ones(4), jnp.asarray(x))

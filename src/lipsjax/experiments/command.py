@@ -183,7 +183,7 @@ def guarded(main: Callable[[list[str]], None]) -> None:
             fail(f"not enough memory: {error}" if str(error) else "not enough memory")
         except OSError as error:
             if error.errno == errno.ENOMEM:
-                fail(f"not enough memory: {error.strerror.lower()}")
+                fail(f"not enough memory: {(error.strerror or str(error)).lower()}")
             where = f"{error.filename}: " if error.filename else ""
             if error.filename is None and error.errno in UNPRINTED:  # files are always named
                 _discard_output()

@@ -204,13 +204,8 @@ def build_optimizer(local: LocalConfig) -> optax.GradientTransformation:
     Example:
       >>> _ = build_optimizer(LocalConfig(optimizer="adam", options={"b1": 0.8}))
     """
-    factory = getattr(optax, local.optimizer, None)
-    known = (
-        callable(factory)
-        and not inspect.isclass(factory)
-        and "learning_rate" in inspect.signature(factory).parameters
-    )
-    if not known or factory is None:
+    factory: Any = getattr(optax, local.optimizer, None)
+    if not _takes_a_rate(factory):
         raise ValueError(
             f"optimizer must be one of optax that takes a learning rate (sgd, adam, "
             f"adamw, ...), not {shown(local.optimizer)}"
@@ -241,6 +236,13 @@ def build_optimizer(local: LocalConfig) -> optax.GradientTransformation:
             f"optimizer {local.optimizer} with options {local.options} cannot be used: {error}"
         ) from None
     return optimizer
+
+
+def _takes_a_rate(factory: Any) -> bool:
+    """Tell whether this is a function that makes an optimizer, also one that is made of another."""
+    if not callable(factory) or inspect.isclass(factory):
+        return False
+    return "learning_rate" in inspect.signature(factory).parameters
 
 
 def _rate(schedule: str, rounds: int) -> Callable[[jax.Array], jax.Array] | None:

@@ -160,6 +160,7 @@ def _numbers(
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _numbers(value, kind, f"{prefix}{name}.")
+            continue
         for each in value if isinstance(value, tuple | list) else (value,):
             if type(each) is kind:
                 yield prefix + name, each

@@ -63,8 +63,9 @@ def _settle_cache() -> None:
         cache = str(found)
         jax.config.update("jax_compilation_cache_dir", cache)
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-    is_here = cache and "://" not in cache
-    if is_here and not is_writable(Path(cache)) and multiprocessing.parent_process() is None:
+    if not cache or "://" in cache:
+        return
+    if not is_writable(Path(cache)) and multiprocessing.parent_process() is None:
         note = "cannot be written: programs that it lacks are compiled anew each time"
         print(f"note: the cache {cache} {note}", file=sys.stderr)
 
