@@ -47,6 +47,7 @@ class ShrinkLoop(Loop):
         return variables._replace(params=unflat(variables.params, params))
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 @pytest.mark.parametrize("perturb", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_shrinking(perturb):

@@ -168,6 +168,7 @@ def plan(*argv):
     return commands.call("plan", *TINY, *argv)
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_a_plan_for_the_cpu(tmp_path):
     ended = plan("--seeds", "2", "--price-per-hour", "3", "--json", str(tmp_path / "plan.json"))

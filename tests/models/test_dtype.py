@@ -44,6 +44,7 @@ def test_own_rules_round_as_those_of_xla():
         assert 1e-3 < distance(rounded, exact) < 0.3, conv
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_what_a_round_leaves_is_float32():
     state, _, _ = simulate(build(dtype="bfloat16"), fedavg(), world([9, 5]), rounds=1)
@@ -69,6 +70,7 @@ def test_products_are_bfloat16_and_the_rest_is_not(name, norm):
     assert all(":bf16[" in line for line in products), products
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_float32_is_what_it_is_without_a_choice():
     module = models.CNN(4, 4, "batch", CONVOLUTIONS["loop"], jnp.float32)

@@ -316,6 +316,7 @@ def test_page_says_what_the_study_says(tmp_path):
     assert "Not finished" not in text
 
 
+@pytest.mark.slow
 def test_same_recordings_give_the_same_bytes(tmp_path):
     write_study(tmp_path / "a", **SMALL)
     shutil.copytree(tmp_path / "a", tmp_path / "b")

@@ -87,6 +87,7 @@ def test_one_client_with_all_data_is_plain_sgd():
     assert_close(state["global_model"].params, params)
 
 
+@pytest.mark.slow
 def test_zero_learning_rate_changes_nothing():
     training = LocalTraining(optax.sgd(0.0, momentum=0.9), 2, 4)
     model = tiny_model(norm="group")
@@ -119,6 +120,7 @@ def test_density_one_is_dense():
     assert not state.sparse
 
 
+@pytest.mark.slow
 def test_one_float32_round():
     """From the same state and masks, other chunks and devices agree to float32's rounding."""
     model, data = tiny_model(dtype=np.float32), world(SIZES)
@@ -182,6 +184,7 @@ def collectives(strategy, model, data, **options):
     return {k: [c for c in computations if f" {k}(" in c or f" {k}-start(" in c] for k in kinds}
 
 
+@pytest.mark.slow
 def test_no_collective_but_the_sums():
     model, data = tiny_model(), world(SIZES)
     strategies = (fedavg(), lips(gradient="stored"))  # the second has client state and masks

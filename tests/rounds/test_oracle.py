@@ -70,7 +70,9 @@ def build_strategy(case):
     )
 
 
-@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+@pytest.mark.parametrize(
+    "norm", ["batch", *(pytest.param(n, marks=pytest.mark.slow) for n in ("group", "none"))]
+)
 def test_dense_fedavg(norm):
     data = world([8, 8, 8])
     options = {"epochs": 2, "batch_size": 4, "learning_rate": 0.1}
@@ -93,6 +95,7 @@ def test_partial_participation_with_ragged_clients():
     check(tiny_model(), fedavg(), data, loop, rounds=5, cohort_size=3, chunk=2)
 
 
+@pytest.mark.slow
 def test_another_optimizer():
     data = world([7, 3])
     optimizer = optax.adamw(0.01)

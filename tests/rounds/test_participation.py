@@ -30,7 +30,9 @@ def loop_of(kind, data, **options):
     )
 
 
-@pytest.mark.parametrize("make", [fedavg, strategies.scaffold])
+@pytest.mark.parametrize(
+    "make", [pytest.param(fedavg, marks=pytest.mark.slow), strategies.scaffold]
+)
 def test_a_round_in_which_some_do_not_arrive(make):
     data, scaffold = world(SIZES), make is not fedavg
     kind = loops.ParticipationLoop
