@@ -16,8 +16,11 @@ import pytest
 from helpers import xla
 
 ROOT = Path(__file__).parent
-WHOLE = ("tests/rounds", "tests/strategies", "src/lipsjax/simulation.py", "src/lipsjax/strategy.py")
-"""Places all of whose tests compile whole rounds."""
+WHOLE = (
+    *("tests/rounds", "tests/strategies", "src/lipsjax/simulation.py", "src/lipsjax/strategy.py"),
+    *("tests/experiments", "tests/report", "tests/recording/test_damage.py"),
+)
+"""Places all of whose tests compile whole rounds, call commands or draw pages."""
 
 hypothesis.settings.register_profile("lipsjax", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("lipsjax")
