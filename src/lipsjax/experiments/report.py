@@ -70,8 +70,10 @@ def _check_config(run: Recording, folder: Path) -> None:
         lacking = {n for n, v in whole.items() if isinstance(v, dict)} - run.config.keys()
         if run.behaviour < BEHAVIOUR:  # of then, when there were fewer fields
             whole = {name: _among(whole[name], value) for name, value in run.config.items()}
-        if lacking or finite(whole) != run.config:
-            raise ValueError(f"it lacks fields, or holds what no run records {sorted(lacking)}")
+        if lacking:
+            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+        if finite(whole) != run.config:
+            raise ValueError("it lacks fields, or holds values that no run records")
     except ValueError as error:
         raise ValueError(f"{where} is damaged: {error}; delete {folder} to run it again") from None
 

@@ -107,14 +107,8 @@ def read_json(path: Path) -> Any:
     Raises:
       RecordingError: if it cannot be read.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise RecordingError(f"{path} cannot be read: not a file")
-    try:
+    with _parsing(path):
         return json.loads(path.read_text())
-    except RecursionError:
-        raise RecordingError(f"{path} cannot be read: nested too deeply") from None
-    except (OSError, ValueError) as error:
-        raise RecordingError(f"{path} cannot be read: {error}") from None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -123,8 +117,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
       RecordingError: if they cannot be read.
     """
-    try:
+    with _parsing(path):
         return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@contextmanager
+def _parsing(path: Path) -> Iterator[None]:
+    """Turn what reading JSON from a file leads to into one line that names the file."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise RecordingError(f"{path} cannot be read: not a file")
+    try:
+        yield
     except RecursionError:
         raise RecordingError(f"{path} cannot be read: nested too deeply") from None
     except (OSError, ValueError) as error:

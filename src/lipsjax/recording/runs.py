@@ -133,11 +133,14 @@ def notes_of_others(out_dir: Path, begun: Iterable[tuple[dict[str, Any], str]] =
     wanted = {_but_rounds(config, data): config["rounds"] for config, data in begun}
     for path in out_dir.glob("runs/[!.]*/config.json"):
         with contextlib.suppress(RecordingError):  # what is damaged is told when it is asked for
-            config, behaviour = _recorded(path)
-            older += behaviour != BEHAVIOUR
+            recorded = files.read_json(path)
             with files.reading(path):
-                here = wanted.get(_but_rounds(config, files.read_json(path)["data_fingerprint"]))
-                if behaviour == BEHAVIOUR and here not in (None, config["rounds"]):
+                if behaviour_of(recorded) != BEHAVIOUR:
+                    older += 1
+                    continue
+                config = recorded["config"]
+                here = wanted.get(_but_rounds(config, recorded["data_fingerprint"]))
+                if here not in (None, config["rounds"]):
                     rounds.add(int(config["rounds"]))
     lines = []
     if older:
@@ -206,13 +209,8 @@ def _read_plan(run_dir: Path) -> dict[str, Any]:
         for name in ("processes", "devices", "chunk", "rounds_per_call"):
             if type(plan[name]) is not int or plan[name] < 1:
                 raise ValueError(f"{name} is {plan[name]!r}, not a number of at least 1")
-        for name, kind in {
-            "platform": str,
-            "conv": str,
-            "precision": str,
-            "versions": dict,
-        }.items():
-            if not isinstance(plan[name], kind):
+        for name in ("platform", "conv", "precision", "versions"):
+            if not isinstance(plan[name], dict if name == "versions" else str):
                 raise ValueError(f"{name} is {plan[name]!r}")
     return plan
 
