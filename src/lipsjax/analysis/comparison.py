@@ -344,9 +344,7 @@ def _steps(recordings: Sequence[Recording]) -> dict[str, float]:
 
 def _diverged(study: StudyRecording, cell: int, arm: str) -> tuple[tuple[int, str], ...]:
     """Seeds of one arm in one cell that diverged, and why."""
-    # recordings from before divergence was recorded have no such field
-    ended = study.diverged
-    chosen = (trial for trial in ended if (trial["cell"], trial["arm"]) == (cell, arm))
+    chosen = (trial for trial in study.diverged if (trial["cell"], trial["arm"]) == (cell, arm))
     return tuple(sorted((trial["seed"], trial["reason"]) for trial in chosen))
 
 

@@ -191,16 +191,17 @@ def run_study(study: Study, line: str) -> None:
     cell = ", ".join(f"{name} = {value}" for name, value in cells(study)[0].items())
     dataset, _ = load(surveyed.dataset, study.execution.data_dir)
     processes.agree(lambda: write_survey(dataset, surveyed, out, line, cell).page)
-    prints = {t.config.dataset: load(t.config.dataset, study.execution.data_dir)[1] for t in trials}
+    names = dict.fromkeys(trial.config.dataset for trial in trials)
+    fingerprints = {name: load(name, study.execution.data_dir)[1] for name in names}
     todo = processes.agree(
         lambda: [
             trial
             for run, trial in runs.items()
-            if not is_finished(run, trial.config, prints[trial.config.dataset])
+            if not is_finished(run, trial.config, fingerprints[trial.config.dataset])
         ]
     )
     begun = [
-        (to_dict(trial.config), prints[trial.config.dataset])
+        (to_dict(trial.config), fingerprints[trial.config.dataset])
         for run, trial in runs.items()
         if not run.exists()
     ]
