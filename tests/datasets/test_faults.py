@@ -10,6 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from helpers.idx import write_idx
 from lipsjax import datasets
 from lipsjax.datasets import DataError, base, files, own
 
@@ -103,11 +104,6 @@ def test_bytes_and_texts_are_one_kind(tmp_path):
 
 
 IDX_OF_1 = np.arange(40) % 26 + 1
-
-
-def write_idx(path, array, kind=8):
-    head = struct.pack(f">BBBB{array.ndim}I", 0, 0, kind, array.ndim, *array.shape)
-    path.write_bytes(head + array.astype({8: ">u1", 12: ">i4", 13: ">f4"}[kind]).tobytes())
 
 
 def idx_folder(tmp_path, labels=Y):

@@ -1,12 +1,10 @@
 """Images of one's own: archives and IDX folders, and what is wrong with them in one line."""
 
-import gzip
-import struct
-
 import numpy as np
 import pytest
 
 from helpers import commands
+from helpers.idx import write_idx
 from lipsjax import datasets
 
 RNG = np.random.default_rng(0)
@@ -46,12 +44,6 @@ def test_a_fifth_of_every_class_is_for_testing(tmp_path):
     assert found.train.labels[0] == (3, 1, 0, 2)[first.index(1) % 4]
     again = datasets.load(str(path))
     assert datasets.fingerprint(found) == datasets.fingerprint(again)
-
-
-def write_idx(path, array, kind=8):
-    head = struct.pack(f">BBBB{array.ndim}I", 0, 0, kind, array.ndim, *array.shape)
-    content = head + array.astype({8: ">u1", 13: ">f4"}[kind]).tobytes()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
 def idx_folder(tmp_path):
