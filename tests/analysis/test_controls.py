@@ -107,7 +107,7 @@ class TunedLoop(Loop):
         return np.stack(out)
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_a_tuned_fedavg():
     data = world(SIZES)
     loop = TunedLoop(reference_model(), data, jax.random.key(1), rounds=3, **OPTIONS)

@@ -606,7 +606,7 @@ def test_report_of_a_folder_without_a_study(tmp_path):
     refusal(commands.call("report", str(tmp_path / "missing")), "missing", "no study")
 
 
-STUDY, FIRST = "study.json", "runs/000000ffffffffff/"
+STUDY, FIRST = "study.json", "runs/made-up-00-00-00/"
 
 
 @pytest.mark.parametrize(

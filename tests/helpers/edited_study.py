@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from helpers.fake_study import write_study
+from helpers.fake_study import within, write_study
 from lipsjax.analysis.comparison import compare
 from lipsjax.recording import read_study
 
@@ -34,7 +34,10 @@ def edit(path, arm, config=None, **shifts):
         for row in rows:
             for name, shift in shifts.items():
                 if name in row:
-                    row[name] = None if math.isnan(shift) else row[name] + shift
+                    changed = row[name] + shift
+                    row[name] = within(changed) if "accuracy" in name else changed
+                    if math.isnan(shift):
+                        row[name] = None
         (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

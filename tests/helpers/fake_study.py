@@ -57,7 +57,7 @@ def write_study(
     for cell in range(len(cells)):
         for index, arm in enumerate(arms):
             for seed in range(seeds):
-                run = f"{cell:02d}{index:02d}{seed:02d}".ljust(16, "f")
+                run = f"made-up-{cell:02d}-{index:02d}-{seed:02d}"  # no digest of its config
                 trials.append({"arm": arm, "cell": cell, "seed": seed, "run": run})
                 rng = np.random.default_rng((seed, cell, index))
                 curves = _curves(
@@ -129,14 +129,19 @@ def _curves(rounds, *, level, gain, unstick, bits_ratio, evaluate_every, rng, sp
         row["layers"]["step"] = step[i].tolist()
         if i % evaluate_every == 0 or i == rounds - 1:
             row |= {
-                "accuracy_before": dense[i] + 0.05 * rise[i],
-                "accuracy_dense": dense[i],
-                "accuracy_after": dense[i] - 0.3 * (1 - density[i]),
-                "global_accuracy": 0.8 * dense[i],
-                "global_accuracy_clients": 0.4 * dense[i],
+                "accuracy_before": within(dense[i] + 0.05 * rise[i]),
+                "accuracy_dense": within(dense[i]),
+                "accuracy_after": within(dense[i] - 0.3 * (1 - density[i])),
+                "global_accuracy": within(0.8 * dense[i]),
+                "global_accuracy_clients": within(0.4 * dense[i]),
             }
         rows.append(row)
     return rows
+
+
+def within(accuracy):
+    """A share, as accuracies are."""
+    return min(max(accuracy, 0.0), 1.0)
 
 
 def with_accuracies(study: StudyRecording, ends: dict[str, list[float]]) -> StudyRecording:

@@ -79,7 +79,7 @@ def test_float32_is_what_it_is_without_a_choice():
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_a_run_in_bfloat16(tmp_path):
     ended = commands.run(tmp_path, "--model.dtype", "bfloat16", "--lips", "True")
     assert ended.status == 0, ended.err

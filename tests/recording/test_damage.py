@@ -113,6 +113,41 @@ def test_values_of_wrong_types_are_named(name, fields, study):
     refusal(commands.call("report", str(study)), name, "delete")
 
 
+def named_by_its_digest(study):
+    """The first run of a study, its folder called as the package calls it."""
+    run = first_run(study)
+    about = json.loads((run / "config.json").read_text())
+    name = recording.run_hash(about["config"], about["data_fingerprint"])
+    text = (study / "study.json").read_text()
+    (study / "study.json").write_text(text.replace(run.name, name))
+    return run.rename(run.with_name(name))
+
+
+@pytest.mark.parametrize(
+    "change", [{"rounds": 41}, {"seed": 7}, {"local": {"epochs": 9}}, {"partition": {"alpha": 3}}]
+)
+def test_a_config_that_was_edited_is_not_taken_for_the_run(change, study):
+    run = named_by_its_digest(study)
+    assert commands.call("report", str(study), "--format", "md").status == 0
+    path = run / "config.json"
+    content = json.loads(path.read_text())
+    for name, value in change.items():
+        inside = content["config"]
+        inside[name] = inside[name] | value if isinstance(value, dict) else value
+    path.write_text(json.dumps(content))
+    refusal(commands.call("report", str(study)), str(path), "not of this folder's", "delete")
+
+
+@pytest.mark.parametrize("value", [1.25, -0.5, 1e9])
+@pytest.mark.parametrize("name", ["accuracy_dense", "global_accuracy"])
+def test_an_accuracy_is_a_share(name, value, study):
+    path = first_run(study) / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[-1][name] = value
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refusal(commands.call("report", str(study)), f"{name} is {value:g}", "0..1", "delete")
+
+
 @pytest.mark.parametrize("name", [*recording.runs.NEEDED, "layers"])
 def test_a_measure_that_all_runs_record_is_missed(name, study):
     path = first_run(study) / "metrics.jsonl"

@@ -354,7 +354,11 @@ THIN = (
 )
 
 
-@pytest.mark.parametrize("options", THIN, ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(o, marks=pytest.mark.slow if i % 2 else ()) for i, o in enumerate(THIN)],
+    ids=str,
+)
 def test_thin_studies_still_have_a_page(tmp_path, options):
     write_study(tmp_path, **(SMALL | options))
     check_texts(page_of(tmp_path))

@@ -14,9 +14,11 @@ from helpers.commands import MLP, TINY, call, call_as_given, refusal
 from lipsjax import recording
 from lipsjax.experiments.command import command_line
 from lipsjax.recording.runs import notes_of_others
-from lipsjax.runs.config import Config, Execution, to_dict
+from lipsjax.runs.config import Config, Execution, SparsityConfig, to_dict
 from lipsjax.runs.fields import from_dict, names_set, overlaps
+from lipsjax.runs.reads import unread
 from lipsjax.runs.study import MOST_TRIALS, Study, expand, load_study, references
+from lipsjax.sparsity.criteria import CRITERIA, NEEDS_GRADIENT
 
 TWO_RATES = """
 [arms.slow]
@@ -59,6 +61,31 @@ RANDOM = {
         ({"a": {}, "b": {}}, {}, ["a and b", "nothing differs"]),
         ({"a": {}, "b": {"rounds": 40}}, {}, ["a and b", "nothing differs"]),
         ({"a": {}, "b": {"seed": 3}}, {}, ["arms.b.seed", "seed by seed"]),
+        # what differs is not read
+        ({"a": {}, "b": {"strategy": {"trim": 0.3}}}, {}, ["a and b", "strategy.trim"]),
+        ({"a": {}, "b": {"partition": {"classes": 3}}}, {}, ["nothing reads partition.classes"]),
+        (FAST, {"faults.scale": [1.0, 2.0]}, ["faults.scale = 1.0", "nothing reads faults.scale"]),
+        (
+            {"a": {"model": {"name": "vgg5"}}, "b": {"model": {"name": "vgg5", "width": 8}}},
+            {},
+            ["nothing reads model.width"],
+        ),
+        (
+            {
+                "a": {"sparsity": {"criterion": "random"}},
+                "b": {"sparsity": {"criterion": "random", "gradient": "fresh"}},
+            },
+            {},
+            ["nothing reads sparsity.gradient"],
+        ),
+        (
+            {
+                "a": {"sparsity": {"operation": "scale"}},
+                "b": {"sparsity": {"operation": "scale", "hold": 2}},
+            },
+            {},
+            ["nothing reads sparsity.hold"],
+        ),
         ({"a": {}, "": {"rounds": 3}}, {}, ["name of an arm"]),
         ({"a": {}, "b\x1b[2J": {"rounds": 3}}, {}, ["name of an arm"]),
         (
@@ -73,6 +100,28 @@ def test_what_would_answer_another_question_is_refused(arms, grid, parts):
         expanded(arms, grid)
     for part in parts:
         assert part in str(refused.value)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_criteria_without_gradients_are_known_to_configs(criterion):
+    config = Config(sparsity=SparsityConfig(criterion=criterion))
+    assert ("sparsity.gradient" in unread(config)) == (criterion not in NEEDS_GRADIENT)
+
+
+def test_fields_that_differ_where_they_are_read_are_two_runs():
+    two = {"a": {}, "b": {"partition": {"alpha": 0.5}}}
+    assert len(expanded(two, {})) == 2
+    with pytest.raises(ValueError, match=r"nothing reads partition\.alpha"):
+        expanded(two, {"partition.kind": ["dirichlet", "iid"]})
+
+
+def test_two_studies_are_not_run_in_one_folder_at_once(tmp_path):
+    out = fake_study.write_study(tmp_path / "out", seeds=1)
+    pages = sorted(out.iterdir())
+    with recording.lock(out):
+        ended = sweep(tmp_path, "--rounds", "1", *TINY, *MLP)
+    refusal(ended, str(out), "another study, python -m lipsjax.experiments.sweep", "another --out")
+    assert sorted(out.iterdir()) == sorted({*pages, out / ".lock"})
 
 
 def test_a_table_in_a_grid_leaves_the_other_fields():

@@ -1,8 +1,9 @@
 """Compare arms over seeds and a grid: ``python -m lipsjax.experiments.sweep [STUDY.toml]``."""
 
+import contextlib
 import dataclasses
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -165,13 +166,8 @@ def run_study(study: Study, line: str) -> None:
     """
     import jax
 
-    from lipsjax import recording
-    from lipsjax.experiments.report import draw
-    from lipsjax.experiments.survey import write_survey
     from lipsjax.runs import processes
-    from lipsjax.runs.dataset import load
-    from lipsjax.runs.trial import is_finished, run_dir_of
-    from lipsjax.runs.watch import Watch
+    from lipsjax.runs.trial import run_dir_of
     from lipsjax.runs.workers import count_workers
 
     trials, platform = expand(study), jax.devices()[0].platform
@@ -182,6 +178,50 @@ def run_study(study: Study, line: str) -> None:
     _check_arms(trials, folders)
     runs = dict(reversed(list(zip(reversed(folders), reversed(trials), strict=True))))
     _check(runs.values(), study.execution)  # what cannot be run is refused before all else
+    with contextlib.ExitStack() as held:
+        processes.agree(lambda: held.enter_context(_alone(Path(study.execution.out), folders)))
+        _run_and_draw(study, line, trials, runs, workers)
+
+
+@contextlib.contextmanager
+def _alone(out: Path, folders: list[Path]) -> Iterator[None]:
+    """Hold OUT against sweeps of another study; those of this one go on side by side.
+
+    Raises:
+      RecordingError: if another study is being run there.
+    """
+    from lipsjax import recording
+
+    out.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(recording.lock(out))
+        except recording.BusyError:
+            other = recording.planned(out)
+            if other is not None and other.runs != tuple(folder.name for folder in folders):
+                raise recording.RecordingError(
+                    f"{out} is being written by another study, {other.command}; choose another "
+                    "--out"
+                ) from None
+        yield
+
+
+def _run_and_draw(
+    study: Study, line: str, trials: list[Planned], runs: dict[Path, Planned], workers: int
+) -> None:
+    """Run what is not finished of the runs of a study, and draw its pages.
+
+    Raises:
+      ValueError: as :func:`main`.
+    """
+    from lipsjax import recording
+    from lipsjax.experiments.report import draw
+    from lipsjax.experiments.survey import write_survey
+    from lipsjax.runs import processes
+    from lipsjax.runs.dataset import load
+    from lipsjax.runs.trial import is_finished
+    from lipsjax.runs.watch import Watch
+
     out = Path(study.execution.out)
     replaced = processes.agree(lambda: recording.replaceable(out))
     processes.agree(lambda: write_study(out, study, trials, line))
@@ -292,7 +332,6 @@ def write_study(out: Path, study: Study, trials: list[Planned], line: str) -> No
         for overrides in cells(study)
     ]
     device = jax.devices()[0]
-    out.mkdir(parents=True, exist_ok=True)
     recording.write_json(
         out / "study.json",
         {

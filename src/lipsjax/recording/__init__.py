@@ -7,8 +7,10 @@ from lipsjax.recording.behaviour import (
     migrate_config,
 )
 from lipsjax.recording.files import (
+    BusyError,
     RecordingError,
     append,
+    delete_left,
     lock,
     whole_file,
     write_atomically,
@@ -33,6 +35,7 @@ from lipsjax.recording.runs import (
 from lipsjax.recording.studies import (
     StudyRecording,
     Trial,
+    planned,
     read_study,
     replaceable,
 )
@@ -40,6 +43,7 @@ from lipsjax.recording.studies import (
 __all__ = [
     "BEHAVIOUR",
     "PLAN",
+    "BusyError",
     "Recording",
     "RecordingError",
     "StudyRecording",
@@ -48,6 +52,7 @@ __all__ = [
     "behaviour_of",
     "check",
     "create",
+    "delete_left",
     "describe_behaviour",
     "diverge",
     "diverged",
@@ -56,6 +61,7 @@ __all__ = [
     "lock",
     "migrate_config",
     "notes_of_others",
+    "planned",
     "read",
     "read_plan",
     "read_study",

@@ -21,6 +21,10 @@ class RecordingError(ValueError):
     """A directory that does not hold what it should; one line that says what."""
 
 
+class BusyError(RecordingError):
+    """Another process writes there."""
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for writing that is there whole or not at all: written aside, then renamed.
@@ -135,8 +139,8 @@ def _parsing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def lock(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory for this process alone.
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process alone.
 
     The system lets go of the lock when its process ends, however that comes, so that a ``.lock``
     which a killed process left does not block.
@@ -146,27 +150,31 @@ def lock(run_dir: Path) -> Iterator[None]:
     """
     import filelock  # not at the top: 50 ms, which nobody else has to wait for
 
-    held = filelock.FileLock(run_dir / ".lock", timeout=0)
+    held = filelock.FileLock(folder / ".lock", timeout=0)
     try:
         held.acquire()
     except filelock.Timeout:
-        raise busy(run_dir) from None
+        raise busy(folder) from None
     except (OSError, NotImplementedError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise RecordingError(
-            f"{run_dir / '.lock'} cannot be locked: {reason}; choose an --out on another disk"
+            f"{folder / '.lock'} cannot be locked: {reason}; choose an --out on another disk"
         ) from None
     try:
-        for left in run_dir.parent.glob(f".{run_dir.name}.*.tmp"):
-            shutil.rmtree(left, ignore_errors=True)  # of a process killed while it made the run
         yield
     finally:
         held.release()
 
 
-def busy(run_dir: Path) -> RecordingError:
-    """Return the error of a run directory that another process writes to."""
-    return RecordingError(f"{run_dir} is being written by another process")
+def busy(folder: Path) -> BusyError:
+    """Return the error of a folder that another process writes to."""
+    return BusyError(f"{folder} is being written by another process")
+
+
+def delete_left(run_dir: Path) -> None:
+    """Delete what processes that were killed while they made a run left beside it."""
+    for left in run_dir.parent.glob(f".{run_dir.name}.*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -45,6 +46,12 @@ PLAN = (
 
 NEEDED = ("round", "density", "accuracy_dense", "global_accuracy", "inertia_index")
 """Scalars that every run records."""
+
+HASH = re.compile("[0-9a-f]{16}")
+"""Names of run directories that are digests."""
+
+ROUNDING = 1e-6
+"""What a mean of shares may be beyond 0..1."""
 
 LARGEST = 1e100
 """No measure of a run is beyond; such a number comes from a damaged file."""
@@ -73,7 +80,11 @@ def run_hash(config: dict[str, Any], data_fingerprint: str) -> str:
     >>> run_hash({"dataset": "mine.npz"}, "5f") == run_hash({"dataset": "copy.npz"}, "5f")
     True
     """
-    text = files.canonical(_identity(_record_of(config, data_fingerprint)))
+    return _digest(_record_of(config, data_fingerprint))
+
+
+def _digest(recorded: dict[str, Any]) -> str:
+    text = files.canonical(_identity(recorded))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -298,6 +309,7 @@ def _read(run_dir: Path) -> Recording:
     with files.reading(run_dir / "config.json"):
         rounds = _number(config, "rounds", int)
         _number(config, "seed", int)
+        _check_name(run_dir)
     with files.reading(run_dir / "setup.json"):
         layers = _layers(setup)
     unknown = [None] * layers
@@ -311,6 +323,7 @@ def _read(run_dir: Path) -> Recording:
         if rows and (lacking := {*NEEDED} - {*names} | {"step"} - {*measures}):
             raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
         scalars = {name: _array([row.get(name) for row in rows], len(rows)) for name in names}
+        _check_accuracies(scalars)
         by_layer = {
             name: _array(
                 [row.get("layers", {}).get(name, unknown) for row in rows], len(rows), layers
@@ -319,6 +332,18 @@ def _read(run_dir: Path) -> Recording:
         }
     times = _times(run_dir, len(rows))
     return Recording(config, plan, setup, scalars, by_layer, **times, behaviour=behaviour)
+
+
+def _check_name(run_dir: Path) -> None:
+    """Refuse a config that was changed since the folder was named by its digest.
+
+    Raises:
+      ValueError: if it was.
+    """
+    recorded = files.read_json(run_dir / "config.json")
+    if HASH.fullmatch(run_dir.name) and behaviour_of(recorded) == BEHAVIOUR:
+        if (digest := _digest(recorded)) != run_dir.name:
+            raise ValueError(f"it is the config of a run {digest}, not of this folder's")
 
 
 def _number(values: dict[str, Any], name: str, kind: type = float) -> Any:
@@ -386,6 +411,18 @@ def behaviour_at(run_dir: Path) -> int | None:
         return _recorded(run_dir / "config.json")[1]
     except RecordingError:
         return None
+
+
+def _check_accuracies(scalars: dict[str, np.ndarray]) -> None:
+    """Refuse accuracies that are no shares.
+
+    Raises:
+      ValueError: naming the measure and the value.
+    """
+    for name, values in scalars.items():
+        beyond = values[(values < -ROUNDING) | (values > 1 + ROUNDING)]  # NaN is neither
+        if "accuracy" in name and "gain" not in name and len(beyond):
+            raise ValueError(f"{name} is {beyond[0]:g}; allowed are 0..1")
 
 
 def _array(values: Sequence[Any], *shape: int) -> np.ndarray:

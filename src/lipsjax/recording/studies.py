@@ -98,28 +98,41 @@ def read_study(out_dir: Path) -> StudyRecording:
     )
 
 
+class Plan(NamedTuple):
+    """What a study.json says without its runs being read."""
+
+    command: str
+    runs: tuple[str, ...]  # names of the directories
+
+
+def planned(out_dir: Path) -> Plan | None:
+    """Return what is to be run in OUT; None if there is no study, or none that can be read."""
+    path = out_dir / "study.json"
+    try:
+        with files.reading(path):
+            study = files.read_json(path)
+            return Plan(str(study["command"]), tuple(str(t["run"]) for t in study["trials"]))
+    except RecordingError:
+        return None
+
+
 def replaceable(out_dir: Path) -> str | None:
     """Return the command of the study that another one would replace; None if there is none.
 
     Raises:
       RecordingError: if its runs are of another behaviour: nothing could draw its report again.
     """
-    path = out_dir / "study.json"
-    try:
-        with files.reading(path):
-            study = files.read_json(path)
-            command, trials = str(study["command"]), study["trials"]
-            runs = [out_dir / "runs" / str(trial["run"]) for trial in trials]
-    except RecordingError:
-        return None  # there is none, or it is damaged
-    found = (behaviour_at(run) for run in runs)
+    study = planned(out_dir)
+    if study is None:
+        return None
+    found = (behaviour_at(out_dir / "runs" / run) for run in study.runs)
     older = [number for number in found if number is not None and number != BEHAVIOUR]
     if older:
         raise RecordingError(
             f"{out_dir} holds a study of behaviour {min(older)}, and this is behaviour "
             f"{BEHAVIOUR}: choose another --out, so that its report can still be drawn"
         )
-    return command
+    return study.command
 
 
 def _check_behaviours(out_dir: Path, trials: Iterable[Trial]) -> None:

@@ -17,11 +17,13 @@ import itertools
 import json
 import math
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lipsjax.runs.config import Config, Execution, Prices, SparsityConfig, to_dict
 from lipsjax.runs.fields import from_dict, names_set, overlaps, override, shown
+from lipsjax.runs.reads import as_read, unread
 
 MOST_TRIALS = 100_000
 """Trials of the largest study, so that a slip of the pen is refused and not expanded."""
@@ -184,7 +186,8 @@ def expand(study: Study) -> list[Planned]:
         configs = {arm: _in_cell(config, overrides) for arm, config in arms.items()}
         keys = _distinct(configs)
         if keys in of_cells:
-            raise ValueError(f"grid: {_label(of_cells[keys])} and {_label(overrides)} are the same")
+            both = f"{_label(of_cells[keys])} and {_label(overrides)}"
+            raise ValueError(f"grid: {both} are the same{_reason(overrides, *configs.values())}")
         of_cells[keys] = overrides
         for arm, config in configs.items():
             for i in range(study.seeds):
@@ -205,10 +208,30 @@ def _distinct(configs: dict[str, Config]) -> tuple[str, ...]:
     """Return what identifies the arms of a cell, or refuse two that are the same."""
     found: dict[str, str] = {}
     for arm, config in configs.items():
-        twin = found.setdefault(program_key(config), arm)
+        twin = found.setdefault(program_key(as_read(config)), arm)
         if twin != arm:
-            raise ValueError(f"the arms {twin} and {arm} are of one config: nothing differs")
+            differing = _fields_apart(configs[twin], config)
+            why = _reason(differing, config) or ": nothing differs"
+            raise ValueError(f"the arms {twin} and {arm} are the same{why}")
     return tuple(found)
+
+
+def _fields_apart(config: Config, other: Config) -> list[str]:
+    """Return the dotted names of the fields in which two configs differ."""
+    first, second = to_dict(config), to_dict(other)
+    return [
+        f"{section}.{field}"
+        for section, fields in first.items()
+        if isinstance(fields, dict) and isinstance(second[section], dict)
+        for field, value in fields.items()
+        if value != second[section][field]
+    ]
+
+
+def _reason(differing: Iterable[str], *configs: Config) -> str:
+    """Say which of the fields that differ nothing reads; nothing if all are read."""
+    names = [name for name in differing if all(name in unread(config) for config in configs)]
+    return f": nothing reads {', '.join(names)} in them" if names else ""
 
 
 def _label(overrides: dict[str, Any]) -> str:

@@ -82,6 +82,7 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
         processes.agree(lambda: recording.create(run_dir, config=to_dict(config), **about))
     with contextlib.ExitStack() as held:
         processes.agree(lambda: held.enter_context(recording.lock(run_dir)))
+        processes.agree(lambda: recording.delete_left(run_dir))
         if prepared is None:
             plan = processes.agree(
                 lambda: _recorded_plan(run_dir, execution, cohort_size(config), say)

@@ -1,0 +1,66 @@
+"""Which fields of a config nothing reads, because of what other fields say. No JAX here."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from lipsjax.runs.config import Config
+
+SHRINKING = ("density", "schedule", "every", "operation", "kinds")
+"""Fields of sparsity that operations other than mask read too."""
+NEEDS_GRADIENT = ("saliency", "gradient", "inverted")
+"""Criteria that read where the gradient is from."""
+
+_UNREAD: Mapping[str, Callable[[Config], bool]] = {
+    "partition.alpha": lambda c: c.partition.kind != "dirichlet",
+    "partition.classes": lambda c: c.partition.kind != "shards",
+    "partition.size_skew": lambda c: c.partition.sizes == "equal",
+    "partition.feature_skew": lambda c: c.partition.features == "alike",
+    "model.width": lambda c: c.model.name not in ("cnn", "mlp", "vit"),
+    "model.depth": lambda c: c.model.name not in ("mlp", "vit"),
+    "model.norm": lambda c: c.model.name == "vit",
+    "strategy.trim": lambda c: c.strategy.aggregation != "trimmed_mean",
+    "strategy.cohort": lambda c: c.partition.pooled,
+    "participation.min_work": lambda c: c.participation.stragglers == 0,
+    "faults.kind": lambda c: c.faults.clients == 0,
+    "faults.scale": lambda c: c.faults.clients == 0 or c.faults.kind in ("label_flip", "nan"),
+}
+"""Field -> whether nothing reads it."""
+
+
+def unread(config: Config) -> set[str]:
+    """Return the dotted names of the fields that make no difference to a run.
+
+    Example:
+      >>> "partition.classes" in unread(Config())
+      True
+    """
+    found = {name for name, is_unread in _UNREAD.items() if is_unread(config)}
+    sparsity = config.sparsity
+    if sparsity is None:
+        return found
+    fields = {field.name for field in dataclasses.fields(sparsity)}
+    if sparsity.operation != "mask":
+        return found | {f"sparsity.{name}" for name in fields.difference(SHRINKING)}
+    if sparsity.criterion not in NEEDS_GRADIENT:
+        found.add("sparsity.gradient")
+    return found
+
+
+def as_read(config: Config) -> Config:
+    """Return the config whose fields that nothing reads are as they are by default.
+
+    Two configs that are then equal are of the same run.
+
+    Example:
+      >>> from lipsjax.runs.config import PartitionConfig
+      >>> two, three = (Config(partition=PartitionConfig(classes=n)) for n in (2, 3))
+      >>> two == three, as_read(two) == as_read(three)
+      (False, True)
+    """
+    default = Config()
+    for name in unread(config):
+        section, _, field = name.partition(".")
+        own = getattr(config, section)
+        usual = getattr(getattr(default, section) or type(own)(), field)
+        config = dataclasses.replace(config, **{section: dataclasses.replace(own, **{field: usual})})
+    return config
