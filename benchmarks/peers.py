@@ -84,7 +84,7 @@ def round_batches(workload: Workload, data, key, cohort) -> list[tuple[Any, Any]
         return batch_order(batches, mask, epochs=workload.epochs, batch_size=workload.batch_size)[0]
 
     rows = [data.train_index[client][np.asarray(order(client))] for client in cohort]
-    return [(data.train.images[r], data.train.labels[r]) for r in rows]
+    return [(data.train.inputs[r], data.train.labels[r]) for r in rows]
 
 
 def worst_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[float, str]:

@@ -27,8 +27,8 @@ def logistic_regression(data) -> float:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    images = np.asarray(data.train.images, np.float32)
-    test = np.asarray(data.test.images, np.float32)[data.global_index]
+    images = np.asarray(data.train.inputs, np.float32)
+    test = np.asarray(data.test.inputs, np.float32)[data.global_index]
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     model.fit(images.reshape(len(images), -1), data.train.labels)
     return model.score(test.reshape(len(test), -1), data.test.labels[data.global_index])
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     from lipsjax.runs.trial import run_trial
 
     config = options.config
-    _, data = share_out(config, load(config.dataset, options.execution.data_dir)[0])
+    data = share_out(config, load(config.dataset, options.execution.data_dir)[0]).data
     run_dir = run_trial(config, options.execution, lambda _: None, lambda _: None)
     accuracy = recording.read(run_dir).scalars["global_accuracy"]
     window = max(1, -(-config.rounds // 10))

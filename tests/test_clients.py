@@ -35,7 +35,7 @@ def test_each_client_finds_its_examples_in_its_order(dataset, ragged):
     data = stacked(dataset, ragged)
     for client, (train, test) in enumerate(zip(ragged.train, ragged.test, strict=True)):
         held = data.train_index[client][data.train_mask[client]]
-        np.testing.assert_array_equal(data.train.images[held], dataset.train.images[train])
+        np.testing.assert_array_equal(data.train.inputs[held], dataset.train.inputs[train])
         np.testing.assert_array_equal(data.train.labels[held], dataset.train.labels[train])
         np.testing.assert_array_equal(data.test_index[client][data.test_mask[client]], test)
 
@@ -63,7 +63,7 @@ def test_pool_holds_only_what_some_client_holds(dataset, ragged):
 def test_shared_examples_are_stored_once(dataset):
     held = (np.array([9, 3, 5]), np.array([5, 3]))
     data = stacked(dataset, Partition(held, held, MIXES))
-    np.testing.assert_array_equal(data.train.images, dataset.train.images[[3, 5, 9]])
+    np.testing.assert_array_equal(data.train.inputs, dataset.train.inputs[[3, 5, 9]])
     assert data.train_index.tolist() == [[2, 0, 1], [1, 0, 0]]
     assert data.train_mask.tolist() == [[True] * 3, [True, True, False]]
 

@@ -46,7 +46,7 @@ def stack(
     *,
     global_examples: int | None,
     rng: np.random.Generator,
-    global_from: int | None = None,
+    global_from: np.ndarray | None = None,
     processes: int = 1,
     process: int = 0,
 ) -> ClientData:
@@ -62,8 +62,8 @@ def stack(
       global_examples: the global test set is a draw of this many test examples without
         replacement, or all of them where there are fewer; None for all.
       rng: draws the global test set; it is advanced only if a draw is needed.
-      global_from: the global test set is of the first so many test examples, as what follows are
-        copies that belong to clients; None for all.
+      global_from: positions [G] of the test examples that the global test set is of, ascending;
+        None for all.
       processes: among which the clients are shared out.
       process: which of them this is.
 
@@ -72,8 +72,8 @@ def stack(
       set's order.
 
     Raises:
-      ValueError: a partition without clients, a client without examples, positions
-        outside the data set, or global_examples < 1.
+      ValueError: a partition without clients, a client without training examples, clients that
+        are all without test examples, positions outside the data set, or global_examples < 1.
 
     Example:
       >>> from lipsjax.datasets import synthetic
@@ -110,13 +110,13 @@ def stack(
     )
     used = np.pad(used, (0, max(map(len, pools)) - len(used)), mode="edge")
     test_index, test_mask = _pad(partition.test)
-    num_global = num_test if global_from is None else global_from
-    if global_examples is None or global_examples >= num_global:
-        global_index = np.arange(num_global)
+    allowed = np.arange(num_test) if global_from is None else global_from
+    if global_examples is None or global_examples >= len(allowed):
+        global_index = allowed
     else:
-        global_index = np.sort(rng.choice(num_global, global_examples, replace=False))
+        global_index = np.sort(allowed[rng.choice(len(allowed), global_examples, replace=False)])
     return ClientData(
-        train=Examples(dataset.train.images[used], dataset.train.labels[used]),
+        train=Examples(dataset.train.inputs[used], dataset.train.labels[used]),
         train_index=train_index,
         train_mask=train_mask,
         test=dataset.test,
@@ -137,10 +137,14 @@ def own_clients(clients: int, processes: int, process: int) -> range:
 
 
 def _check_positions(split: str, clients: Sequence[np.ndarray], size: int) -> None:
-    """Checks that each client holds positions in 0..size - 1."""
+    """Checks that each client holds positions in 0..size - 1; of testing, some may hold none."""
     if not clients:
         raise ValueError(f"the partition has no clients in its {split} part; allowed are >= 1")
+    if not any(map(len, clients)):
+        raise ValueError(f"no client holds {split} examples; allowed is at least one that does")
     for client, held in enumerate(clients):
+        if split == "test" and held.shape == (0,):
+            continue
         if held.ndim != 1 or len(held) == 0 or not np.issubdtype(held.dtype, np.integer):
             raise ValueError(
                 f"client {client} holds {split} positions of shape {held.shape} and type "

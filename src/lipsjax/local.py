@@ -235,7 +235,7 @@ def train(
         (params, batch_stats, opt_state), (last, loss_sum, seen, steps) = carry
         positions, batch_mask, ends, epoch_key = batch
         rows = index[positions]
-        images = pool.images[rows]
+        images = pool.inputs[rows]
         if training.augment is not None:
             keys = jax.vmap(jax.random.fold_in, (None, 0))(epoch_key, positions)
             images = training.augment(keys, images)
@@ -310,7 +310,7 @@ def whole_gradient(
     def step(total, batch):
         row, batch_mask = batch
         gradient, _ = jax.grad(loss_fn, has_aux=True)(
-            variables.params, variables.batch_stats, pool.images[row], pool.labels[row], batch_mask
+            variables.params, variables.batch_stats, pool.inputs[row], pool.labels[row], batch_mask
         )
         count = jnp.sum(batch_mask, dtype=jnp.int32)
         share = jax.tree.map(lambda g: jnp.where(count > 0, g * count.astype(g.dtype), 0), gradient)

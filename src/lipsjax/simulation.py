@@ -280,7 +280,7 @@ def build(
       >>> dataset = datasets.load("synthetic")
       >>> parts = partition.iid(dataset, train_sizes=sizes, test_sizes=sizes, rng=rng)
       >>> data = clients.stack(dataset, parts, global_examples=16, rng=rng)
-      >>> shape = dataset.train.images.shape[1:]
+      >>> shape = dataset.train.inputs.shape[1:]
       >>> model = models.build(
       ...     "cnn", num_classes=dataset.num_classes, image_shape=shape, width=2)
       >>> training = LocalTraining(optax.sgd(0.1), epochs=1, batch_size=4)
@@ -302,7 +302,7 @@ def build(
     _check_range("epochs", training.epochs, 1, None)
     _check_range("batch_size", training.batch_size, 1, None)
     _check_range("evaluation every", evaluate_every, 0, None)
-    chex.assert_rank(data.train.images, 4)
+    chex.assert_rank(data.train.inputs, {2, 3, 4})
     chex.assert_equal_shape([data.train_index, data.train_mask])
     chex.assert_equal_shape([data.test_index, data.test_mask])
     processes = len({device.process_index for device in mesh.devices.flat})

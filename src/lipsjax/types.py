@@ -25,9 +25,13 @@ Role = Literal["stem", "middle", "classifier"]
 
 
 class Examples(NamedTuple):
-    """Labelled images of one split: np.ndarray on the host, jax.Array once on a device."""
+    """Labelled inputs of one split: np.ndarray on the host, jax.Array once on a device.
 
-    images: Any  # [N, H, W, C] uint8 in 0..255, or float32
+    Inputs are images [N, H, W, channels], uint8 in 0..255 or float32; series in time
+    [N, steps, channels], float32; or rows of features [N, features], float32.
+    """
+
+    inputs: Any  # [N, ...]
     labels: Any  # [N] int32 in 0..num_classes - 1
 
 

@@ -198,7 +198,7 @@ def test_pooled_is_the_union_of_what_clients_hold():
     dataset = datasets.load("digits")
     split = Config(partition=PartitionConfig(clients=5, train_examples=12, new_clients=2))
     pooled = dataclasses.replace(split, partition=dataclasses.replace(split.partition, pooled=True))
-    (parts, data), (one, together) = share_out(split, dataset), share_out(pooled, dataset)
+    (parts, data), (one, together) = (share_out(each, dataset)[1:3] for each in (split, pooled))
     assert together.num_clients == 3
     assert data.num_clients == 7
     np.testing.assert_array_equal(one.train[0], np.concatenate(parts.train[:5]))

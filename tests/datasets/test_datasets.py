@@ -36,12 +36,12 @@ def one_line(excinfo, *parts):
 
 def test_digits_are_real_scaled_and_stratified():
     dataset = load("digits")
-    assert dataset.train.images.shape == (1438, 8, 8, 1)
-    assert dataset.test.images.shape == (359, 8, 8, 1)
-    assert dataset.train.images.dtype == np.float32
+    assert dataset.train.inputs.shape == (1438, 8, 8, 1)
+    assert dataset.test.inputs.shape == (359, 8, 8, 1)
+    assert dataset.train.inputs.dtype == np.float32
     assert dataset.train.labels.dtype == np.int32
-    assert dataset.train.images.min() == 0
-    assert dataset.train.images.max() == 1
+    assert dataset.train.inputs.min() == 0
+    assert dataset.train.inputs.max() == 1
     in_train = np.bincount(dataset.train.labels)
     in_test = np.bincount(dataset.test.labels)
     np.testing.assert_array_equal(in_test, np.round(0.2 * (in_train + in_test)))
@@ -49,8 +49,8 @@ def test_digits_are_real_scaled_and_stratified():
 
 def test_digits_splits_are_disjoint_and_fixed_for_all_versions():
     dataset = load("digits")
-    rows = {image.tobytes() for image in dataset.train.images}
-    assert not any(image.tobytes() in rows for image in dataset.test.images)
+    rows = {image.tobytes() for image in dataset.train.inputs}
+    assert not any(image.tobytes() in rows for image in dataset.test.inputs)
     assert fingerprint(dataset) == (
         "b6af41951c004aed8fa1ab520bd5234737b00faa4e3f4d06750af1950cc359e1"
     )
@@ -60,16 +60,16 @@ def test_synthetic_set_can_be_learnt():
     dataset = load("synthetic")
     train, test = dataset.train, dataset.test
     centres = np.stack(
-        [train.images[train.labels == c].mean(axis=0) for c in range(dataset.num_classes)]
+        [train.inputs[train.labels == c].mean(axis=0) for c in range(dataset.num_classes)]
     )
-    distances = ((test.images[:, None] - centres) ** 2).sum(axis=(2, 3, 4))
+    distances = ((test.inputs[:, None] - centres) ** 2).sum(axis=(2, 3, 4))
     assert (distances.argmin(axis=1) == test.labels).mean() > 0.95
 
 
 def test_synthetic_set_follows_its_arguments():
     dataset = validate(synthetic(num_classes=3, image_shape=(4, 6, 2), train=7, test=5, seed=1))
-    assert dataset.train.images.shape == (7, 4, 6, 2)
-    assert dataset.test.images.shape == (5, 4, 6, 2)
+    assert dataset.train.inputs.shape == (7, 4, 6, 2)
+    assert dataset.test.inputs.shape == (5, 4, 6, 2)
     assert sorted(np.bincount(dataset.train.labels)) == [2, 2, 3]
 
 
@@ -97,9 +97,9 @@ def test_mnist1d_is_made_alike_and_leaves_the_global_generators_alone(signals):
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     dataset = load("mnist1d")
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
-    assert dataset.train.images.shape == (4000, 1, 40, 1)
-    assert dataset.test.images.shape == (1000, 1, 40, 1)
-    together = np.concatenate([dataset.train.images, dataset.test.images])
+    assert dataset.train.inputs.shape == (4000, 1, 40, 1)
+    assert dataset.test.inputs.shape == (1000, 1, 40, 1)
+    together = np.concatenate([dataset.train.inputs, dataset.test.inputs])
     assert abs(together.mean()) < 1e-5
     assert together.std() == pytest.approx(1, abs=1e-5)
     labels = np.concatenate([dataset.train.labels, dataset.test.labels])
@@ -110,7 +110,7 @@ def test_mnist1d_is_made_alike_and_leaves_the_global_generators_alone(signals):
 def test_mnist1d_can_be_told_apart(signals):
     from sklearn.neighbors import KNeighborsClassifier
 
-    train, test = ((x.images.reshape(-1, 40), x.labels) for x in (signals.train, signals.test))
+    train, test = ((x.inputs.reshape(-1, 40), x.labels) for x in (signals.train, signals.test))
     assert KNeighborsClassifier(5).fit(*train).score(*test) > 0.4  # chance is 0.1
 
 
@@ -157,8 +157,8 @@ def test_fingerprint_is_of_content_not_of_name():
         lambda d: d._replace(num_classes=5),
         lambda d: d._replace(train=d.test, test=d.train),
         lambda d: d._replace(test=d.test._replace(labels=d.test.labels[::-1])),
-        lambda d: d._replace(test=d.test._replace(images=d.test.images.reshape(-1, 4, 16, 1))),
-        lambda d: d._replace(test=d.test._replace(images=d.test.images.view(np.int32))),
+        lambda d: d._replace(test=d.test._replace(inputs=d.test.inputs.reshape(-1, 4, 16, 1))),
+        lambda d: d._replace(test=d.test._replace(inputs=d.test.inputs.view(np.int32))),
     ],
     ids=["classes", "splits", "order", "shape", "type"],
 )
@@ -168,9 +168,9 @@ def test_fingerprint_sees_every_change(change):
 
 def test_fingerprint_does_not_see_memory_layout():
     dataset = synthetic(image_shape=(8, 8, 3))
-    images = np.asfortranarray(dataset.train.images)
+    images = np.asfortranarray(dataset.train.inputs)
     assert fingerprint(
-        dataset._replace(train=dataset.train._replace(images=images))
+        dataset._replace(train=dataset.train._replace(inputs=images))
     ) == fingerprint(dataset)
 
 
@@ -183,7 +183,7 @@ def test_validate_casts_labels_of_any_integer_type():
 
 
 def nan_images():
-    images = synthetic().train.images.copy()
+    images = synthetic().train.inputs.copy()
     images[3, 2, 1, 0] = np.nan
     return images
 
@@ -202,14 +202,18 @@ def labels_with(value):
         (with_split("test", labels=labels_with(-1)), ["test label -1", "0..3"]),
         (with_split("test", labels=labels_with(2**32)), [f"test label {2**32}", "0..3"]),
         (with_split("train", labels=synthetic().train.labels[:9]), ["(9,)", "800 images"]),
-        (with_split("train", images=nan_images()), ["train image 3", "NaN"]),
-        (with_split("train", images=-np.inf * (nan_images() + 1)), ["train image 0", "infinity"]),
-        (with_split("test", images=synthetic().test.images[..., 0]), ["(200, 8, 8)", "[N, H, W"]),
-        (with_split("test", images=synthetic().test.images.astype(float)), ["float64", "uint8"]),
-        (with_split("test", images=synthetic().test.images[:, :4]), ["(8, 8, 1)", "(4, 8, 1)"]),
-        (with_split("test", images=synthetic().test.images.astype(np.uint8)), ["float32", "uint8"]),
+        (with_split("train", inputs=nan_images()), ["train image 3", "NaN"]),
+        (with_split("train", inputs=-np.inf * (nan_images() + 1)), ["train image 0", "infinity"]),
+        (with_split("test", inputs=synthetic().test.inputs[..., 0]), ["(8, 8, 1)", "(8, 8)"]),
         (
-            with_split("test", images=np.empty((0, 8, 8, 1), np.float32), labels=np.empty(0, int)),
+            with_split("test", inputs=synthetic().test.inputs[:, 0, 0, 0]),
+            ["(200,)", "[N, H, W, C]"],
+        ),
+        (with_split("test", inputs=synthetic().test.inputs.astype(float)), ["float64", "uint8"]),
+        (with_split("test", inputs=synthetic().test.inputs[:, :4]), ["(8, 8, 1)", "(4, 8, 1)"]),
+        (with_split("test", inputs=synthetic().test.inputs.astype(np.uint8)), ["float32", "uint8"]),
+        (
+            with_split("test", inputs=np.empty((0, 8, 8, 1), np.float32), labels=np.empty(0, int)),
             ["test", "(0, 8, 8, 1)", "empty"],
         ),
         (synthetic()._replace(num_classes=1), ["1 classes"]),
@@ -378,7 +382,7 @@ def test_tfds_reads_quietly(data_dir, capfd, caplog):
 def test_tfds_version_newest_or_asked_for(data_dir, folder):
     for version, label in (("1.10.0", 1), ("1.9.0", 2)):
         shutil.copytree(folder, folder.with_name(version))
-        image = png(tiny_set().test.images[0])
+        image = png(tiny_set().test.inputs[0])
         write_records(shard_path(folder.with_name(version), "test", 0), [example(image, label)] * 6)
     assert load(NAME, data_dir).test.labels.tolist() == [1] * 6
     assert load(f"{NAME}:1.9.0", data_dir).test.labels.tolist() == [2] * 6
@@ -407,7 +411,7 @@ def test_tfds_without_a_test_split_is_refused(folder, data_dir):
 def test_tfds_grey_images_get_a_channel_axis(folder, data_dir):
     write_json(folder, shape=("5", "4", "1"))
     dataset = load(NAME, data_dir)
-    assert dataset.train.images.shape == (9, 5, 4, 1)
+    assert dataset.train.inputs.shape == (9, 5, 4, 1)
 
 
 @pytest.mark.parametrize("name", ["", "Digits", "../x", "a/../b", "a/b/c", "a:1", "a b", "a\n"])
@@ -485,7 +489,7 @@ def test_tfds_damaged_shard(data_dir, folder, damage):
 
 def test_tfds_shard_with_too_few_records(data_dir, folder):
     path = shard_path(folder, "test", 0)
-    write_records(path, [example(png(tiny_set().test.images[0]), 0)])
+    write_records(path, [example(png(tiny_set().test.inputs[0]), 0)])
     assert refused(data_dir, str(folder), "cannot be read")
 
 
@@ -494,8 +498,8 @@ def test_tfds_shard_with_too_few_records(data_dir, folder):
     [
         b"not a message",
         example(b"not an image", 0),
-        example(png(tiny_set().test.images[0])[:60], 0),
-        example(png(tiny_set().test.images[0][:3]), 0),
+        example(png(tiny_set().test.inputs[0])[:60], 0),
+        example(png(tiny_set().test.inputs[0][:3]), 0),
     ],
     ids=["no message", "no image", "truncated image", "smaller image"],
 )
@@ -505,7 +509,7 @@ def test_tfds_damaged_record(data_dir, folder, record):
 
 
 def test_tfds_labels_out_of_range(data_dir, folder):
-    image = png(tiny_set().test.images[0])
+    image = png(tiny_set().test.inputs[0])
     write_records(shard_path(folder, "test", 0), [example(image, -1)] * 6)
     assert refused(data_dir, "test label -1", "0..2")
 
@@ -725,7 +729,7 @@ def test_tfds_long_names_are_shortened(data_dir, name):
 
 
 def test_tfds_images_of_a_huge_size_are_not_decoded(data_dir, folder):
-    image = png(tiny_set().test.images[0])
+    image = png(tiny_set().test.inputs[0])
     size = image.index(b"IHDR") + 4
     content = image[:size] + (60_000).to_bytes(4, "big") * 2 + image[size + 8 :]
     write_records(shard_path(folder, "test", 0), [example(content, 0)] * 6)

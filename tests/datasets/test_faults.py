@@ -228,8 +228,8 @@ def test_images_that_are_unusual(tmp_path, images):
     found = datasets.load(
         saved(tmp_path, **split(Y, Y) | {"x_train": images, "x_test": images[:10], "y_train": Y})
     )
-    np.testing.assert_array_equal(found.train.images[..., 0], images)
-    assert found.train.images.dtype == (np.float32 if images.dtype.kind == "f" else np.uint8)
+    np.testing.assert_array_equal(found.train.inputs[..., 0], images)
+    assert found.train.inputs.dtype == (np.float32 if images.dtype.kind == "f" else np.uint8)
 
 
 # Files.
@@ -369,11 +369,11 @@ FILES = {
     ),
     "a folder beside": (
         lambda p: zipped(p, [("x.npy", npy(X)), Y_MEMBER, ("a/", b"")]),
-        ["holds a/ beside x, y; these alone are read"],
+        ["holds a/ beside x, y; what is read is these and site, group, time"],
     ),
     "other arrays beside": (
-        lambda p: saved(p, x=X, y=Y, site=Y, group=Y),
-        ["holds group, site beside x, y; these alone are read, so leave the others out"],
+        lambda p: saved(p, x=X, y=Y, sites=Y, weight=Y),
+        ["holds sites, weight beside x, y; what is read is these and site", "leave the others out"],
     ),
     "two splits": (
         lambda p: saved(p, **split(Y, Y), x=X, y=Y),

@@ -28,7 +28,7 @@ def saved(tmp_path, **arrays):
 def test_archives_that_say_what_is_for_testing(tmp_path, names):
     path = saved(tmp_path, **dict(zip(names, (X[:30], Y[:30], X[30:], Y[30:, None]), strict=True)))
     found = datasets.load(str(path))
-    np.testing.assert_array_equal(found.train.images, X[:30, ..., None])
+    np.testing.assert_array_equal(found.train.inputs, X[:30, ..., None])
     np.testing.assert_array_equal(found.test.labels, Y[30:])
     assert (found.name, found.num_classes) == ("mine", 4)
     assert found.test.labels.dtype == np.int32
@@ -38,9 +38,9 @@ def test_a_fifth_of_every_class_is_for_testing(tmp_path):
     path = saved(tmp_path, images=X / 255, labels=np.array(["d", "b", "a", "c"])[Y])
     found = datasets.load(str(path))
     assert np.bincount(found.test.labels).tolist() == [2, 2, 2, 2]
-    assert found.train.images.dtype == np.float32
+    assert found.train.inputs.dtype == np.float32
     # d, b, a, c of a, b, c, d; who was drawn is found by the image
-    first = [int((x == found.train.images[0, ..., 0]).all()) for x in (X / 255).astype(np.float32)]
+    first = [int((x == found.train.inputs[0, ..., 0]).all()) for x in (X / 255).astype(np.float32)]
     assert found.train.labels[0] == (3, 1, 0, 2)[first.index(1) % 4]
     again = datasets.load(str(path))
     assert datasets.fingerprint(found) == datasets.fingerprint(again)
@@ -58,8 +58,8 @@ def idx_folder(tmp_path):
 
 def test_idx_folders(tmp_path):
     found = datasets.load(str(idx_folder(tmp_path)))
-    np.testing.assert_array_equal(found.train.images, X[:30, ..., None])
-    np.testing.assert_array_equal(found.test.images, X[30:, ..., None])
+    np.testing.assert_array_equal(found.train.inputs, X[:30, ..., None])
+    np.testing.assert_array_equal(found.test.inputs, X[30:, ..., None])
     np.testing.assert_array_equal(found.test.labels, Y[30:])
     assert (found.name, found.num_classes) == ("idx", 4)
 

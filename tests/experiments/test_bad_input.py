@@ -398,7 +398,7 @@ def test_data_directory_that_is_no_folder(tmp_path):
     [
         (lambda x: x._replace(labels=x.labels.astype(float)), "labels of type float64"),
         (lambda x: x._replace(labels=x.labels + 1), "label 4 of example"),
-        (lambda x: x._replace(images=x.images * np.float32("nan")), "image 0 holds NaN"),
+        (lambda x: x._replace(inputs=x.inputs * np.float32("nan")), "image 0 holds NaN"),
     ],
     ids=["labels as floats", "labels out of range", "NaN images"],
 )

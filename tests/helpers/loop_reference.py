@@ -151,7 +151,7 @@ class Loop:
 
     def examples(self, client):
         rows = self.data.train_index[client][self.data.train_mask[client]]
-        return self.data.train.images[rows], self.data.train.labels[rows]
+        return self.data.train.inputs[rows], self.data.train.labels[rows]
 
     def own_leaves(self, variables):
         return {p: x for p, x in flat(variables).items() if self.personal(p)}
@@ -262,7 +262,7 @@ class Loop:
         return jax.tree.map(lambda a: a / len(labels), total)
 
     def score(self, variables, rows):
-        logits = np.array(self.predict(variables, self.data.test.images[rows]))
+        logits = np.array(self.predict(variables, self.data.test.inputs[rows]))
         labels = self.data.test.labels[rows]
         log_p = logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
         log_p -= logits.max(1, keepdims=True)

@@ -56,7 +56,7 @@ def main(address, count, index, file, name):
 
     model, strategy, data, options = case(name, processes=int(count), process=int(index))
     held = sum(SIZES[k] for k in own_clients(len(SIZES), int(count), int(index)))
-    assert len(np.unique(data.train.images, axis=0)) <= held, "others' examples are here"
+    assert len(np.unique(data.train.inputs, axis=0)) <= held, "others' examples are here"
     state, metrics, _ = worlds.simulate(
         model, strategy, data, rounds=HALF, total=ROUNDS, devices=int(count), **options
     )

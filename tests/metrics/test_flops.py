@@ -24,7 +24,7 @@ EXAMPLES, EPOCHS, CLIENTS = 8, 3, 4  # whole batches of 4, equal clients
 def simulate(model, shape, sizes=(EXAMPLES,) * CLIENTS, *, batch_size=4, devices=2, **options):
     data = world(list(sizes))
     train, test = (
-        part._replace(images=np.zeros((len(part.images), *shape), np.float32))
+        part._replace(inputs=np.zeros((len(part.inputs), *shape), np.float32))
         for part in (data.train, data.test)
     )
     return simulation.build(

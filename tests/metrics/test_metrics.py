@@ -118,7 +118,7 @@ def test_evaluation_does_not_depend_on_batches(batch_size):
     index, mask = jnp.arange(10), jnp.arange(10) < 7
     pool = jax.tree.map(jnp.asarray, data.test)
     score = evaluate(model, variables, pool, index, mask, batch_size=batch_size)
-    logits, *_ = model.apply(variables, data.test.images[:7], mask=np.ones(7, bool), train=False)
+    logits, *_ = model.apply(variables, data.test.inputs[:7], mask=np.ones(7, bool), train=False)
     labels = data.test.labels[:7]
     assert float(score.accuracy) == np.mean(np.argmax(logits, 1) == labels)
     expected = -np.mean(np.asarray(jax.nn.log_softmax(logits))[np.arange(7), labels])

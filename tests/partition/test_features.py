@@ -50,39 +50,39 @@ def test_every_client_has_copies_of_its_own_and_labels_stay(kind):
         assert len(np.unique(positions)) == len(positions)
         for indices, found in zip(before, after, strict=True):
             np.testing.assert_array_equal(copies.labels[found], source.labels[indices])
-            assert not np.array_equal(copies.images[found], source.images[indices])
-    np.testing.assert_array_equal(own.test.images[:200], synthetic().test.images)
-    assert datasets.validate(own).train.images.shape == (24, 8, 8, 1)
+            assert not np.array_equal(copies.inputs[found], source.inputs[indices])
+    np.testing.assert_array_equal(own.test.inputs[:200], synthetic().test.inputs)
+    assert datasets.validate(own).train.inputs.shape == (24, 8, 8, 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_skew_changes_nothing(kind):
     own, parts, _, held = distorted(synthetic(), kind, skew=0.0)
     for indices, found in zip(held.train, parts.train, strict=True):
-        np.testing.assert_array_equal(own.train.images[found], synthetic().train.images[indices])
+        np.testing.assert_array_equal(own.train.inputs[found], synthetic().train.inputs[indices])
 
 
 def test_brightness_by_hand():
     own, parts, u, _ = distorted(flat(0.5), "brightness", skew=0.8)
     for k, (train, test) in enumerate(zip(parts.train, parts.test, strict=True)):
         level = 0.5 + 0.8 * (u[k] - 0.5)
-        np.testing.assert_allclose(own.train.images[train], level, atol=1e-6)
-        np.testing.assert_allclose(own.test.images[test], level, atol=1e-6)
+        np.testing.assert_allclose(own.train.inputs[train], level, atol=1e-6)
+        np.testing.assert_allclose(own.test.inputs[test], level, atol=1e-6)
 
 
 def test_what_leaves_the_range_is_cut_off_and_integers_are_rounded():
     own, parts, u, _ = distorted(flat(250, dtype=np.uint8), "brightness")
-    assert own.train.images.dtype == np.uint8
+    assert own.train.inputs.dtype == np.uint8
     expected = np.clip(np.round(250 + (u - 0.5) * 255), 0, 255)
     for k, held in enumerate(parts.train):
-        np.testing.assert_array_equal(own.train.images[held], expected[k])
+        np.testing.assert_array_equal(own.train.inputs[held], expected[k])
     assert (expected == 255).any()
 
 
 def test_noise_has_the_deviation_of_its_client():
     own, parts, u, _ = distorted(flat(0.5, size=60), "noise", skew=0.2)
     for k, held in enumerate(parts.train):
-        images = own.train.images[held]
+        images = own.train.inputs[held]
         assert images.std() == pytest.approx(0.1 * u[k], rel=0.05)
         assert not np.array_equal(images[0], images[1])
 
@@ -90,25 +90,25 @@ def test_noise_has_the_deviation_of_its_client():
 def test_rotation_agrees_with_the_one_of_augmentation():
     dataset = synthetic(image_shape=(7, 7, 2))
     own, parts, u, held = distorted(dataset, "rotation", skew=0.5)
-    low, high = dataset.train.images.min(), dataset.train.images.max()
+    low, high = dataset.train.inputs.min(), dataset.train.inputs.max()
     angles = np.repeat(-np.deg2rad(0.5 * 90 * (2 * u - 1)), 4).astype(np.float32)
     before, after = np.concatenate(held.train), np.concatenate(parts.train)
-    expected = jax.jit(jax.vmap(turned))(dataset.train.images[before], angles)
-    np.testing.assert_allclose(own.train.images[after], expected.clip(low, high), atol=2e-4)
+    expected = jax.jit(jax.vmap(turned))(dataset.train.inputs[before], angles)
+    np.testing.assert_allclose(own.train.inputs[after], expected.clip(low, high), atol=2e-4)
 
 
 def test_a_client_looks_alike_in_every_partition():
     first = distorted(flat(0.5), "brightness", clients=6)
     second = distorted(flat(0.5), "brightness", clients=3)
     for k in range(3):
-        a, b = (own.train.images[parts.train[k]][0] for own, parts, *_ in (first, second))
+        a, b = (own.train.inputs[parts.train[k]][0] for own, parts, *_ in (first, second))
         np.testing.assert_array_equal(a, b)
 
 
 def test_equal_generators_give_equal_images_and_others_do_not():
     first, again, other = (distorted(flat(0.5), "noise", seed=seed)[0] for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first.train.images, again.train.images)
-    assert not np.array_equal(first.train.images, other.train.images)
+    np.testing.assert_array_equal(first.train.inputs, again.train.inputs)
+    assert not np.array_equal(first.train.inputs, other.train.inputs)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def shared(evaluation=None, **options):
     """What clients of the synthetic set get by these options of the partition."""
     wanted = PartitionConfig(**{"clients": 4, "train_examples": 10} | options)
     evaluation = evaluation or EvaluationConfig(global_examples=50)
-    return share_out(Config(partition=wanted, evaluation=evaluation), synthetic())
+    return share_out(Config(partition=wanted, evaluation=evaluation), synthetic())[1:3]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -150,7 +150,7 @@ def test_only_images_of_clients_change(kind):
         np.testing.assert_array_equal(*labels)
     np.testing.assert_array_equal(plain.global_index, data.global_index)
     np.testing.assert_array_equal(
-        plain.test.images[plain.global_index], data.test.images[data.global_index]
+        plain.test.inputs[plain.global_index], data.test.inputs[data.global_index]
     )
 
 
@@ -165,12 +165,12 @@ def test_the_pooled_site_holds_what_its_clients_would(features):
     options = {"features": features, "new_clients": 1}
     _, split = shared(**options)
     _, pooled = shared(pooled=True, **options)
-    together = [split.train.images[split.train_index[k]] for k in range(4)]
-    of_one = pooled.train.images[pooled.train_index[0][pooled.train_mask[0]]]
+    together = [split.train.inputs[split.train_index[k]] for k in range(4)]
+    of_one = pooled.train.inputs[pooled.train_index[0][pooled.train_mask[0]]]
     np.testing.assert_array_equal(np.concatenate(together), of_one)
     np.testing.assert_array_equal(
-        split.test.images[split.test_index[4]],
-        pooled.test.images[pooled.test_index[1][pooled.test_mask[1]]],
+        split.test.inputs[split.test_index[4]],
+        pooled.test.inputs[pooled.test_index[1][pooled.test_mask[1]]],
     )
 
 
@@ -192,7 +192,7 @@ def test_seeds_differ():
     wanted = PartitionConfig(clients=4, train_examples=10, sizes="lognormal")
     config = Config(partition=wanted)
     first, second = (
-        share_out(dataclasses.replace(config, seed=seed), synthetic())[1].num_examples.tolist()
+        share_out(dataclasses.replace(config, seed=seed), synthetic()).data.num_examples.tolist()
         for seed in (0, 1)
     )
     assert first != second

@@ -44,8 +44,9 @@ def test_what_a_killed_process_left_aside_is_deleted(tmp_path):
     run, left = tmp_path / "run", tmp_path / ".run.123.tmp"
     for folder in (run, left):
         folder.mkdir()
-    with recording.lock(run):
-        assert not left.exists()
+    recording.delete_left(run)
+    assert not left.exists()
+    assert run.exists()
 
 
 WRITE = """

@@ -75,7 +75,7 @@ def test_one_client_with_all_data_is_plain_sgd():
     training = LocalTraining(optax.sgd(0.1), 1, 12)
     state, _, sim = simulate(model, fedavg(), data, rounds=2, training=training, chunk=1)
     params = sim.to_host(sim.init(jax.random.key(1)))["global_model"].params
-    images, labels = data.train.images[data.train_index[0]], data.train.labels[data.train_index[0]]
+    images, labels = data.train.inputs[data.train_index[0]], data.train.labels[data.train_index[0]]
 
     @jax.jit
     @jax.grad

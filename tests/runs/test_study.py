@@ -119,7 +119,7 @@ def test_two_studies_are_not_run_in_one_folder_at_once(tmp_path):
     out = fake_study.write_study(tmp_path / "out", seeds=1)
     pages = sorted(out.iterdir())
     with recording.lock(out):
-        ended = sweep(tmp_path, "--rounds", "1", *TINY, *MLP)
+        ended = sweep(tmp_path, *TINY, *MLP[:4], "--partition.test-examples", "9")
     refusal(ended, str(out), "another study, python -m lipsjax.experiments.sweep", "another --out")
     assert sorted(out.iterdir()) == sorted({*pages, out / ".lock"})
 

@@ -8,6 +8,8 @@ from lipsjax.datasets.digits import digits
 from lipsjax.datasets.load import load
 from lipsjax.datasets.mnist1d import mnist1d
 from lipsjax.datasets.own import from_idx, from_npz
+from lipsjax.datasets.sites import Origin, Sites
+from lipsjax.datasets.splitting import split
 from lipsjax.datasets.synthetic import synthetic
 from lipsjax.datasets.tfds import from_tfds
 from lipsjax.types import Examples
@@ -16,6 +18,8 @@ __all__ = [
     "DataError",
     "Dataset",
     "Examples",
+    "Origin",
+    "Sites",
     "channel_statistics",
     "digits",
     "fingerprint",
@@ -24,6 +28,7 @@ __all__ = [
     "from_tfds",
     "load",
     "mnist1d",
+    "split",
     "synthetic",
     "validate",
 ]

@@ -1,13 +1,15 @@
 """What a data set is, and what makes one unfit to train on.
 
-Symbols: N examples of a split, images of height H, width W and C channels.
+Symbols: N examples of a split, S sites, images of height H, width W and C channels.
 """
 
 import hashlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from lipsjax.datasets.sites import Origin, Sites
 from lipsjax.types import Examples
 
 _MAX_LABEL = np.iinfo(np.int32).max
@@ -22,14 +24,24 @@ class DataError(ValueError):
     """Data that cannot be had or cannot be used; the message is one line."""
 
 
+INPUTS = {4: "images", 3: "series", 2: "features"}
+"""What inputs are called, by the number of their dimensions."""
+
+
 class Dataset(NamedTuple):
-    """An image classification problem: what clients learn from and are tested on."""
+    """A classification problem: what clients learn from and are tested on."""
 
     name: str
     train: Examples
     test: Examples
     num_classes: int
     class_names: tuple[str, ...] | None = None  # of classes 0, 1, ..., where they have names
+    sites: Sites | None = None  # where examples come from, if the data say so
+
+    @property
+    def kind(self) -> str:
+        """What the inputs are: images, series or features."""
+        return INPUTS.get(self.train.inputs.ndim, "inputs")
 
 
 def show(value: object, most: int = _MOST_SHOWN) -> str:
@@ -60,10 +72,11 @@ def validate(dataset: Dataset, where: str | None = None) -> Dataset:
       The same data set, its labels as int32.
 
     Raises:
-      DataError: an empty split, images that are not [N, H, W, C] of uint8 or
-        finite float32, labels that are not integers in 0..num_classes - 1, train
-        and test images that differ in shape or type, more classes than images, or
-        another number of names than of classes.
+      DataError: an empty split, images that are not [N, H, W, C] of uint8 or finite
+        float32, series that are not [N, steps, C] of finite float32, features that are
+        not [N, F] of it, labels that are not integers in 0..num_classes - 1, training
+        and test inputs that differ in shape or type, more classes than examples, another
+        number of names than of classes, or sites that do not fit the examples.
 
     Example:
       >>> images = np.zeros([3, 8, 8, 1], np.float32)
@@ -84,34 +97,69 @@ def validate(dataset: Dataset, where: str | None = None) -> Dataset:
     train = _validate_split(f"{name}: train", dataset.train, num_classes)
     test = _validate_split(f"{name}: test", dataset.test, num_classes)
     for what, of_train, of_test in (
-        ("shape", train.images.shape[1:], test.images.shape[1:]),
-        ("type", train.images.dtype, test.images.dtype),
+        ("shape", train.inputs.shape[1:], test.inputs.shape[1:]),
+        ("type", train.inputs.dtype, test.inputs.dtype),
     ):
         if of_train != of_test:
             raise DataError(
-                f"{name}: train images of {what} {of_train}, test images of {what} {of_test}; "
+                f"{name}: train {dataset.kind} of {what} {of_train}, test {dataset.kind} of {what} "
+                f"{of_test}; "
                 "both must be the same"
             )
-    images = len(train.labels) + len(test.labels)
-    if num_classes > images:  # what counts by class would need memory for each of them
+    number = len(train.labels) + len(test.labels)
+    if num_classes > number:  # what counts by class would need memory for each of them
         raise DataError(
-            f"{name}: {num_classes} classes for {images} images; allowed are as many as images"
+            f"{name}: {num_classes} classes for {number} {dataset.kind}; allowed are as many as "
+            f"{dataset.kind}"
         )
+    if dataset.sites is not None:
+        _validate_sites(name, dataset.sites, len(train.labels), len(test.labels))
     return dataset._replace(train=train, test=test)
+
+
+def _validate_sites(name: str, sites: Sites, *sizes: int) -> None:
+    """Checks that every example has a site, and a group and a time where examples have them."""
+    most = len(sites.names) - 1
+    if most < 0 or len(set(sites.names)) <= most or not all(sites.names):
+        raise DataError(f"{name}: sites {show(sites.names)}; allowed are names, each of one site")
+    for which, origin, size in zip(
+        ("train", "test"), (sites.train, sites.test), sizes, strict=True
+    ):
+        for what, values in origin._asdict().items():
+            if (values is None) != (getattr(sites.train, what) is None):
+                raise DataError(f"{name}: {what} of one split alone; allowed is both or none")
+            if values is not None and values.shape != (size,):
+                raise DataError(
+                    f"{name}: {which} {what} of shape {values.shape} for {size} examples; allowed "
+                    "is one for each"
+                )
+        if size and not 0 <= int(origin.site.min()) <= int(origin.site.max()) <= most:
+            raise DataError(
+                f"{name}: {which} sites {origin.site.min()}..{origin.site.max()}; allowed are "
+                f"0..{most}"
+            )
+        if origin.time is not None and not np.isfinite(origin.time).all():
+            first = int(np.isfinite(origin.time).argmin())
+            raise DataError(f"{name}: {which} time of example {first} is not finite")
 
 
 def _validate_split(where: str, examples: Examples, num_classes: int) -> Examples:
     """Checks one split; `where` opens each message."""
-    images, labels = examples
-    if images.ndim != 4:
-        raise DataError(f"{where} images of shape {images.shape}; allowed is [N, H, W, C]")
-    if images.size == 0:
-        raise DataError(f"{where} images of shape {images.shape} are empty; allowed are sizes >= 1")
-    if images.dtype not in (np.uint8, np.float32):
-        raise DataError(f"{where} images of type {images.dtype}; allowed are uint8 and float32")
-    if labels.shape != images.shape[:1]:
+    inputs, labels = examples
+    kind = INPUTS.get(inputs.ndim, "inputs")
+    if inputs.ndim not in INPUTS:
         raise DataError(
-            f"{where} labels of shape {labels.shape} for {len(images)} images; allowed is [N]"
+            f"{where} inputs of shape {inputs.shape}; allowed are images [N, H, W, C], series "
+            "[N, steps, C] and features [N, F]"
+        )
+    if inputs.size == 0:
+        raise DataError(f"{where} {kind} of shape {inputs.shape} are empty; allowed are sizes >= 1")
+    if inputs.dtype != np.float32 and (inputs.dtype != np.uint8 or kind != "images"):
+        allowed = "uint8 and float32" if kind == "images" else "float32"
+        raise DataError(f"{where} {kind} of type {inputs.dtype}; allowed are {allowed}")
+    if labels.shape != inputs.shape[:1]:
+        raise DataError(
+            f"{where} labels of shape {labels.shape} for {len(inputs)} {kind}; allowed is [N]"
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
@@ -123,12 +171,12 @@ def _validate_split(where: str, examples: Examples, num_classes: int) -> Example
         raise DataError(
             f"{where} label {labels[first]} of example {first}; allowed are 0..{num_classes - 1}"
         )
-    if images.dtype == np.float32:
-        finite = np.isfinite(images).all(axis=(1, 2, 3))
+    if inputs.dtype == np.float32:
+        finite = np.isfinite(inputs).all(axis=tuple(range(1, inputs.ndim)))
         if not finite.all():
-            first = int(finite.argmin())
-            raise DataError(f"{where} image {first} holds NaN or infinity; allowed is finite")
-    return Examples(images, labels.astype(np.int32))
+            first, one = int(finite.argmin()), "image" if kind == "images" else "example"
+            raise DataError(f"{where} {one} {first} holds NaN or infinity; allowed is finite")
+    return Examples(inputs, labels.astype(np.int32))
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -152,20 +200,34 @@ def fingerprint(dataset: Dataset) -> str:
       False
     """
     digest = hashlib.sha256(f"num_classes={dataset.num_classes};".encode())
-    for split, examples in (("train", dataset.train), ("test", dataset.test)):
-        for field, array in examples._asdict().items():
-            little_endian = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-            header = f"{split}.{field}:{little_endian.dtype.str}{little_endian.shape};"
-            digest.update(header.encode())
-            digest.update(little_endian.data)
+    for name, array in _arrays(dataset):
+        little_endian = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        header = f"{name}:{little_endian.dtype.str}{little_endian.shape};"
+        digest.update(header.encode())
+        digest.update(little_endian.data)
     return digest.hexdigest()
 
 
-def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation of each channel, over all pixels of all images.
+def _arrays(dataset: Dataset) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields every array of a data set with its name in the fingerprint."""
+    for split, (inputs, labels) in (("train", dataset.train), ("test", dataset.test)):
+        yield f"{split}.images", inputs  # called so since there were images alone
+        yield f"{split}.labels", labels
+    sites: tuple[tuple[str, Origin], ...] = ()
+    if dataset.sites is not None:
+        sites = (("train", dataset.sites.train), ("test", dataset.sites.test))
+    for split, origin in sites:
+        for what, values in origin._asdict().items():
+            if values is not None:
+                yield f"{split}.{what}", values
+
+
+def channel_statistics(inputs: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation of each channel, over all places of all inputs.
 
     Args:
-      images: [N, H, W, C]; uint8 counts as parts of 255, float32 as it is.
+      inputs: [N, ..., C], the last axis being channels or features; uint8 counts as parts of 255,
+        float32 as it is.
 
     Returns:
       Means and deviations, C each. A channel that never changes has deviation 0 exactly.
@@ -174,14 +236,16 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
       >>> channel_statistics(np.array([0, 51, 102, 51], np.uint8).reshape(1, 2, 2, 1))[0]
       (0.2,)
     """
-    unit = 255 if images.dtype == np.uint8 else 1
-    count = images[..., 0].size
-    first = images[0, 0, 0].astype(np.float64)  # subtracted, so that what never changes sums to 0
+    unit = 255 if inputs.dtype == np.uint8 else 1
+    count = inputs[..., 0].size
+    # subtracted, so that what never changes sums to 0
+    first = inputs.reshape(-1, inputs.shape[-1])[0].astype(np.float64)
     total, squares = np.zeros_like(first), np.zeros_like(first)
-    for block in np.array_split(images, -(-len(images) // 1000)):  # all of it may not fit
+    axes = tuple(range(inputs.ndim - 1))
+    for block in np.array_split(inputs, -(-len(inputs) // 1000)):  # all of it may not fit
         moved = block - first
-        total += moved.sum((0, 1, 2))
-        squares += np.square(moved).sum((0, 1, 2))
+        total += moved.sum(axes)
+        squares += np.square(moved).sum(axes)
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
     return tuple(((first + mean) / unit).tolist()), tuple((deviation / unit).tolist())

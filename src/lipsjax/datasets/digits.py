@@ -21,7 +21,7 @@ def digits() -> Dataset:
       Images [N, 8, 8, 1] float32 in [0, 1] (the source's 0..16, divided by 16).
 
     Example:
-      >>> digits().train.images.shape
+      >>> digits().train.inputs.shape
       (1438, 8, 8, 1)
     """
     from sklearn.datasets import load_digits  # imported here because it takes a second

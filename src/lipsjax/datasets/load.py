@@ -33,7 +33,7 @@ def load(name: str | Path, data_dir: str | Path | None = None) -> Dataset:
 
     Example:
       >>> dataset = load("digits")
-      >>> dataset.num_classes, dataset.test.images.shape
+      >>> dataset.num_classes, dataset.test.inputs.shape
       (10, (359, 8, 8, 1))
     """
     if isinstance(name, str) and name in _BUILT_IN:

@@ -27,7 +27,7 @@ def mnist1d() -> Dataset:
       DataError: the package `mnist1d` is not installed.
 
     Example:
-      >>> mnist1d().train.images.shape
+      >>> mnist1d().train.inputs.shape
       (4000, 1, 40, 1)
     """
     try:

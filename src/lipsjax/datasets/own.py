@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from lipsjax.datasets.assembly import Found, assemble
 from lipsjax.datasets.base import MOST_PATH, DataError, Dataset, show, stratified_test_mask
 from lipsjax.datasets.files import check_room, expanded, open_file
 from lipsjax.types import Examples
@@ -32,6 +33,8 @@ SPLIT = (
 """Names of arrays of a file that says what is for testing."""
 WHOLE = (("x", "y"), ("images", "labels"))
 """Names of arrays of a file that does not: a fifth of every class becomes the test set."""
+_ORIGIN = ("site", "group", "time")
+"""Names of arrays that say where examples come from."""
 _FEWEST = 3
 """Images of a class of which a fifth, rounded, is at least one."""
 _MOST_RATIO = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
@@ -60,10 +63,13 @@ def from_npz(path: str | Path) -> Dataset:
 
     Args:
       path: a file with arrays x_train, y_train, x_test, y_test (or train_images, ...), or x, y (or
-        images, labels), of which a fifth of every class is kept for testing, always the same; and
-        no others. Images are [N, H, W] or [N, H, W, C], integers in 0..255 or floating numbers;
-        labels are [N] or [N, 1], integers or texts. Texts are compared as Unicode's form NFC,
-        without white space around them; bytes are UTF-8.
+        images, labels), of which a fifth of every class is kept for testing, always the same. An
+        array site (site_train and site_test, or train_site and test_site) says of each example
+        which site it is of, as an integer or a text; beside it group says which examples must not
+        be parted, and time when each was taken. There must be no others. Images are [N, H, W] or
+        [N, H, W, C], integers in 0..255 or floating numbers; labels are [N] or [N, 1], integers or
+        texts. Texts are compared as Unicode's form NFC, without white space around them; bytes are
+        UTF-8.
 
     Returns:
       The data set, not validated. Its classes are the labels that occur, sorted, and keep their
@@ -78,21 +84,27 @@ def from_npz(path: str | Path) -> Dataset:
       ...     path = Path(folder) / "mine.npz"
       ...     np.savez(path, x=np.zeros((10, 4, 4)), y=np.repeat(["crack", "fine"], 5))
       ...     dataset = from_npz(path)
-      >>> dataset.train.images.shape, dataset.class_names
+      >>> dataset.train.inputs.shape, dataset.class_names
       ((8, 4, 4, 1), ('crack', 'fine'))
     """
     path = expanded(path)
     where = show(path, MOST_PATH)
     arrays = _read_npz(path)
+    of_origin = {name: arrays.pop(name) for name in list(arrays) if _origin_of(name)}
     images = {name: _images(where, name, arrays[name]) for name in list(arrays)[::2]}
     labels = {name: _labels(where, name, arrays[name]) for name in list(arrays)[1::2]}
     numbered, classes = _numbered(where, labels)
+    for x, y in zip(images.values(), numbered, strict=True):
+        if len(x) != len(y):
+            raise DataError(
+                f"{where}: {len(y)} labels for {len(x)} images; allowed is one for each"
+            )
+    if of_origin:
+        return _with_sites(path, images, numbered, classes, of_origin)
     if len(arrays) == 4:
         train, test = map(Examples, images.values(), numbered)
         return Dataset(path.stem, train, test, len(classes), classes)
     (x,), (y,) = images.values(), numbered
-    if len(x) != len(y):
-        raise DataError(f"{where}: {len(y)} labels for {len(x)} images; allowed is one for each")
     if np.bincount(y).max(initial=0) < _FEWEST:
         raise DataError(
             f"{where}: no class has the {_FEWEST} images of which one is kept for testing; "
@@ -101,6 +113,43 @@ def from_npz(path: str | Path) -> Dataset:
     in_test = stratified_test_mask(y)
     train, test = (Examples(x[rows], y[rows]) for rows in (~in_test, in_test))
     return Dataset(path.stem, train, test, len(classes), classes)
+
+
+def _with_sites(
+    path: Path,
+    images: Mapping[str, np.ndarray],
+    labels: list[np.ndarray],
+    classes: tuple[str, ...],
+    of_origin: Mapping[str, np.ndarray],
+) -> Dataset:
+    """Returns the data set of an archive that says where its examples come from."""
+    where = show(path, MOST_PATH)
+    shapes = {x.shape[1:] for x in images.values()} | {x.dtype for x in images.values()}
+    if len(shapes) > 2:
+        raise DataError(f"{where}: {' and '.join(images)} differ in shape or type")
+    origin = {}
+    for name in _ORIGIN:
+        parts = [values for key, values in of_origin.items() if _origin_of(key) == name]
+        if len({values.dtype.kind for values in parts}) > 1:
+            raise DataError(f"{where}: {name} of training and of testing are of two types")
+        for part, y in zip(parts, labels, strict=False):
+            if part.shape != y.shape:
+                raise DataError(
+                    f"{where}: {name} of shape {show(part.shape)} for {len(y)} examples; allowed "
+                    "is one for each"
+                )
+        origin[name] = np.concatenate(parts) if parts else None
+    in_test = None
+    if len(labels) == 2:
+        in_test = np.repeat([False, True], [len(y) for y in labels])
+    found = Found(
+        np.concatenate(list(images.values())),
+        np.concatenate(labels),
+        classes,
+        **origin,
+        in_test=in_test,
+    )
+    return assemble(path.stem, found, where)
 
 
 def from_idx(folder: str | Path) -> Dataset:
@@ -184,6 +233,29 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
             }
 
 
+def _origin_of(name: str) -> str:
+    """Returns which of site, group and time an array says; nothing if none.
+
+    >>> _origin_of("site_train"), _origin_of("test_group"), _origin_of("x")
+    ('site', 'group', '')
+    """
+    parts = set(name.split("_")) - {"train", "test"}
+    return next(iter(parts & set(_ORIGIN)), "") if len(parts) == 1 else ""
+
+
+def _origins(names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Returns the names of the arrays that may say where the examples of others come from.
+
+    >>> _origins(("x_train", "y_train", "x_test", "y_test"))[0]
+    ('site_train', 'site_test')
+    """
+    if len(names) == 2:
+        return [(name,) for name in _ORIGIN]
+    splits = ("train", "test")
+    before = names[0].startswith("train")
+    return [tuple(f"{s}_{name}" if before else f"{name}_{s}" for s in splits) for name in _ORIGIN]
+
+
 def _wanted(where: str, found: list[str]) -> tuple[str, ...]:
     """Returns the names of the arrays to read; refuses those that nobody would read."""
     twice = [name for name, times in collections.Counter(found).items() if times > 1]
@@ -191,13 +263,18 @@ def _wanted(where: str, found: list[str]) -> tuple[str, ...]:
         raise DataError(f"{where} holds {_listed(twice)} more than once; allowed is once")
     for names in (*SPLIT, *WHOLE):
         if set(names) <= set(found):
-            others = sorted(set(found) - set(names))
+            of_origin = [pair for pair in _origins(names) if set(pair) & set(found)]
+            for pair in of_origin:
+                if lacking := sorted(set(pair) - set(found)):
+                    raise DataError(f"{where} holds {pair[0]} or {pair[1]}, and lacks {lacking[0]}")
+            wanted = (*names, *(name for pair in of_origin for name in pair))
+            others = sorted(set(found) - set(wanted))
             if others:
                 raise DataError(
-                    f"{where} holds {_listed(others)} beside {', '.join(names)}; these alone are "
-                    "read, so leave the others out"
+                    f"{where} holds {_listed(others)} beside {', '.join(wanted)}; what is read is "
+                    f"these and {', '.join(sum(_origins(names), ()))}, so leave the others out"
                 )
-            return names
+            return wanted
     wanted = " or ".join(", ".join(names) for names in (*SPLIT, *WHOLE))
     raise DataError(f"{where} holds {_listed(sorted(found)) or 'nothing'}; needed are {wanted}")
 

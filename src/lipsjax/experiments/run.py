@@ -11,6 +11,7 @@ from lipsjax.experiments import command
 from lipsjax.recording import Recording
 from lipsjax.runs import startup
 from lipsjax.runs.config import Config, Execution, SparsityConfig, cohort_size, to_dict
+from lipsjax.runs.sites import settle
 
 
 def read_flag(said: Sequence[str]) -> bool:
@@ -63,6 +64,7 @@ def main(argv: list[str]) -> None:
         config = dataclasses.replace(config, sparsity=options.sparsity)
     elif options.sparsity != SparsityConfig():
         raise ValueError("options of --sparsity are read with --lips alone")
+    config = settle(config, options.execution.data_dir)
     startup.check_devices(options.execution.devices, cohort_size(config))
     startup.start_jax(options.execution)
     from lipsjax import recording

@@ -56,11 +56,12 @@ def write_survey(dataset: Any, config: Config, out: Path, line: str, cell: str =
     from lipsjax.runs.data import share_out
 
     wanted = to_dict(config)["partition"]
-    parts, data = share_out(config, dataset)
-    sites, looks = partition.describe(parts, dataset), look(parts, dataset)
+    shared = share_out(config, dataset)
+    parts = shared.partition
+    sites, looks = partition.describe(parts, shared.dataset), look(parts, shared.dataset)
     found = survey.remarks(
         sites,
-        dataset,
+        shared.dataset,
         batch_size=config.local.batch_size,
         epochs=config.local.epochs,
         new_clients=config.partition.new_clients,
@@ -83,7 +84,7 @@ def write_survey(dataset: Any, config: Config, out: Path, line: str, cell: str =
         setting=setting,
         command=line,
         # only where they say something that numbers do not: they are somebody's images
-        pictures=survey.pictures(data) if config.partition.features != "alike" else None,
+        pictures=survey.pictures(shared.data) if config.partition.features != "alike" else None,
         names=dataset.class_names,
     )
     return Surveyed(sites, found, title, setting, page)
@@ -107,9 +108,11 @@ def main(argv: list[str]) -> None:
     from lipsjax import datasets
     from lipsjax.report import survey
     from lipsjax.runs.data import check_numbers
+    from lipsjax.runs.sites import settle
 
     config, execution = chosen.config, chosen.execution
     check_numbers(config)  # before data is read that may be large
+    config = settle(config, execution.data_dir)
     dataset = datasets.load(config.dataset, execution.data_dir)
     line = command.command_line("survey", argv)
     sites, found, title, setting, page = write_survey(dataset, config, Path(execution.out), line)

@@ -64,7 +64,7 @@ def evaluate(
     def score(total, batch):
         row, batch_mask = batch
         labels = pool.labels[row]
-        images = pool.images[row]
+        images = pool.inputs[row]
         logits = model.apply(variables, images, mask=batch_mask, train=False).logits
         weight = batch_mask.astype(dtype)
         correct = (jnp.argmax(logits, axis=-1) == labels).astype(dtype)

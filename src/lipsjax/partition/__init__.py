@@ -1,6 +1,7 @@
 """Who holds which examples, how many, and what sets them apart: the split of a data set."""
 
 from lipsjax.partition.features import distort
+from lipsjax.partition.natural import natural
 from lipsjax.partition.quantity import sizes
 from lipsjax.partition.splits import Partition, dirichlet, iid, pool, shards
 from lipsjax.partition.survey import Survey, describe
@@ -12,6 +13,7 @@ __all__ = [
     "dirichlet",
     "distort",
     "iid",
+    "natural",
     "pool",
     "shards",
     "sizes",

@@ -67,14 +67,14 @@ def distort(
         raise ValueError(f"feature skew is {skew}; allowed are 0..1")
     look_rng, train_rng, test_rng = spawn(rng, 3)
     looks = look_rng.random(len(partition.train))
-    pixels = dataset.train.images
+    pixels = dataset.train.inputs
     whole = np.issubdtype(pixels.dtype, np.integer)
     low, high = (0.0, 255.0) if whole else (float(pixels.min()), float(pixels.max()))
 
     def copies(split: Examples, held: tuple[np.ndarray, ...], noise: np.random.Generator):
         parts = []
         for indices, u in zip(held, looks, strict=True):
-            images = split.images[indices].astype(np.float32)
+            images = split.inputs[indices].astype(np.float32)
             images = _KINDS[kind](images, u, skew, high - low, noise).clip(low, high)
             parts.append((images.round() if whole else images).astype(pixels.dtype))
         return Examples(np.concatenate(parts), split.labels[np.concatenate(held)])

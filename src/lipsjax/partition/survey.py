@@ -125,7 +125,7 @@ def look(partition: Partition, dataset: Dataset) -> Looks:
       ((8, 8, 1), 0, 0)
     """
     (images, labels), test = dataset.train, dataset.test
-    number = _numbers(np.concatenate([_digests(images), _digests(test.images)]))
+    number = _numbers(np.concatenate([_digests(images), _digests(test.inputs)]))
     in_train, in_test = np.split(number, [len(labels)])
     clients = np.repeat(np.arange(len(partition.train)), [len(held) for held in partition.train])
     held = np.concatenate(partition.train)
@@ -136,7 +136,7 @@ def look(partition: Partition, dataset: Dataset) -> Looks:
         shape=images.shape[1:],
         dtype=str(images.dtype),
         train_range=(float(images.min()), float(images.max())),
-        test_range=(float(test.images.min()), float(test.images.max())),
+        test_range=(float(test.inputs.min()), float(test.inputs.max())),
         repeated_train=len(in_train) - len(np.unique(in_train)),
         repeated_test=len(in_test) - len(np.unique(in_test)),
         across_sites=len(np.intersect1d(several_clients, several_examples)),

@@ -341,9 +341,9 @@ def _check_name(run_dir: Path) -> None:
       ValueError: if it was.
     """
     recorded = files.read_json(run_dir / "config.json")
-    if HASH.fullmatch(run_dir.name) and behaviour_of(recorded) == BEHAVIOUR:
-        if (digest := _digest(recorded)) != run_dir.name:
-            raise ValueError(f"it is the config of a run {digest}, not of this folder's")
+    is_named = HASH.fullmatch(run_dir.name) and behaviour_of(recorded) == BEHAVIOUR
+    if is_named and (digest := _digest(recorded)) != run_dir.name:
+        raise ValueError(f"it is the config of a run {digest}, not of this folder's")
 
 
 def _number(values: dict[str, Any], name: str, kind: type = float) -> Any:

@@ -248,6 +248,8 @@ def describe_partition(partition: Mapping[str, Any]) -> str:
       >>> describe_partition(wanted | {"train_examples": 30, "test_examples": 9})
       '5 clients with 30 training and 9 test examples each, 2 classes each'
     """
+    if partition["kind"] == "natural":
+        return _describe_sites(partition)
     train, kind = partition["train_examples"], partition["kind"]
     sizes = partition.get("sizes", "equal")  # older recordings do not say so
     examples = f"{train if isinstance(train, int) else f'{min(train)} to {max(train)}'} training"
@@ -262,14 +264,34 @@ def describe_partition(partition: Mapping[str, Any]) -> str:
     shared = ", clients may share examples" if partition["overlap"] else ""
     new = partition.get("new_clients", 0)
     shared += f"; {_count(new, 'further client')} for the end, without training" if new else ""
-    if partition.get("pooled"):
-        shared += "; all of it pooled at one site"
-    features = describe_features(partition)
     return (
         f"{_count(partition['clients'], 'client')} with {examples} and "
-        f"{partition['test_examples']} test examples each, {mix}{shared}"
-        + (f"; {features}" if features else "")
+        f"{partition['test_examples']} test examples each, {mix}{shared}{_apart(partition)}"
     )
+
+
+def _describe_sites(partition: Mapping[str, Any]) -> str:
+    """How the sites that the data name are used, in a phrase."""
+    parted = {
+        "auto": "parted as the data say, else by groups, else by class",
+        "given": "parted as the data say",
+        "stratified": "parted class by class",
+        "group": "parted by groups that stay together",
+        "time": "the last in time for testing",
+    }
+    text = f"{_count(partition['clients'], 'site')} as the data name them"
+    if partition["most_examples"] is not None:
+        text += f", at most {partition['most_examples']} training examples each"
+    if partition["hold_out_sites"]:
+        text += f"; held out: {', '.join(partition['hold_out_sites'])}"
+    return f"{text}; examples {parted[partition['split']]}{_apart(partition)}"
+
+
+def _apart(partition: Mapping[str, Any]) -> str:
+    """What else is done to the clients' data, to end a phrase."""
+    features = describe_features(partition)
+    pooled = "; all of it pooled at one site" if partition.get("pooled") else ""
+    return pooled + (f"; {features}" if features else "")
 
 
 def describe_features(partition: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ EVALUATION_BATCH = 100
 
 
 class Personal(NamedTuple):
-    """Personalised scores, summed over clients so that each counts the same."""
+    """Personalised scores, summed over clients so that each that has test examples counts alike."""
 
     accuracy: Array
     loss: Array
@@ -25,8 +25,10 @@ class Personal(NamedTuple):
 
     @classmethod
     def of(cls, score: Score) -> "Personal":
-        """Take one client's score."""
-        return cls(score.accuracy, score.mean_loss, jnp.ones_like(score.loss))
+        """Take one client's score; a client without test examples counts as none."""
+        has_any = (score.examples > 0).astype(score.loss.dtype)
+        score = score._replace(examples=jnp.maximum(score.examples, 1))
+        return cls(score.accuracy, score.mean_loss, has_any)
 
 
 def score_on(spec: RoundSpec, data: ClientData, variables: Variables, index, mask) -> Score:

@@ -60,7 +60,7 @@ def _build(
     model = models.build(
         config.model.name,
         num_classes=num_classes,
-        image_shape=data.train.images.shape[1:],
+        image_shape=data.train.inputs.shape[1:],
         width=config.model.width,
         depth=config.model.depth,
         norm=config.model.norm,

@@ -101,16 +101,26 @@ Options = Annotated[
 class PartitionConfig:
     """Which client holds which examples."""
 
-    kind: Literal["iid", "dirichlet", "shards"] = "dirichlet"
-    """iid: drawn from the whole; dirichlet: a class mix of each client; shards: a few classes."""
+    kind: Literal["iid", "dirichlet", "shards", "natural"] = "dirichlet"
+    """iid: drawn from the whole; dirichlet: a class mix of each client; shards: a few classes;
+    natural: the sites that the data name, as they are."""
     alpha: float = 0.1
     """Dirichlet concentration: small is heterogeneous. Read by kind = dirichlet only."""
     classes: int = 2
     """Classes of each client. Read by kind = shards only."""
     clients: int = 20
-    """Number of registered clients K."""
+    """Number of registered clients K; of kind = natural as many as there are sites."""
+    hold_out_sites: tuple[str, ...] = ()
+    """Sites, by name or number, that never train and are scored at the end. kind = natural only."""
+    split: Literal["auto", "given", "stratified", "group", "time"] = "auto"
+    """How a site's examples part into training and test: by class, by groups that stay together,
+    the last in time; auto: as the data say, else by group, else by class. kind = natural only."""
+    test_share: float = 0.2
+    """Share of a site's examples for testing, where the data do not say. kind = natural only."""
+    most_examples: int | None = None
+    """At most so many training examples of each site, drawn; none: all. kind = natural only."""
     train_examples: int | tuple[int, ...] = 30
-    """Training examples per client: one number for all, or one number for each."""
+    """Training examples per client: one number for all, or one for each. Not of kind = natural."""
     sizes: Sizes = "equal"
     """lognormal, power: clients differ in size, train_examples being their mean."""
     size_skew: float = 1.0

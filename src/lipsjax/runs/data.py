@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,9 +11,18 @@ from lipsjax.runs.config import Config, PartitionConfig, cohort_size, num_client
 from lipsjax.runs.fields import shown
 
 
+class Shared(NamedTuple):
+    """A data set, shared out among clients."""
+
+    dataset: datasets.Dataset  # that positions are of: parted anew where sites are natural
+    partition: partition.Partition
+    data: clients.ClientData
+    names: tuple[str, ...] | None  # of clients, where the data name their sites
+
+
 def share_out(
     config: Config, dataset: datasets.Dataset, *, processes: int = 1, process: int = 0
-) -> tuple[partition.Partition, clients.ClientData]:
+) -> Shared:
     """Partition a data set among the clients, as the config and its seed say.
 
     Args:
@@ -24,6 +33,7 @@ def share_out(
 
     Returns:
       Who holds what of the data set, and the data of clients, distorted if the config says so.
+      Of a natural partition the seed draws what of a site is for testing.
 
     Raises:
       ValueError: for a partition that the data set cannot serve.
@@ -32,14 +42,26 @@ def share_out(
     if wanted.overlap and wanted.kind != "dirichlet":
         raise ValueError(f"partition.overlap needs partition.kind='dirichlet', not {wanted.kind!r}")
     most = len(dataset.train.labels) - wanted.new_clients
-    if not wanted.overlap and wanted.clients > most:
+    if wanted.kind != "natural" and not wanted.overlap and wanted.clients > most:
         raise ValueError(
             f"partition.clients must be at most {most}, the training examples of {dataset.name} "
             f"that new_clients leave, not {wanted.clients}"
         )
     # a stream for each purpose, so that none depends on how much another draws
     for_clients, for_test, for_sizes, for_looks = np.random.default_rng(config.seed).spawn(4)
-    parts = _split(wanted, dataset, _train_sizes(wanted, for_sizes), for_clients)
+    names = None
+    if wanted.kind == "natural":
+        dataset = datasets.split(
+            dataset, rule=wanted.split, share=wanted.test_share, rng=for_clients
+        )
+        parts, names = partition.natural(
+            dataset,
+            held_out=wanted.hold_out_sites,
+            most_examples=wanted.most_examples,
+            rng=for_sizes,
+        )
+    else:
+        parts = _split(wanted, dataset, _train_sizes(wanted, for_sizes), for_clients)
     own, held = dataset, parts
     if wanted.features != "alike":
         own, held = partition.distort(
@@ -47,15 +69,26 @@ def share_out(
         )
     if wanted.pooled:
         parts, held = (partition.pool(each, wanted.clients) for each in (parts, held))
-    return parts, clients.stack(
+    data = clients.stack(
         own,
         held,
         global_examples=config.evaluation.global_examples,
         rng=for_test,
-        global_from=len(dataset.test.labels),
+        global_from=_of_global_test(wanted, dataset, parts),
         processes=processes,
         process=process,
     )
+    return Shared(dataset, parts, data, names)
+
+
+def _of_global_test(
+    wanted: PartitionConfig, dataset: datasets.Dataset, parts: partition.Partition
+) -> np.ndarray:
+    """Return which test examples the global test set is of: of sites, those that train alone."""
+    if wanted.kind != "natural":
+        return np.arange(len(dataset.test.labels))
+    trained = parts.test[: len(parts.test) - wanted.new_clients]
+    return np.unique(np.concatenate(trained))
 
 
 def _split(
@@ -120,6 +153,8 @@ def check_numbers(config: Config) -> None:
         "strategy.cohort": cohort_size(config),
         "evaluation.every": config.evaluation.every,
     }
+    if config.partition.most_examples is not None:
+        at_least_one["partition.most_examples"] = config.partition.most_examples
     at_least_zero = {
         "partition.new_clients": config.partition.new_clients,
         "evaluation.tune_epochs": config.evaluation.tune_epochs,

@@ -3,8 +3,7 @@
 import functools
 
 from lipsjax import datasets
-from lipsjax.models import Normalise
-from lipsjax.runs import processes
+from lipsjax.runs import processes, sites
 
 
 @functools.lru_cache(maxsize=4)
@@ -14,12 +13,7 @@ def load(name: str, data_dir: str | None) -> tuple[datasets.Dataset, str]:
     Raises:
       ValueError: if it cannot be loaded in some process, or is not the same in all.
     """
-
-    def read():
-        dataset = datasets.load(name, data_dir)
-        return dataset, datasets.fingerprint(dataset)
-
-    dataset, fingerprint = processes.together(read)
+    dataset, fingerprint = processes.together(lambda: sites.read(name, data_dir))
     of_main = processes.agree(lambda: fingerprint)
 
     def check():
@@ -28,9 +22,3 @@ def load(name: str, data_dir: str | None) -> tuple[datasets.Dataset, str]:
 
     processes.together(check)
     return dataset, fingerprint
-
-
-@functools.lru_cache(maxsize=4)
-def channel_statistics(name: str, data_dir: str | None) -> Normalise:
-    """Return mean and deviation of each channel over the training split, once per process."""
-    return datasets.channel_statistics(load(name, data_dir)[0].train.images)

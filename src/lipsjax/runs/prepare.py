@@ -6,15 +6,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from lipsjax import clients, partition, tree
+from lipsjax.datasets import channel_statistics
 from lipsjax.metrics.costs import Bits
+from lipsjax.models import Normalise
 from lipsjax.runs import processes, trackers
 from lipsjax.runs.build import simulation_of
-from lipsjax.runs.config import Config, Execution, cohort_size
+from lipsjax.runs.config import Config, Execution, cohort_size, num_clients
 from lipsjax.runs.costs import bits_of_rounds
-from lipsjax.runs.data import check_numbers, share_out
-from lipsjax.runs.dataset import channel_statistics, load
+from lipsjax.runs.data import Shared, check_numbers, share_out
+from lipsjax.runs.dataset import load
 from lipsjax.runs.machine import (
     FILLED,
     Machine,
@@ -70,12 +73,11 @@ def prepare(
     if plan is None:
         plan = processes.agree(lambda: resolve(execution, cohort_size(config), machine))
     among = {"processes": machine.processes, "process": jax.process_index()}
-    parts, data = share_out(config, dataset, **among)
+    shared = share_out(config, dataset, **among)
+    data = shared.data
     if machine.platform != "cpu":  # a CPU's products are float32 as they are
         jax.config.update("jax_default_matmul_precision", plan["precision"])
-    normalise = (
-        channel_statistics(config.dataset, execution.data_dir) if config.model.normalise else None
-    )
+    normalise = _normalisation(config, shared) if config.model.normalise else None
     build = functools.partial(simulation_of, config, data, dataset.num_classes, normalise, machine)
     if plan["chunk"] == "auto":
         plan = plan | {"chunk": _largest_chunk(build, plan, machine)}
@@ -90,10 +92,25 @@ def prepare(
         "num_params": tree.size(variables.params),
         "num_classes": dataset.num_classes,
         "global_examples": len(data.global_index),
-        "survey": partition.describe(parts, dataset).to_dict(),
+        "survey": partition.describe(shared.partition, shared.dataset).to_dict(),
+        "class_names": dataset.class_names,
+        "site_names": shared.names,
     }
     bits = bits_of_rounds(sim, jax.random.key(config.seed))
     return Prepared(config, fingerprint, plan, setup, sim, data, bits)
+
+
+def _normalisation(config: Config, shared: Shared) -> Normalise:
+    """Return mean and deviation of each channel over the training split.
+
+    Of natural sites it is what those that train hold, so that it is the weighted mean of what
+    they could tell of themselves, and knows nothing of sites that are held out.
+    """
+    inputs = shared.dataset.train.inputs
+    if config.partition.kind == "natural":
+        held = shared.partition.train[: num_clients(config)]
+        inputs = inputs[np.unique(np.concatenate(held))]
+    return channel_statistics(inputs)
 
 
 def _check_memory(sim: Simulation, variables: Variables, installed: float) -> None:

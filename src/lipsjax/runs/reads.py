@@ -13,6 +13,10 @@ NEEDS_GRADIENT = ("saliency", "gradient", "inverted")
 _UNREAD: Mapping[str, Callable[[Config], bool]] = {
     "partition.alpha": lambda c: c.partition.kind != "dirichlet",
     "partition.classes": lambda c: c.partition.kind != "shards",
+    "partition.hold_out_sites": lambda c: c.partition.kind != "natural",
+    "partition.split": lambda c: c.partition.kind != "natural",
+    "partition.test_share": lambda c: c.partition.kind != "natural" or c.partition.split == "given",
+    "partition.most_examples": lambda c: c.partition.kind != "natural",
     "partition.size_skew": lambda c: c.partition.sizes == "equal",
     "partition.feature_skew": lambda c: c.partition.features == "alike",
     "model.width": lambda c: c.model.name not in ("cnn", "mlp", "vit"),
@@ -62,5 +66,7 @@ def as_read(config: Config) -> Config:
         section, _, field = name.partition(".")
         own = getattr(config, section)
         usual = getattr(getattr(default, section) or type(own)(), field)
-        config = dataclasses.replace(config, **{section: dataclasses.replace(own, **{field: usual})})
+        config = dataclasses.replace(
+            config, **{section: dataclasses.replace(own, **{field: usual})}
+        )
     return config

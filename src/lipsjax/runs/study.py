@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from lipsjax.runs.config import Config, Execution, Prices, SparsityConfig, to_dict
 from lipsjax.runs.fields import from_dict, names_set, overlaps, override, shown
 from lipsjax.runs.reads import as_read, unread
+from lipsjax.runs.sites import settle
 
 MOST_TRIALS = 100_000
 """Trials of the largest study, so that a slip of the pen is refused and not expanded."""
@@ -183,7 +184,10 @@ def expand(study: Study) -> list[Planned]:
     arms = {arm: _arm_config(study, arm, own) for arm, own in study.arms.items()}
     of_cells: dict[tuple[str, ...], dict[str, Any]] = {}
     for cell, overrides in enumerate(cells(study)):
-        configs = {arm: _in_cell(config, overrides) for arm, config in arms.items()}
+        configs = {
+            arm: settle(_in_cell(config, overrides), study.execution.data_dir)
+            for arm, config in arms.items()
+        }
         keys = _distinct(configs)
         if keys in of_cells:
             both = f"{_label(of_cells[keys])} and {_label(overrides)}"

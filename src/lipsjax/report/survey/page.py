@@ -152,7 +152,7 @@ def pictures(data: ClientData) -> dict[int, str]:
       than three channels are shown in grey, by their first.
     """
     shown = np.linspace(0, data.num_clients - 1, min(data.num_clients, MOST_PICTURES))
-    pixels = data.train.images
+    pixels = data.train.inputs
     low, high = (0, 255) if pixels.dtype == np.uint8 else (pixels.min(), pixels.max())
     found = {}
     for client in np.unique(shown.round().astype(int)).tolist():
