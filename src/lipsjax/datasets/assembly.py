@@ -76,7 +76,7 @@ def assemble(name: str, found: Found, where: str | None = None) -> Dataset:
     else:
         in_test = in_test[order]
     train, test = (Examples(inputs[rows], labels[rows]) for rows in (~in_test, in_test))
-    sites = Sites(names, *(take(origin, rows) for rows in (~in_test, in_test)), is_split)
+    sites = Sites(names, take(origin, ~in_test), take(origin, in_test), is_split)
     return Dataset(name, train, test, len(classes), classes, sites)
 
 

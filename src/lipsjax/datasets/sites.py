@@ -31,7 +31,10 @@ def take(origin: Origin, rows: np.ndarray) -> Origin:
     >>> take(Origin(np.array([0, 1, 1])), np.array([2, 0])).site
     array([1, 0])
     """
-    return Origin(*(None if values is None else values[rows] for values in origin))
+    site, group, time = origin
+    return Origin(
+        site[rows], None if group is None else group[rows], None if time is None else time[rows]
+    )
 
 
 def join(first: Origin, second: Origin) -> Origin:
@@ -40,9 +43,9 @@ def join(first: Origin, second: Origin) -> Origin:
     >>> join(Origin(np.array([0])), Origin(np.array([1]))).site
     array([0, 1])
     """
-    return Origin(
-        *(
-            None if a is None or b is None else np.concatenate([a, b])
-            for a, b in zip(first, second, strict=True)
-        )
+    (site, *facts), (other_site, *other_facts) = first, second
+    group, time = (
+        None if a is None or b is None else np.concatenate([a, b])
+        for a, b in zip(facts, other_facts, strict=True)
     )
+    return Origin(np.concatenate([site, other_site]), group, time)
