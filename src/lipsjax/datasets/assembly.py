@@ -47,7 +47,7 @@ def assemble(name: str, found: Found, where: str | None = None) -> Dataset:
       >>> inputs, labels = np.zeros((6, 2), np.float32), np.array([0, 1] * 3)
       >>> made = assemble("mine", Found(inputs, labels, ("a", "b"), np.repeat([7, 2], 3)))
       >>> made.sites.names, made.sites.train.site.tolist()
-      (('2', '7'), [0, 0, 0, 1, 1, 1])
+      (('2', '7'), [0, 0, 1, 1, 1])
     """
     inputs, labels, classes, site, group, time, in_test = found
     where = show(where or name, MOST_PATH)
