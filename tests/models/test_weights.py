@@ -123,7 +123,9 @@ def test_a_dense_layer_after_a_flatten_reads_channels_last():
     like = Variables({"head": {"kernel": np.zeros((24, 7), "f"), "bias": np.zeros(7, "f")}}, {})
     found = from_arrays(Weights(arrays, "", "theirs"), like, flattened={"head": (3, 4, 2)})
     head = found.params["head"]
-    np.testing.assert_allclose(features.reshape(5, -1) @ head["kernel"] + head["bias"], wanted, rtol=1e-5)
+    np.testing.assert_allclose(
+        features.reshape(5, -1) @ head["kernel"] + head["bias"], wanted, rtol=1e-5
+    )
     back = to_arrays(found, layout="torch", flattened={"head": (3, 4, 2)})
     for name, x in arrays.items():
         np.testing.assert_array_equal(back[name], x)

@@ -1,4 +1,4 @@
-"""Flax modules that were not written for this package: their layers by rule, their call as it is."""
+"""Flax modules of any origin: their layers by rule, and the arguments that they take."""
 
 import inspect
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def layers_of(module: nn.Module, inputs: Array) -> tuple[Layer, ...]:
 
 
 def _kernels(module: nn.Module, inputs: Array) -> list[tuple[tuple[str, ...], bool]]:
-    """Return where the kernels are, in the order of their use, and whether they are convolutions'."""
+    """Return the paths of the kernels, in the order of use, and whether each is a convolution's."""
     found: dict[tuple[str, ...], bool] = {}
 
     def note(call: Callable[..., Any], args, kwargs, context: nn.module.InterceptorContext):

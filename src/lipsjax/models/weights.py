@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from lipsjax import tree
+from lipsjax.models.build import RESNETS
 from lipsjax.types import Variables
 
 Layout = Literal["flax", "torch"]
@@ -178,6 +179,28 @@ def from_arrays(
     return jax.tree.unflatten(jax.tree.structure(like), values)
 
 
+def conventions(
+    name: str, input_shape: tuple[int, ...]
+) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """Return what PyTorch calls the modules of one of the package's models, and what is flattened.
+
+    Args:
+      name: of the model.
+      input_shape: of one example.
+
+    Returns:
+      Names and flattened shapes, as :func:`to_arrays` takes them.
+
+    Example:
+      >>> conventions("resnet8", (32, 32, 3))[0]["stem"], conventions("mlp", (8, 8, 3))[1]
+      ('conv1', {'stem': (8, 8, 3)})
+    """
+    if name in RESNETS:
+        stages, blocks = RESNETS[name]
+        return torchvision_names(len(stages), blocks), {}
+    return {}, {"stem": input_shape} if name == "mlp" and len(input_shape) > 1 else {}
+
+
 def torchvision_names(stages: int, blocks: int) -> dict[str, str]:
     """Return what torchvision calls the modules of a ResNet of basic blocks.
 
@@ -228,7 +251,8 @@ def _to_torch(path: str, value: np.ndarray, shape: tuple[int, ...] | None) -> np
     if not path.endswith("/kernel"):
         return value
     if value.ndim == 2 and shape is not None:  # [H W C, out] -> [out, C H W]
-        return value.reshape(*shape, -1).transpose(3, 2, 0, 1).reshape(value.shape[1], -1)
+        parted = value.reshape(*shape, -1)
+        return np.moveaxis(parted, (-1, -2), (0, 1)).reshape(value.shape[1], -1)
     return np.moveaxis(value, (-1, -2), (0, 1))
 
 
@@ -238,13 +262,12 @@ def _from_torch(
     if not path.endswith("/kernel") or value.ndim != len(wanted):
         return value
     if value.ndim == 2 and shape is not None and value.shape[1] == math.prod(shape):
-        height, width, channels = shape
-        split = value.reshape(-1, channels, height, width)
-        return split.transpose(2, 3, 1, 0).reshape(-1, len(value))
+        *space, channels = shape
+        parted = value.reshape(-1, channels, *space)
+        return np.moveaxis(parted, (0, 1), (-1, -2)).reshape(-1, len(value))
     return np.moveaxis(value, (0, 1), (-1, -2))
 
 
 def _listed(names: list[str]) -> str:
     more = len(names) - _MOST_LISTED
     return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
-
