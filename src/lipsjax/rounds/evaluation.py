@@ -65,7 +65,9 @@ def score_global_share(
         pool, size = data.test, EVALUATION_BATCH
         return evaluate_by_class(spec.model, model, pool, index, mask, batch_size=size)
 
-    return where_measured(spec, measured, share_of_all)
+    found = where_measured(spec, measured, share_of_all)
+    assert found is not None
+    return found
 
 
 class DenseScores(NamedTuple):
