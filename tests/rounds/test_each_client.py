@@ -22,7 +22,7 @@ def run(**options):
 
 @pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_cohort_is_known_and_nobody_else(devices):
-    data, metrics, sim = run(devices=devices, cohort_size=3, chunk=2)
+    _, metrics, sim = run(devices=devices, cohort_size=3, chunk=2)
     each, scalars = metrics.by["clients"]["accuracy"], metrics.scalars
     assert each.shape == (3, 5)
     assert np.isnan(each[1]).all()

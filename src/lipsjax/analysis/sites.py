@@ -135,6 +135,7 @@ def _table(study: StudyRecording, label: str, runs: Runs) -> SiteTable:
     alone = next((arm for arm, config in configs.items() if is_local(config)), None)
     references = {arm: study.references[arm] for arm in runs}
     first = _any(next(iter(runs.values())))
+    finest = _steps(_counts([first], "test_counts"))[: _trained(first)]
 
     def place(arm: str) -> int:
         first_ones = (arm == alone, arm == study.reference, is_lips(configs[arm]), True)
@@ -148,7 +149,7 @@ def _table(study: StudyRecording, label: str, runs: Runs) -> SiteTable:
         is_named=_names(first) is not None,
         sites=_sites(runs, values, references, alone),
         spreads={
-            arm: _spread(each, None if alone in (None, arm) else values[alone], _trained(first))
+            arm: _spread(each, None if alone in (None, arm) else values[alone], finest)
             for arm, each in values.items()
         },
         classes=_classes(runs, first),
@@ -258,17 +259,20 @@ def _compared(a: Values, b: Values, steps: np.ndarray) -> list[Compared]:
     return [Compared(*each) for each in zip(differences, adjusted.tolist(), strict=True)]
 
 
-def _spread(values: Values, alone: Values | None, count: int) -> Spread:
+def _spread(values: Values, alone: Values | None, steps: np.ndarray) -> Spread:
     """Summarise an arm seed by seed over the sites that train and have test examples."""
+    count, finest = len(steps), float(steps[steps > 0].min(initial=1.0))
     known = {seed: each[:count][~np.isnan(each[:count])] for seed, each in values.items()}
 
     def over_seeds(measure: Callable[[np.ndarray], float]) -> Interval:
-        return mean_interval([measure(each) if each.size else math.nan for each in known.values()])
+        ends = [measure(each) if each.size else math.nan for each in known.values()]
+        return mean_interval(ends, step=finest)
 
     ahead = None
     if alone is not None:
         common = sorted(values.keys() & alone.keys())
-        ahead = mean_interval([_share_ahead(values[s][:count], alone[s][:count]) for s in common])
+        shares = [_share_ahead(values[s][:count], alone[s][:count]) for s in common]
+        ahead = mean_interval(shares, step=1 / count)
     return Spread(
         quantiles={
             name: over_seeds(lambda each, q=q: float(np.quantile(each, q)))

@@ -165,7 +165,7 @@ def sites(
         if not drawn:
             continue
         is_gain = by_arm is _site_gains
-        figure, ax = _named_lines(title, names, line=max(0.22, 0.11 * len(drawn)))
+        figure, ax = _named_lines(title, names, line=max(0.22, 0.11 * len(arms)))
         if is_gain:
             ax.axvline(0, color=TICK, linewidth=0.9)
             ax.set_xlabel(f"points above {alone}")
