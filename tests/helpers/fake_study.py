@@ -162,6 +162,46 @@ def with_accuracies(study: StudyRecording, ends: dict[str, list[float]]) -> Stud
     )
 
 
+def with_sites(
+    study: StudyRecording,
+    ends: dict[str, list[list[float]]],
+    *,
+    names: tuple[str, ...] | None = None,
+    held_out: dict[str, list[list[float]]] | None = None,
+    classes: list[float] | None = None,
+) -> StudyRecording:
+    """The study with accuracies of sites that stay the same in all rounds.
+
+    Args:
+      study: of as many clients as there are sites, those that are held out included.
+      ends: arm -> seed -> accuracy of each site that trains; "local" is made to train alone.
+      names: of the sites; None: they are made up.
+      held_out: arm -> seed -> accuracy of each site that never trains.
+      classes: accuracy of each class, in all arms and seeds.
+    """
+
+    def changed(trial):
+        run = trial.recording
+        rounds = run.config["rounds"]
+        by = {"clients": {"accuracy": np.tile(ends[trial.arm][trial.seed], (rounds, 1))}}
+        if held_out:
+            by["new_clients"] = {
+                "accuracy": np.tile(held_out[trial.arm][trial.seed], (rounds, 1)),
+            }
+        if classes:
+            by["classes"] = {"accuracy": np.tile(classes, (rounds, 1))}
+        strategy = run.config["strategy"] | ({"name": "local"} if trial.arm == "local" else {})
+        kind = "natural" if names else "dirichlet"
+        config = run.config | {
+            "strategy": strategy,
+            "partition": run.config["partition"] | {"kind": kind},
+        }
+        setup = run.setup | {"site_names": names and list(names)}
+        return trial._replace(recording=run._replace(config=config, setup=setup, by=by))
+
+    return study._replace(trials=tuple(map(changed, study.trials)))
+
+
 def with_diverged(study: StudyRecording, *ended: tuple[str, int]) -> StudyRecording:
     """The study as it is where some trials, (arm, seed), diverged."""
     diverged = tuple(

@@ -171,6 +171,10 @@ def test_fine_tuning_and_new_clients(name):
     }
     for key, value in expected.items():
         np.testing.assert_allclose(found[key][1], value, rtol=1e-9, err_msg=key)
+    for place, key in enumerate(("accuracy", "accuracy_tuned")):
+        of_each = metrics.by["new_clients"][key]
+        assert np.isnan(of_each[0]).all()
+        np.testing.assert_allclose(of_each[1], [scores[c][place] for c in (3, 4)], rtol=1e-9)
 
 
 def tuned(loop, client, only_head):

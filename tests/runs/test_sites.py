@@ -87,6 +87,42 @@ def test_a_study_of_sites_keeps_their_names(file, tmp_path):
     assert json.loads((tmp_path / "survey.json").read_text())
 
 
+def test_sites_one_by_one_are_what_their_means_are_of(file, tmp_path):
+    argv = ("--dataset", str(file), "--partition.kind", "natural", *MLP[:4])
+    argv += ("--partition.hold-out-sites", "Ulm", "--rounds", "3", "--evaluation.every", "2")
+    assert call("run", *argv, "--out", str(tmp_path)).status == 0
+    found = recording.read(commands.run_dir(tmp_path))
+    assert {group: list(of) for group, of in found.by.items()} == {
+        "clients": ["accuracy"],
+        "classes": ["accuracy"],
+        "new_clients": ["accuracy"],
+    }
+    of_sites, of_classes = (found.by[group]["accuracy"] for group in ("clients", "classes"))
+    assert of_sites.shape == (3, 2)
+    assert np.isnan(of_sites[1]).all()  # a round that is not evaluated
+    counts = np.array(found.setup["survey"]["test_counts"])
+    for i in (0, 2):
+        np.testing.assert_allclose(
+            np.nanmean(of_sites[i]), found.scalars["accuracy_dense"][i], rtol=1e-6
+        )
+        weights = counts[:2].sum(axis=0)
+        known = weights > 0  # a class that no test example has is of no accuracy
+        assert np.isnan(of_classes[i][~known]).all()
+        np.testing.assert_allclose(
+            np.average(of_classes[i][known], weights=weights[known]),
+            found.scalars["global_accuracy"][i],
+            rtol=1e-6,
+        )
+        # what a site has right is a number of examples
+        right = of_sites[i] * counts[:2].sum(axis=1)
+        np.testing.assert_allclose(right, np.rint(right), atol=1e-5)
+    of_new = found.by["new_clients"]["accuracy"]
+    assert np.isnan(of_new[:2]).all()
+    np.testing.assert_allclose(of_new[2], found.scalars["accuracy_new"][2:], rtol=1e-6)
+    table = (commands.run_dir(tmp_path) / "metrics.csv").read_text()
+    assert "clients" not in table.splitlines()[0].split(",")
+
+
 @pytest.mark.parametrize(
     ("argv", "parts"),
     [

@@ -30,21 +30,25 @@ class Report:
 
 
 def draw(out: Path, console: Console, form: Format = "html") -> None:
-    """Write the report and ``table.csv``; print table, summary and verdict."""
+    """Write the report, ``table.csv`` and ``sites.csv``; print tables, summary and verdict."""
     from lipsjax import recording
     from lipsjax.analysis.comparison import compare
     from lipsjax.analysis.verdict import verdict
     from lipsjax.report.html import write_report
     from lipsjax.report.markdown import write_markdown
+    from lipsjax.report.sites import write_sites
     from lipsjax.report.summary import executive
-    from lipsjax.report.terminal import summary_table, write_table
+    from lipsjax.report.terminal import site_lines, summary_table, write_table
 
     study = recording.read_study(out)
     for trial in study.trials:
         _check_config(trial.recording, out / "runs" / trial.run)
     path = write_markdown(out) if form == "md" else write_report(out)
     write_table(study, out / "table.csv")
+    write_sites(study, out / "sites.csv")
     console.print(summary_table(study, width=console.width))
+    for line in site_lines(study):
+        console.print("", line, highlight=False, markup=False)
     sentences = Table.grid(padding=(0, 1))
     for number, line in enumerate(executive(study), start=1):
         sentences.add_row(f"{number}.", Text(line))

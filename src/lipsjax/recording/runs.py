@@ -22,8 +22,9 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +54,9 @@ HASH = re.compile("[0-9a-f]{16}")
 ROUNDING = 1e-6
 """What a mean of shares may be beyond 0..1."""
 
+GROUPS = ("clients", "classes", "new_clients")
+"""Of whom a row may hold accuracies one by one; recordings from before there were any hold none."""
+
 LARGEST = 1e100
 """No measure of a run is beyond; such a number comes from a damaged file."""
 
@@ -68,6 +72,8 @@ class Recording(NamedTuple):
     seconds: float  # of compiled calls, without compiling
     compile_seconds: float
     behaviour: int = BEHAVIOUR  # of the code that recorded it
+    by: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({})
+    """One of GROUPS -> measure -> [T, each], NaN where not measured; only what is recorded."""
 
 
 def run_hash(config: dict[str, Any], data_fingerprint: str) -> str:
@@ -272,6 +278,8 @@ def diverged(run_dir: Path) -> str | None:
 def read_table(run_dir: Path, first: int = 0) -> list[dict[str, Any]]:
     """Read what is recorded so far as metrics.csv has it: ``step/conv1``, with a name per layer.
 
+    What is recorded client by client, or class by class, is not in it.
+
     Args:
       run_dir: of the run.
       first: round to begin with.
@@ -318,7 +326,7 @@ def _read(run_dir: Path) -> Recording:
         indices = [row["round"] for row in rows]
         if indices != list(range(rounds if is_finished(run_dir) else len(rows))):
             raise ValueError(f"it holds {len(rows)} rounds, and not all of {rounds} in order")
-        names = sorted({name for row in rows for name in row if name != "layers"})
+        names = sorted({name for row in rows for name in row if name not in ("layers", *GROUPS)})
         measures = sorted({name for row in rows for name in row.get("layers", {})})
         if rows and (lacking := {*NEEDED} - {*names} | {"step"} - {*measures}):
             raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
@@ -330,8 +338,46 @@ def _read(run_dir: Path) -> Recording:
             )
             for name in measures
         }
+        by = {group: _by(rows, group, config, setup) for group in GROUPS}
     times = _times(run_dir, len(rows))
-    return Recording(config, plan, setup, scalars, by_layer, **times, behaviour=behaviour)
+    return Recording(
+        config,
+        plan,
+        setup,
+        scalars,
+        by_layer,
+        **times,
+        behaviour=behaviour,
+        by={group: measures for group, measures in by.items() if measures},
+    )
+
+
+def _sizes(config: dict[str, Any], setup: dict[str, Any]) -> dict[str, int]:
+    """Return how many clients, classes and new clients a run has, by the names of GROUPS."""
+    new = int(config["partition"].get("new_clients", 0))
+    clients = len(setup["survey"]["train_counts"]) - new
+    return {"clients": clients, "classes": setup["num_classes"], "new_clients": new}
+
+
+def _by(
+    rows: list[dict[str, Any]], group: str, config: dict[str, Any], setup: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """Return what rows hold of each of a group, [T, how many there are]; empty if nothing.
+
+    Raises:
+      ValueError: for values of another shape, and for accuracies that are no shares.
+    """
+    names = sorted({name for row in rows for name in row.get(group, {})})
+    if not names:
+        return {}
+    size = _sizes(config, setup)[group]
+    unknown = [None] * size
+    found = {
+        name: _array([row.get(group, {}).get(name, unknown) for row in rows], len(rows), size)
+        for name in names
+    }
+    _check_accuracies({f"{name} of {group}": values for name, values in found.items()})
+    return found
 
 
 def _check_name(run_dir: Path) -> None:
@@ -435,7 +481,7 @@ def _array(values: Sequence[Any], *shape: int) -> np.ndarray:
 
 
 def _flatten(row: dict[str, Any], layer_names: list[str]) -> dict[str, Any]:
-    flat = {name: value for name, value in row.items() if name != "layers"}
+    flat = {name: value for name, value in row.items() if name not in ("layers", *GROUPS)}
     for measure, values in row.get("layers", {}).items():
         flat |= {f"{measure}/{n}": v for n, v in zip(layer_names, values, strict=True)}
     return flat

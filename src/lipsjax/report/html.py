@@ -23,7 +23,15 @@ from lipsjax.analysis.verdict import findings
 from lipsjax.analysis.wording import capped, format_bits, gained, money, percent, shown
 from lipsjax.recording import StudyRecording, read_study, write_atomically
 from lipsjax.report import plots
-from lipsjax.report.setting import describe_arm, describe_setting
+from lipsjax.report.setting import describe_arm, describe_setting, seeds_stand_for
+from lipsjax.report.sites import (
+    Section,
+    accuracy_text,
+    gain_text,
+    sections,
+    site_text,
+    spread_texts,
+)
 from lipsjax.report.summary import executive
 
 MOST_CURVES = 12
@@ -90,6 +98,7 @@ def render(study: StudyRecording) -> str:
         for index in sorted({trial.cell for trial in study.trials})
     }
     few = len(cells) <= MOST_CELLS
+    of_sites = sections(study)
     several = len({row.reference for row in rows}) > 1
     return (
         _environment()
@@ -113,6 +122,9 @@ def render(study: StudyRecording) -> str:
             else None,
             forest=_forest(rows),
             coupling=_coupling(rows),
+            sites=[(s, _site_figure(study, s, i)) for i, s in enumerate(of_sites)] if few else [],
+            seeds=seeds_stand_for(study.trials[0].recording.config["partition"]),
+            held_out=[s for s in of_sites if s.table.held_out],
             cells=[_cell(study, rows, label, arms) for label, arms in cells.items()] if few else [],
             overview=None
             if few
@@ -206,6 +218,15 @@ def _coupling(rows: list[Row]) -> Shown | None:
     return _shown(plots.coupling(rows), "coupling", "Correlation of step and aggregation gain")
 
 
+def _site_figure(study: StudyRecording, section: Section, index: int) -> Shown | None:
+    """The accuracies of sites that have a line each, and what they gain; None of many sites."""
+    if len(section.sites) < len(section.table.sites):
+        return None
+    shade = plots.colours(study.arms)
+    drawing = plots.sites(section.sites, section.arms, shade, alone=section.table.alone)
+    return _shown(drawing, f"sites-{index}", "Accuracy of each site") if drawing.panels else None
+
+
 def _maps(study: StudyRecording, rows: list[Row]) -> list[dict[str, Any]]:
     """A map of each arm with transient sparsity, or of each compared arm if none has it."""
     grid = plots.grid_of(study.cells)
@@ -285,6 +306,10 @@ def _environment() -> jinja2.Environment:
         "bits": format_bits,
         "money": money,
         "reached": _reached,
+        "site_text": site_text,
+        "gain_text": gain_text,
+        "class_text": accuracy_text,
+        "spread_texts": spread_texts,
         "number": lambda value: "" if math.isnan(value) else f"{value:.3g}",
         "marks": plots.MARKS,
         "paints": plots.PAINTS,

@@ -1,6 +1,7 @@
 """A study as Markdown, for a paper's appendix or an issue: summary, table, sentences, setting."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from lipsjax.analysis.comparison import Row, compare
@@ -8,7 +9,9 @@ from lipsjax.analysis.verdict import findings
 from lipsjax.analysis.wording import capped, format_bits, gained, percent, shown
 from lipsjax.recording import StudyRecording, read_study, write_atomically
 from lipsjax.report.html import diverged_trials
+from lipsjax.report.plots import MARKS
 from lipsjax.report.setting import describe_arm, describe_setting
+from lipsjax.report.sites import Section, gain_text, sections, site_text, spread_texts
 from lipsjax.report.summary import executive
 
 COLUMNS = (
@@ -62,6 +65,7 @@ def markdown(study: StudyRecording) -> str:
         blocks.append(_escape(study.description))
     blocks += ["## Summary", _numbered(executive(study)), "## Results", _table(study, rows)]
     blocks.append(_legend(study, rows))
+    blocks += _site_blocks(study)
     blocks += ["## What this study shows", _bullets(_sentences(study, rows))]
     setting = [
         *describe_setting(study.trials[0].recording),
@@ -102,6 +106,53 @@ def _table(study: StudyRecording, rows: list[Row]) -> str:
         ]
         lines.append([_escape(row.cell), *cells] if several else cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+SPREAD_COLUMNS = (
+    *("arm", "worst, %", "lowest quarter", "median", "highest quarter", "best"),
+    *("best less worst, points", "standard deviation, points", "ahead of training alone, %"),
+)
+
+
+def _site_blocks(study: StudyRecording) -> list[str]:
+    """Site by site: a table of each cell's sites, how they lie, and what follows."""
+    blocks = []
+    for section in sections(study):
+        if section.label:
+            blocks.append(f"### {_escape(section.label)}")
+        if section.sites:
+            blocks.append(_site_table(section))
+        spreads = section.table.spreads
+        rows = [[_escape(arm), *spread_texts(spreads[arm])] for arm in section.arms]
+        blocks.append(_lines(SPREAD_COLUMNS, rows))
+        blocks.append(_bullets(list(section.notes)))
+    return ["## Site by site", *blocks] if blocks else []
+
+
+def _site_table(section: Section) -> str:
+    alone = section.table.alone
+    head = ["site", "training examples", "classes held"]
+    for arm in section.arms:
+        head.append(f"{_escape(arm)}, %")
+        if arm in section.sites[0].against_alone:
+            head.append(f"{_escape(arm)} less {_escape(alone or '')}, points")
+    rows = []
+    for site in section.sites:
+        name = _escape(site.name) + ("" if site.trains else " (held out)")
+        row = [name, f"{site.train_examples:.4g}", f"{site.classes:.3g}"]
+        for arm in section.arms:
+            row.append(site_text(site, arm))
+            if arm in site.against_alone:
+                gain = gain_text(site, arm)
+                row.append(f"{gain} {MARKS[site.against_alone[arm].outcome]}" if gain else "")
+        rows.append(row)
+    return _lines(head, rows)
+
+
+def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is text and whose others are numbers."""
+    rule = [":---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 
 
 def _legend(study: StudyRecording, rows: list[Row]) -> str:

@@ -85,7 +85,34 @@ def describe_setting(recording: Recording) -> list[tuple[str, str]]:
                 else f"at most {evaluation['global_examples']:,} examples"
             ),
         ),
+        ("Seeds", seeds_stand_for(partition)),
     ]
+
+
+def seeds_stand_for(partition: Mapping[str, Any]) -> str:
+    """What the seeds of a study stand for, so that nobody reads its intervals as of other sites.
+
+    Args:
+      partition: the config's section.
+
+    Returns:
+      One sentence.
+
+    Example:
+      >>> seeds_stand_for({"kind": "iid"}).split(":")[0]
+      'Seeds are redraws from these data, not other data'
+    """
+    if partition["kind"] != "natural":
+        return (
+            "Seeds are redraws from these data, not other data: of initial weights, batches, and "
+            "which client holds which examples."
+        )
+    given = partition["split"] == "given"
+    tested = "" if given else ", and of which of a site's examples are for testing"
+    return (
+        "Seeds are redraws from these data, not other sites: of initial weights and batches"
+        f"{tested}."
+    )
 
 
 def in_a_phrase(recording: Recording) -> str:

@@ -15,6 +15,8 @@ from lipsjax.analysis.stats import Interval
 from lipsjax.analysis.wording import capped, format_bits, gained, percent, shown
 from lipsjax.recording import StudyRecording, write_atomically
 from lipsjax.report.html import diverged_trials, further_measures, missing_trials
+from lipsjax.report.setting import seeds_stand_for
+from lipsjax.report.sites import Section, gain_text, sections, site_text, spread_texts
 from lipsjax.report.table import table_text
 
 
@@ -73,6 +75,68 @@ def summary_table(study: StudyRecording, *, width: int = 100) -> Table:
             arm += f"\nvs {row.reference}"
         cells = _numbers(row, further, narrow=width < 100 + 16 * len(further))
         table.add_row(Text(arm), *cells, end_section=row.cell != following.cell)
+    return table
+
+
+MOST_SECTIONS = 4
+"""Cells whose sites the terminal shows; of more, they are in sites.csv."""
+
+
+def site_lines(study: StudyRecording) -> list[Table | Text]:
+    """What the terminal shows site by site: a table of each cell, and what follows from it.
+
+    Args:
+      study: the recorded study.
+
+    Returns:
+      Nothing where no site is recorded, or where there are too many cells.
+    """
+    shown = sections(study)
+    if not 0 < len(shown) <= MOST_SECTIONS:
+        return []
+    lines: list[Table | Text] = []
+    for section in shown:
+        lines.append(_site_table(section) if section.sites else _spread_table(section))
+        lines.append(Text("\n".join(f"• {note}" for note in section.notes)))
+    return [*lines, Text(seeds_stand_for(study.trials[0].recording.config["partition"]))]
+
+
+def _titled(section: Section) -> Table:
+    title = ": ".join(filter(None, ("Site by site", section.label)))
+    return Table(
+        box=rich.box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        title=Text(title),
+        title_justify="left",
+    )
+
+
+def _site_table(section: Section) -> Table:
+    """Each site with its accuracies, and below them what it gains over training alone."""
+    table = _titled(section)
+    table.add_column("site", overflow="fold", min_width=6)
+    for name in ("examples", "classes", *(f"{arm} %" for arm in section.arms)):
+        table.add_column(Text(name), justify="right", overflow="fold")
+    for site in section.sites:
+        name = site.name if site.trains else f"{site.name} (held out)"
+        cells = [f"{site.train_examples:.4g}", f"{site.classes:.3g}"]
+        for arm in section.arms:
+            gain = gain_text(site, arm)
+            cells.append(f"{site_text(site, arm)}\n{gain}" if gain else site_text(site, arm))
+        table.add_row(*map(Text, (name, *cells)))
+    return table
+
+
+def _spread_table(section: Section) -> Table:
+    """How the accuracies of made-up clients lie."""
+    table = _titled(section)
+    table.add_column("arm", overflow="fold", min_width=6)
+    for name in ("worst %", "quarter", "median", "quarter", "best", "range", "deviation", "ahead"):
+        table.add_column(name, justify="right")
+    for arm in section.arms:
+        texts = [text.split(" ")[0] for text in spread_texts(section.table.spreads[arm])]
+        table.add_row(*map(Text, (arm, *texts)))
     return table
 
 

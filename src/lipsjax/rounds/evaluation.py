@@ -7,13 +7,16 @@ import jax.numpy as jnp
 
 from lipsjax import tree
 from lipsjax.clients import ClientData
-from lipsjax.metrics.evaluation import Score, evaluate
-from lipsjax.rounds.placement import AXIS, Slots, scan_chunks, states_in_slots
+from lipsjax.metrics.evaluation import ByClass, Score, evaluate, evaluate_by_class
+from lipsjax.rounds.placement import AXIS, Slots, by_client, scan_chunks, states_in_slots
 from lipsjax.rounds.spec import RoundSpec, State, client_context, where_measured
 from lipsjax.types import Array, Variables
 
 EVALUATION_BATCH = 100
 """Examples predicted at once; bounds the memory of patches and leaves results alone."""
+
+MOST_LISTED = 1_000
+"""Clients up to which the accuracy of each is kept: of more, little else would be recorded."""
 
 
 class Personal(NamedTuple):
@@ -30,6 +33,11 @@ class Personal(NamedTuple):
         score = score._replace(examples=jnp.maximum(score.examples, 1))
         return cls(score.accuracy, score.mean_loss, has_any)
 
+    @property
+    def known(self) -> Array:
+        """Accuracy of one client; NaN of a client without test examples."""
+        return jnp.where(self.clients > 0, self.accuracy, jnp.nan)
+
 
 def score_on(spec: RoundSpec, data: ClientData, variables: Variables, index, mask) -> Score:
     """Score a model on some positions of the test split."""
@@ -42,15 +50,24 @@ def score_own(spec: RoundSpec, data: ClientData, client: Array, variables: Varia
     return score_on(spec, data, variables, index, mask)
 
 
-def score_global_share(spec: RoundSpec, data: ClientData, model: Variables, measured: Array):
-    """Score the global model on this device's share of the global test set."""
+def score_global_share(
+    spec: RoundSpec, data: ClientData, model: Variables, measured: Array
+) -> tuple[Score, ByClass]:
+    """Score the global model on this device's share of the global test set, by class too."""
     total, devices = data.global_index.shape[0], spec.placement.devices
     share = -(-total // devices)
     start = jax.lax.axis_index(AXIS) * share
     padded = jnp.pad(data.global_index, (0, share * devices - total))
     index = jax.lax.dynamic_slice_in_dim(padded, start, share)
     mask = start + jnp.arange(share, dtype=jnp.int32) < total
-    return where_measured(spec, measured, lambda: score_on(spec, data, model, index, mask))
+
+    def share_of_all():
+        pool, size = data.test, EVALUATION_BATCH
+        return evaluate_by_class(spec.model, model, pool, index, mask, batch_size=size)
+
+    found = where_measured(spec, measured, share_of_all)
+    assert found is not None
+    return found
 
 
 class DenseScores(NamedTuple):
@@ -58,6 +75,7 @@ class DenseScores(NamedTuple):
 
     cohort: Personal  # over all that were drawn
     arrived: Personal  # over those whose own models were scored in the round
+    of_each: Array | None  # [K] accuracy, 0 of who was not drawn; None of more than MOST_LISTED
 
 
 def score_dense(
@@ -72,13 +90,22 @@ def score_dense(
     def share(ids, present, states, arrived):
         scores = jax.vmap(one)(ids, states)
         sums = (tree.weighted_sum(weight, scores) for weight in (present, present & arrived))
-        return DenseScores(*sums), ()
+        return tuple(sums), scores.known
 
     def everyone():
         states = states_in_slots(spec.placement, state.client_states, slots)
-        return jax.lax.psum(scan_chunks(spec.placement, share, slots, states, arrived)[0], AXIS)
+        sums, accuracy = scan_chunks(spec.placement, share, slots, states, arrived)
+        clients = spec.placement.num_clients
+        of_each = by_client(slots, accuracy, clients) if clients <= MOST_LISTED else None
+        return DenseScores(*jax.lax.psum((*sums, of_each), AXIS))
 
     return where_measured(spec, measured, everyone)
+
+
+def drawn_alone(slots: Slots, values: Array) -> Array:
+    """Return values [K] of a cohort's clients, NaN of all others."""
+    is_drawn = jnp.zeros(len(values), bool).at[slots.everyone].set(True, mode="drop")
+    return jnp.where(is_drawn, values, jnp.nan)
 
 
 def mean(total: Personal) -> Personal:

@@ -125,6 +125,15 @@ def in_cohort_order(slots: Slots, values: Array) -> Array:
     return jax.lax.psum(mine, AXIS)
 
 
+def by_client(slots: Slots, values: Array, clients: int) -> Array:
+    """Put what clients have here where their ids are: [slots] -> [clients], 0 elsewhere.
+
+    A sum over devices makes it that of all clients.
+    """
+    place = jnp.where(slots.present, slots.ids, clients)
+    return jnp.zeros(clients, values.dtype).at[place].set(values, mode="drop")
+
+
 def states_in_slots(placement: Placement, states: PyTree, slots: Slots) -> PyTree:
     """Bring the states of the clients in this device's slots here.
 

@@ -19,6 +19,7 @@ from lipsjax.rounds.client_update import Participants, Totals, Trained, train_co
 from lipsjax.rounds.evaluation import (
     DenseScores,
     Personal,
+    drawn_alone,
     mean,
     named,
     score_dense,
@@ -67,18 +68,21 @@ def run_round(
     )
     dense = score_dense(spec, data, updated, slots, trained.arrived, measured)
     new, after = broadcast(spec, data, per_round, updated, trained.gradient, dense and dense.cohort)
-    scalars, by_layer = {}, {}
+    scalars, by_layer, by = {}, {}, {}
     if spec.measures:
         by_layer = _inertia(spec, totals, state, new, learned)
-        scalars = _scores(spec, data, new, totals, dense, after, measured)
+        scalars, by = _scores(spec, data, new, slots, totals, dense, after, measured)
         scalars["inertia_index"] = inertia.inertia_index(by_layer["step"], spec.model.layers)
-        scalars, by_layer = jax.tree.map(
-            lambda x: jnp.where(measured, x, jnp.nan), (scalars, by_layer)
+        scalars, by_layer, by = jax.tree.map(
+            lambda x: jnp.where(measured, x, jnp.nan), (scalars, by_layer, by)
         )
     scalars["loss_train"] = totals.loss / totals.examples
     scalars |= _participants(spec, participants)
-    scalars |= score_finetuned(spec, data, updated, slots, per_round.finetuned[t])
-    return new, Metrics(scalars, by_layer, in_cohort_order(slots, trained.loss))
+    at_the_end, of_new = score_finetuned(spec, data, updated, slots, per_round.finetuned[t])
+    scalars |= at_the_end
+    if of_new:
+        by["new_clients"] = of_new
+    return new, Metrics(scalars, by_layer, in_cohort_order(slots, trained.loss), by)
 
 
 def _aggregate(
@@ -139,16 +143,22 @@ def _scores(
     spec: RoundSpec,
     data: ClientData,
     new: State,
+    slots: Slots,
     totals: Totals,
     dense: DenseScores | None,
     after: Personal | None,
     measured: Array,
-) -> dict[str, Array]:
-    """Return accuracies and losses."""
+) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+    """Return accuracies and losses, and accuracy of each client and of each class."""
     assert totals.measured is not None
     assert dense is not None
     own = totals.measured
-    on_global = jax.lax.psum(score_global_share(spec, data, new.global_model, measured), AXIS)
+    on_global, of_class = jax.lax.psum(
+        score_global_share(spec, data, new.global_model, measured), AXIS
+    )
+    by = {"classes": {"accuracy": of_class.accuracy}}
+    if dense.of_each is not None:
+        by["clients"] = {"accuracy": drawn_alone(slots, dense.of_each)}
     scores = {
         **named("before", own.before),
         **named("dense", dense.cohort),
@@ -159,7 +169,9 @@ def _scores(
         "global_loss_clients": mean(own.on_global).loss,
     }
     # what aggregation gains is over the same clients before and after
-    return scores if spec.run.all_arrive else scores | named("dense_arrived", dense.arrived)
+    if not spec.run.all_arrive:
+        scores |= named("dense_arrived", dense.arrived)
+    return scores, by
 
 
 def _inertia(

@@ -68,6 +68,7 @@ class Metrics(NamedTuple):
     scalars: dict[str, Array]  # () each
     layers: dict[str, Array]  # [L] each
     client_loss: Array  # [C] training loss summed over steps; the host looks for NaN here
+    by: dict[str, dict[str, Array]]  # "clients", "classes", "new_clients" -> measure -> [of each]
 
 
 def client_context(

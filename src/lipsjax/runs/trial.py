@@ -242,7 +242,17 @@ def _rows(prepared: Prepared, metrics: Metrics, first: int) -> Iterator[dict[str
             "uplink_bits_server_masks": bits.uplink_server_masks * arrived // cohort,
             "downlink_bits_server_masks": bits.downlink_server_masks,
             "layers": {name: values[i].tolist() for name, values in metrics.layers.items()},
+            **_known(metrics.by, i),
         }
+
+
+def _known(by: dict[str, dict[str, Array]], i: int) -> dict[str, dict[str, list[float]]]:
+    """Return what is known of each client, class and new client after a round of a call."""
+    return {
+        group: {name: each[i].tolist() for name, each in values.items()}
+        for group, values in by.items()
+        if not all(np.isnan(each[i]).all() for each in values.values())
+    }
 
 
 def _reports(metrics: Metrics) -> bool:

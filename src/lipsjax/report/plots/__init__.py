@@ -13,8 +13,8 @@ from lipsjax.report.plots.curves import (
     relative_steps,
     stages,
 )
-from lipsjax.report.plots.effects import ACCURACIES, cost, coupling, forest, pairs
-from lipsjax.report.plots.figures import PAINTS, PANEL, Drawing, csv_link, csv_text, svg
+from lipsjax.report.plots.effects import ACCURACIES, cost, coupling, forest, pairs, sites
+from lipsjax.report.plots.figures import PAINTS, PANEL, Drawing, colours, csv_link, csv_text, svg
 from lipsjax.report.plots.maps import MARKS, Grid, effect_map, grid_of, largest_difference
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "accuracy_curves",
     "changes",
     "class_mix",
+    "colours",
     "cost",
     "coupling",
     "csv_link",
@@ -40,6 +41,7 @@ __all__ = [
     "largest_difference",
     "pairs",
     "relative_steps",
+    "sites",
     "stages",
     "svg",
 ]

@@ -1,10 +1,10 @@
 """Figures of comparison rows: what differs, what it costs, what moves with it.
 
-All take rows of :func:`lipsjax.analysis.comparison.compare`.
+All take rows of :func:`lipsjax.analysis.comparison.compare`, but for that of sites.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from lipsjax.analysis.comparison import Row
 from lipsjax.analysis.controls import is_lips
 from lipsjax.analysis.finding import outcome, usable
+from lipsjax.analysis.sites import Site
 from lipsjax.analysis.stats import Interval
 from lipsjax.analysis.wording import clipped, format_bits
 from lipsjax.report.plots.figures import (
@@ -26,6 +27,7 @@ from lipsjax.report.plots.figures import (
     colours,
     interval_columns,
     label_of,
+    line_key,
     panel,
     share,
     styled,
@@ -135,6 +137,63 @@ def pairs(rows: Sequence[Row]) -> Drawing:
         columns=("cell", "arm", "measure", "mean", "low", "high", "seeds"),
         rows=tuple(table),
     )
+
+
+@styled
+def sites(
+    shown: Sequence[Site], arms: Sequence[str], shade: Mapping[str, str], *, alone: str | None
+) -> Drawing:
+    """Accuracy of each site, and what it gains over training alone.
+
+    Args:
+      shown: the sites, a line each.
+      arms: that are drawn.
+      shade: colour of each arm.
+      alone: the arm that trains alone; None: there is none, and no second panel.
+
+    Returns:
+      A panel of accuracies and one of differences from the arm that trains alone: means over
+      seeds with 95% intervals.
+    """
+    names = [site.name if site.trains else f"{site.name} (held out)" for site in shown]
+    table, panels = [], []
+    for title, by_arm in (
+        ("Accuracy of each site", _site_accuracies),
+        (f"Gain over {alone}", _site_gains),
+    ):
+        drawn = [arm for arm in arms if any(arm in by_arm(site) for site in shown)]
+        if not drawn:
+            continue
+        is_gain = by_arm is _site_gains
+        figure, ax = _named_lines(title, names, line=max(0.22, 0.11 * len(arms)))
+        if is_gain:
+            ax.axvline(0, color=TICK, linewidth=0.9)
+            ax.set_xlabel(f"points above {alone}")
+        else:
+            ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        for y, site in enumerate(shown):
+            for place, arm in zip(_around(y, len(drawn)), drawn, strict=True):
+                found = by_arm(site).get(arm)
+                if found is None or math.isnan(found.mean):
+                    continue
+                _interval(ax, found, place, shade[arm], scale=100 if is_gain else 1, size=4)
+                table.append((site.name, arm, "gain" if is_gain else "accuracy", *found))
+        panels.append(figure)
+    return Drawing(
+        panels=tuple(panels),
+        columns=("site", "arm", "measure", "mean", "low", "high", "seeds"),
+        rows=tuple(table),
+        key=line_key([(arm, shade[arm], "-") for arm in arms]),
+    )
+
+
+def _site_accuracies(site: Site) -> dict[str, Interval]:
+    return {arm: clipped(found, 0.0, 1.0) for arm, found in site.accuracies.items()}
+
+
+def _site_gains(site: Site) -> dict[str, Interval]:
+    compared = site.against_alone.items()
+    return {arm: clipped(found.difference.interval, -1.0, 1.0) for arm, found in compared}
 
 
 @styled

@@ -15,7 +15,7 @@ from lipsjax.analysis.finding import NO_DIFFERENCE, UNKNOWN, outcome
 from lipsjax.report.plots.effects import ACCURACIES, EFFECT_COLUMNS, effect
 from lipsjax.report.plots.figures import PAPER, PLATE, Drawing, colour_key, panel, styled
 
-MARKS = {"helps": "▲", "hurts": "▼", NO_DIFFERENCE: "○", UNKNOWN: "?"}
+MARKS = {"helps": "▲", "hurts": "▼", "gains": "▲", "loses": "▼", NO_DIFFERENCE: "○", UNKNOWN: "?"}
 """Outcome -> the sign that stands for it, for readers without colour vision or colour."""
 
 _DIVERGING = "RdBu"
