@@ -39,7 +39,7 @@ def simulate(model, shape, sizes=(EXAMPLES,) * CLIENTS, *, batch_size=4, devices
 
 
 def counted(name, shape, **options):
-    model = models.build(name, num_classes=4, image_shape=shape, **options)
+    model = models.build(name, num_classes=4, input_shape=shape, **options)
     return training_flops(simulate(model, shape))
 
 
@@ -107,7 +107,7 @@ def test_a_vit():
 
 @pytest.fixture(scope="module")
 def mlp():
-    return models.build("mlp", num_classes=4, image_shape=(8, 8, 1), width=5, depth=1)
+    return models.build("mlp", num_classes=4, input_shape=(8, 8, 1), width=5, depth=1)
 
 
 STEP = 3 * 2 * (64 * 5 + 5 * 5 + 5 * 4) - 2 * 64 * 5  # of one example

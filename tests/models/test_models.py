@@ -30,7 +30,7 @@ CONVOLVING = ("cnn", "vgg5", "resnet6", "resnet8", "resnet10", "resnet18")
 
 
 def build(name, shape=(8, 8, 2), classes=3, width=4, **options):
-    return models.build(name, num_classes=classes, image_shape=shape, width=width, **options)
+    return models.build(name, num_classes=classes, input_shape=shape, width=width, **options)
 
 
 def shapes_of(model):
@@ -501,13 +501,13 @@ def test_normalised_images_have_mean_0_and_deviation_1():
         ({"name": "mlp", "depth": 0}, "depth must be at least 1, not 0"),
         ({"name": "vit", "depth": -1}, "depth must be at least 1, not -1"),
         ({"name": "vit", "width": 10}, "width of vit must be a multiple of its 4 heads, not 10"),
-        ({"image_shape": (2, 8, 1)}, "images must be at least 4 x 4 for cnn, not 2 x 8"),
+        ({"input_shape": (2, 8, 1)}, "images must be at least 4 x 4 for cnn, not 2 x 8"),
         (
-            {"name": "vgg5", "image_shape": (8, 3, 1)},
+            {"name": "vgg5", "input_shape": (8, 3, 1)},
             "images must be at least 4 x 4 for vgg5, not 8 x 3",
         ),
         (
-            {"name": "resnet18", "image_shape": (1, 40, 1)},
+            {"name": "resnet18", "input_shape": (1, 40, 1)},
             "images must be at least 4 x 4 for resnet18, not 1 x 40",
         ),
         (
@@ -519,6 +519,6 @@ def test_normalised_images_have_mean_0_and_deviation_1():
     ],
 )
 def test_refused(options, message):
-    good = {"name": "cnn", "num_classes": 3, "image_shape": (8, 8, 1)}
+    good = {"name": "cnn", "num_classes": 3, "input_shape": (8, 8, 1)}
     with pytest.raises(ValueError, match=message):
         models.build(**{**good, **options})
