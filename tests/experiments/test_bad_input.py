@@ -120,6 +120,13 @@ OPTIONS = {
         ["--strategy.name", "feddst", "--strategy.compression", "quantise"],
         ["compress cannot wrap feddst: it has masks of its own"],
     ),
+    "weights and draws by examples": (
+        [
+            *("--participation.sampling", "examples", "--strategy.cohort", "2"),
+            *("--strategy.options", "weighted=true"),
+        ],
+        ["weighted=true and participation.sampling='examples'", "by their examples twice"],
+    ),
     "options without a compression": (
         ["--strategy.compression-options", "fraction=0.1"],
         ["strategy.compression_options need a compression, not none", "fraction"],

@@ -184,6 +184,11 @@ def check_numbers(config: Config) -> None:
             f"faults.clients must be at most {num_clients(config)}, the clients, not "
             f"{config.faults.clients}"
         )
+    if config.participation.sampling == "examples" and config.strategy.options.get("weighted"):
+        raise ValueError(
+            "strategy.options weighted=true and participation.sampling='examples' would weigh "
+            "clients by their examples twice: leave one of the two out"
+        )
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"seed must be in 0..{2**32 - 1}, not {config.seed}")
 
