@@ -100,8 +100,7 @@ def test_test_data_and_sites_that_are_held_out_do_not_enter(file):
 
 
 def test_a_feature_that_never_changes_has_deviation_0():
-    path_free = datasets.channel_statistics(INPUTS["features"].astype(np.float32))
-    assert path_free[1][2] == 0
+    assert datasets.channel_statistics(INPUTS["features"].astype(np.float32))[1][2] == 0
 
 
 def test_images_in_made_up_clients_are_normalised_as_ever():
@@ -124,7 +123,8 @@ def test_clients_see_differently_in_images_alone(kind):
     )
 
 
-SMALL = ("--partition.clients", "4", "--partition.train-examples", "9", "--dataset", "wine")
+SMALL = ("--partition.clients", "4", "--partition.train-examples", "9")
+SMALL += ("--partition.test-examples", "3", "--dataset", "wine")
 REFUSED = {
     "a cnn": ([], ["cnn does not take features, here of shape [13]; models that do are mlp"]),
     "a conv1d": (["--model.name", "conv1d"], ["conv1d does not take features"]),
@@ -154,7 +154,7 @@ def test_what_features_cannot_be_asked(tmp_path, case):
 @pytest.mark.whole
 def test_a_series_is_no_picture(tmp_path):
     np.savez(tmp_path / "a.npz", series=INPUTS["series"], labels=LABELS)
-    argv = ("--dataset", f"{tmp_path}/a.npz", *SMALL[:4])
+    argv = ("--dataset", f"{tmp_path}/a.npz", *SMALL[:6])
     for name in ("cnn", "vgg5", "vit"):
         refusal(
             commands.run(tmp_path / "out", *argv, "--model.name", name),
@@ -176,23 +176,16 @@ def test_the_survey_says_what_the_inputs_are(file, tmp_path):
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("name", ["mlp", pytest.param("conv1d", marks=pytest.mark.slow)])
-def test_a_run_of_sites(file, tmp_path, name):
-    if name == "conv1d" and "series" not in file:
-        pytest.skip("features have no steps")
-    if name == "mlp" and "series" in file:
-        pytest.skip("one of a kind is enough")
-    argv = (
-        "--dataset",
-        file,
-        "--partition.kind",
-        "natural",
-        "--model.name",
-        name,
-        "--lips",
-        "True",
-    )
-    argv += ("--model.width", "4", "--model.normalise", "True", "--rounds", "2")
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("features", "mlp"), pytest.param("series", "conv1d", marks=pytest.mark.slow)],
+)
+def test_a_run_of_sites(tmp_path, kind, name):
+    file = str(tmp_path / "mine.npz")
+    np.savez(file, **{kind: INPUTS[kind], "labels": LABELS, "site": SITES})
+    argv = ("--dataset", file, "--partition.kind", "natural", "--model.name", name)
+    argv += ("--model.width", "4", "--model.depth", "1", "--model.normalise", "True")
     kinds = ("--sparsity.kinds", "dense") if name == "mlp" else ()
-    ended = call("run", *argv, *kinds, "--model.depth", "1", "--out", str(tmp_path))
+    lips = ("--lips", "True", *kinds, "--rounds", "2")
+    ended = call("run", *argv, *lips, "--out", str(tmp_path / "out"))
     assert ended.status == 0, ended
