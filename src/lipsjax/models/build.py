@@ -161,7 +161,8 @@ def build(
     """
     if name not in NAMES:
         raise ValueError(f"model must be one of {', '.join(NAMES)}, not {name!r}")
-    _check(name, input_shape, width, depth, norm, conv, dtype)
+    _check_inputs(name, input_shape)
+    _check(name, width, depth, norm, conv, dtype)
     lowering = CONVOLUTIONS[conv]
     types = {"param_dtype": param_dtype, "dtype": jnp.bfloat16 if dtype == "bfloat16" else None}
     if name == "mlp":
@@ -182,7 +183,6 @@ def build(
 
 def _check(
     name: str,
-    input_shape: tuple[int, ...],
     width: int,
     depth: int,
     norm: str,
@@ -204,7 +204,6 @@ def _check(
             raise ValueError(f"{what} must be at least 1, not {value}")
     if name == "vit" and width % HEADS:
         raise ValueError(f"width of vit must be a multiple of its {HEADS} heads, not {width}")
-    _check_inputs(name, input_shape)
 
 
 def _check_inputs(name: str, input_shape: tuple[int, ...]) -> None:
