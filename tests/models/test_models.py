@@ -492,7 +492,7 @@ def test_normalised_images_have_mean_0_and_deviation_1():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "vgg"}, "model must be one of mlp, cnn, vgg5, .*, vit, not 'vgg'"),
+        ({"name": "vgg"}, "model must be one of mlp, cnn, conv1d, vgg5, .*, vit, not 'vgg'"),
         ({"norm": "layer"}, "norm must be one of batch, group, none, not 'layer'"),
         ({"name": "mlp", "norm": "group"}, "norm of mlp must be one of batch, none, not 'group'"),
         ({"name": "vit", "norm": "none"}, "norm of vit must be one of batch, group, not 'none'"),
