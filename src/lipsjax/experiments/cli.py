@@ -13,6 +13,7 @@ COMMANDS = {
     "search": "search for a better setting of an arm, and confirm it",
     "plan": "say what a study would take, on devices that need not be here",
     "report": "draw a study's report again from its recordings",
+    "export": "write the global model of a run as safetensors",
 }
 
 

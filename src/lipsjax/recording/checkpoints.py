@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from lipsjax import recording
-from lipsjax.types import PyTree
+from lipsjax.types import PyTree, Variables
 
 KEPT = 2
 
@@ -91,6 +91,36 @@ class Checkpoints:
     def _saved(self) -> list[Path]:
         """Return all checkpoints, newest first."""
         return sorted(self._directory.glob("[0-9]*-*.npz"), key=_rounds, reverse=True)
+
+
+def read_global_model(run_dir: Path) -> tuple[int, Variables]:
+    """Read the global model of the newest whole checkpoint; nothing is deleted.
+
+    Args:
+      run_dir: of a run.
+
+    Returns:
+      Rounds done, and the model as nested dicts of NumPy arrays.
+
+    Raises:
+      RecordingError: if there is no whole checkpoint.
+    """
+    for path in sorted(run_dir.glob("checkpoints/[0-9]*-*.npz"), key=_rounds, reverse=True):
+        content = path.read_bytes()
+        if _digest(content) != path.stem.partition("-")[2]:
+            continue
+        found: dict[str, Any] = {name: {} for name in Variables._fields}
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            for name in file.files:
+                state, *parts = name.split(".")
+                if state != "global_model":
+                    continue
+                inner = found
+                for part in parts[:-1]:
+                    inner = inner.setdefault(part, {})
+                inner[parts[-1]] = file[name]
+        return _rounds(path), Variables(**found)
+    raise recording.RecordingError(f"{run_dir} holds no whole checkpoint of a run")
 
 
 def _rounds(path: Path) -> int:

@@ -94,6 +94,7 @@ def prepare(
         "num_classes": dataset.num_classes,
         "global_examples": len(data.global_index),
         "survey": partition.describe(shared.partition, shared.dataset).to_dict(),
+        "input_shape": data.train.inputs.shape[1:],
         "class_names": dataset.class_names,
         "site_names": shared.names,
     }

@@ -1,0 +1,57 @@
+"""The global model of a run, in and out of safetensors."""
+
+import jax
+import numpy as np
+import pytest
+
+from helpers import commands
+from helpers.commands import call, refusal
+from lipsjax import recording
+from lipsjax.models import weights
+from lipsjax.recording.checkpoints import read_global_model
+
+pytest.importorskip("safetensors")
+ONE_A_CALL = ("--rounds-per-call", "1")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported")
+    assert commands.run(out, "--rounds", "2", *commands.MLP[:4]).status == 0
+    return commands.run_dir(out)
+
+
+@pytest.mark.parametrize("layout", ["flax", "torch"])
+def test_what_is_exported_is_the_last_global_model(run, layout, tmp_path):
+    file = tmp_path / "model.safetensors"
+    ended = call("export", str(run), str(file), "--layout", layout)
+    assert ended.status == 0, ended
+    assert "the global model after round 2 of 2" in ended.out
+    done, model = read_global_model(run)
+    assert done == 2
+    names, flattened = weights.conventions("mlp", tuple(recording.read(run).setup["input_shape"]))
+    again = weights.from_arrays(weights.read(file), model, names=names, flattened=flattened)
+    jax.tree.map(np.testing.assert_array_equal, again, model)
+
+
+def checkpoints(folder):
+    return sorted(folder.glob("checkpoints/*.npz"), key=lambda p: int(p.stem.split("-")[0]))
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_kept(tmp_path):
+    out = tmp_path / "out"
+    assert commands.run(out, "--rounds", "2", *commands.MLP[:4], *ONE_A_CALL).status == 0
+    run = commands.run_dir(out)
+    first, newest = checkpoints(run)
+    newest.write_bytes(b"")
+    assert read_global_model(run)[0] == 1
+    assert newest.exists()
+    first.write_bytes(b"")
+    refusal(call("export", str(run), str(tmp_path / "w")), str(run), "no whole checkpoint")
+    assert not (tmp_path / "w").exists()
+
+
+def test_what_cannot_be_exported(tmp_path, run):
+    refusal(call("export", str(tmp_path), str(tmp_path / "w")), str(tmp_path), "cannot be read")
+    refusal(call("export", str(run), str(tmp_path / "no" / "w")), "no such file or directory")
+    refusal(call("export", str(run), "w", "--layout", "keras"), "'keras'", "'flax', 'torch'")
