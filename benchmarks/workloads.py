@@ -132,7 +132,7 @@ def _small_cnn(image_shape: Shape, conv: str, dtype: Any) -> Model:
 
 def _resnet8(image_shape: Shape, conv: str, dtype: Any) -> Model:
     return models.build(
-        "resnet8", num_classes=CLASSES, image_shape=image_shape, conv=conv, param_dtype=dtype
+        "resnet8", num_classes=CLASSES, input_shape=image_shape, conv=conv, param_dtype=dtype
     )
 
 

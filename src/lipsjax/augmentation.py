@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
+from lipsjax.datasets.base import INPUTS
 from lipsjax.types import Array
 
 Augment = Callable[[Array, Array], Array]
@@ -76,17 +77,18 @@ AUGMENTATIONS: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def augmentation(names: Sequence[str]) -> Augment | None:
+def augmentation(names: Sequence[str], input_shape: Sequence[int]) -> Augment | None:
     """Return the distortions of that name, one after the other; None for none.
 
     Args:
       names: of :data:`AUGMENTATIONS`, each at most once.
+      input_shape: [H, W, channels]; series and features have no distortions.
 
     Raises:
-      ValueError: for a name that does not exist, or that is given twice.
+      ValueError: for a name that does not exist or is given twice, or inputs that are no images.
 
     Example:
-      >>> distort = augmentation(["flip", "crop"])
+      >>> distort = augmentation(["flip", "crop"], (8, 8, 1))
       >>> keys = jax.random.split(jax.random.key(0), 2)
       >>> distort(keys, jnp.ones((2, 8, 8, 1))).shape
       (2, 8, 8, 1)
@@ -98,6 +100,12 @@ def augmentation(names: Sequence[str]) -> Augment | None:
         raise ValueError(f"augmentation must name each at most once, not {list(names)}")
     if not names:
         return None
+    if len(input_shape) != 3:
+        kind = INPUTS.get(1 + len(input_shape), "inputs")
+        raise ValueError(
+            f"augmentation {', '.join(names)} is of images alone, and the data are {kind}: leave "
+            "it out"
+        )
 
     def one(key, image):
         for name, own in zip(names, jax.random.split(key, len(names)), strict=True):

@@ -282,7 +282,7 @@ def build(
       >>> data = clients.stack(dataset, parts, global_examples=16, rng=rng)
       >>> shape = dataset.train.inputs.shape[1:]
       >>> model = models.build(
-      ...     "cnn", num_classes=dataset.num_classes, image_shape=shape, width=2)
+      ...     "cnn", num_classes=dataset.num_classes, input_shape=shape, width=2)
       >>> training = LocalTraining(optax.sgd(0.1), epochs=1, batch_size=4)
       >>> simulation = build(model, fedavg(), training, rounds=2, data=data)
       >>> state = simulation.init(jax.random.key(0))

@@ -117,7 +117,7 @@ def test_a_tuned_fedavg():
         2,
         4,
         rate=lambda t: (1 + jnp.cos(jnp.pi * t / 3)) / 2,
-        augment=augmentation.augmentation(["flip"]),
+        augment=augmentation.augmentation(["flip"], (8, 8, 1)),
     )
     # rates are float32 cosines
     check(
@@ -175,7 +175,7 @@ def _about_the_middle(shape, angle):
 @pytest.mark.parametrize("name", augmentation.AUGMENTATIONS)
 def test_augmentation_keeps_type_and_depends_on_its_key_alone(name):
     images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3)).astype(np.uint8)
-    distort = augmentation.augmentation([name])
+    distort = augmentation.augmentation([name], images.shape[1:])
     keys = jax.random.split(jax.random.key(0), 6)
     out = np.asarray(distort(keys, images))
     assert out.dtype == np.uint8

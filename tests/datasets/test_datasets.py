@@ -67,7 +67,7 @@ def test_synthetic_set_can_be_learnt():
 
 
 def test_synthetic_set_follows_its_arguments():
-    dataset = validate(synthetic(num_classes=3, image_shape=(4, 6, 2), train=7, test=5, seed=1))
+    dataset = validate(synthetic(num_classes=3, input_shape=(4, 6, 2), train=7, test=5, seed=1))
     assert dataset.train.inputs.shape == (7, 4, 6, 2)
     assert dataset.test.inputs.shape == (5, 4, 6, 2)
     assert sorted(np.bincount(dataset.train.labels)) == [2, 2, 3]
@@ -78,7 +78,7 @@ def test_synthetic_set_follows_its_arguments():
     [
         ({"num_classes": 1}, "num_classes is 1"),
         ({"train": 0}, "train is 0"),
-        ({"image_shape": (8, 8)}, "(8, 8)"),
+        ({"input_shape": (8, 8, 1, 1)}, "(8, 8, 1, 1)"),
     ],
 )
 def test_synthetic_refuses(arguments, part):
@@ -167,7 +167,7 @@ def test_fingerprint_sees_every_change(change):
 
 
 def test_fingerprint_does_not_see_memory_layout():
-    dataset = synthetic(image_shape=(8, 8, 3))
+    dataset = synthetic(input_shape=(8, 8, 3))
     images = np.asfortranarray(dataset.train.inputs)
     assert fingerprint(
         dataset._replace(train=dataset.train._replace(inputs=images))

@@ -26,7 +26,7 @@ def case(name, **share):
     model = worlds.tiny_model()
     if name == "lips":  # of layers that compile quickly, as two processes share the cores
         model = models.build(
-            "mlp", num_classes=4, image_shape=worlds.SHAPE, width=8, param_dtype=np.float64
+            "mlp", num_classes=4, input_shape=worlds.SHAPE, width=8, param_dtype=np.float64
         )
     strategy, options = {
         "dense": (fedavg(), {"cohort_size": 3}),

@@ -39,7 +39,7 @@ def simulate(model, shape, sizes=(EXAMPLES,) * CLIENTS, *, batch_size=4, devices
 
 
 def counted(name, shape, **options):
-    model = models.build(name, num_classes=4, image_shape=shape, **options)
+    model = models.build(name, num_classes=4, input_shape=shape, **options)
     return training_flops(simulate(model, shape))
 
 
@@ -97,6 +97,22 @@ def test_an_mlp():
     assert counted("mlp", (8, 8, 1), width=5, depth=2) == expected
 
 
+@pytest.mark.parametrize("conv", ["loop", "patches", "grouped"])
+def test_a_conv1d(conv):
+    steps = {"stem": (16, 3, 6), "conv1": (8, 6, 12), "conv2": (8, 12, 12), "conv3": (4, 12, 12)}
+    layers = [2 * 5 * count * channels * out for count, channels, out in steps.values()]
+    # four steps are fewer than the kernel's five, so that the loop skips 6 of 20 products
+    layers[-1] = layers[-1] * 16 // 20 if conv == "loop" else layers[-1]
+    expected = trained([*layers, 2 * 12 * 4])
+    assert counted("conv1d", (16, 3), width=6, conv=conv) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize(("shape", "inputs"), [((16, 3), 48), ((30,), 30)])
+def test_an_mlp_of_series_and_features(shape, inputs):
+    expected = trained([2 * inputs * 5, 2 * 5 * 5, 2 * 5 * 4])
+    assert counted("mlp", shape, width=5, depth=1) == expected
+
+
 def test_a_vit():
     tokens, width = 16, 8
     products = (4 + 4 + 4) * 2 * tokens * width**2  # query, key, value, out; two dense layers
@@ -107,7 +123,7 @@ def test_a_vit():
 
 @pytest.fixture(scope="module")
 def mlp():
-    return models.build("mlp", num_classes=4, image_shape=(8, 8, 1), width=5, depth=1)
+    return models.build("mlp", num_classes=4, input_shape=(8, 8, 1), width=5, depth=1)
 
 
 STEP = 3 * 2 * (64 * 5 + 5 * 5 + 5 * 4) - 2 * 64 * 5  # of one example

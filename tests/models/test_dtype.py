@@ -14,14 +14,14 @@ from lipsjax.models.convolution import CONVOLUTIONS
 
 def build(conv="loop", dtype="float32", norm="batch", name="cnn"):
     return models.build(
-        name, num_classes=4, image_shape=(5, 5, 1), width=4, norm=norm, conv=conv, dtype=dtype
+        name, num_classes=4, input_shape=(5, 5, 1), width=4, norm=norm, conv=conv, dtype=dtype
     )
 
 
 def gradient(conv, dtype):
     """Of 32 images with labels that say nothing, so that much of it cancels."""
     model = models.build(
-        "cnn", num_classes=4, image_shape=(8, 8, 1), width=16, conv=conv, dtype=dtype
+        "cnn", num_classes=4, input_shape=(8, 8, 1), width=16, conv=conv, dtype=dtype
     )
     images = jax.random.normal(jax.random.key(3), (32, 8, 8, 1), jnp.float32)
     labels, mask = jnp.arange(32) % 4, jnp.ones(32, bool)

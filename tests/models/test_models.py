@@ -25,12 +25,13 @@ from lipsjax.strategy import RunContext
 
 QUICK, SLOW = ("mlp", "cnn", "resnet8", "vit"), ("vgg5", "resnet6", "resnet10", "resnet18")
 EACH = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+IMAGES = [name for name in NAMES if name != "conv1d"]  # of series: test_series.py
 STAGES = ("resnet8", "resnet10")
 CONVOLVING = ("cnn", "vgg5", "resnet6", "resnet8", "resnet10", "resnet18")
 
 
 def build(name, shape=(8, 8, 2), classes=3, width=4, **options):
-    return models.build(name, num_classes=classes, image_shape=shape, width=width, **options)
+    return models.build(name, num_classes=classes, input_shape=shape, width=width, **options)
 
 
 def shapes_of(model):
@@ -55,7 +56,7 @@ def predict(model, variables, images, mask, *, train):
 
 def test_the_models_are_those_of_the_config():
     assert typing.get_args(ModelName) == NAMES
-    assert {*QUICK, *SLOW} == {*NAMES}
+    assert {*QUICK, *SLOW} == {*IMAGES}
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_parameters_of_a_vit_by_hand():
     assert tree.size(shapes_of(model).params) == count
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_every_kernel_is_declared_once_and_in_order(name):
     model = build(name, (16, 16, 1), depth=2)
     kernels = tree.pick(shapes_of(model).params, lambda p: p.endswith("kernel"))
@@ -121,7 +122,7 @@ def test_every_kernel_is_declared_once_and_in_order(name):
     }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_every_leaf_belongs_to_a_layer(name):
     model = build(name, (16, 16, 1), depth=2)
     owned = {layer.name: set() for layer in model.layers}
@@ -258,7 +259,7 @@ def test_patches_are_at_most_64(shape, size):
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 1), (5, 9, 3), (28, 28, 1), (33, 32, 3)])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_images_of_other_sizes(name, shape):
     model = build(name, shape)
     assert_predicts(model, shape)
@@ -300,7 +301,7 @@ def test_two_rounds_of_fedavg(name):
 @pytest.mark.parametrize(
     "name",
     # resnet8 and resnet10 have a stage more each than resnet6, and no other parts
-    ["mlp", *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES[1:] if n not in STAGES)],
+    ["mlp", *(pytest.param(n, marks=pytest.mark.slow) for n in IMAGES[1:] if n not in STAGES)],
 )
 def test_two_rounds_of_lips(name):
     model = build(name, (5, 5, 1), 4, depth=1)
@@ -491,7 +492,7 @@ def test_normalised_images_have_mean_0_and_deviation_1():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "vgg"}, "model must be one of mlp, cnn, vgg5, .*, vit, not 'vgg'"),
+        ({"name": "vgg"}, "model must be one of mlp, cnn, conv1d, vgg5, .*, vit, not 'vgg'"),
         ({"norm": "layer"}, "norm must be one of batch, group, none, not 'layer'"),
         ({"name": "mlp", "norm": "group"}, "norm of mlp must be one of batch, none, not 'group'"),
         ({"name": "vit", "norm": "none"}, "norm of vit must be one of batch, group, not 'none'"),
@@ -501,13 +502,13 @@ def test_normalised_images_have_mean_0_and_deviation_1():
         ({"name": "mlp", "depth": 0}, "depth must be at least 1, not 0"),
         ({"name": "vit", "depth": -1}, "depth must be at least 1, not -1"),
         ({"name": "vit", "width": 10}, "width of vit must be a multiple of its 4 heads, not 10"),
-        ({"image_shape": (2, 8, 1)}, "images must be at least 4 x 4 for cnn, not 2 x 8"),
+        ({"input_shape": (2, 8, 1)}, "images must be at least 4 x 4 for cnn, not 2 x 8"),
         (
-            {"name": "vgg5", "image_shape": (8, 3, 1)},
+            {"name": "vgg5", "input_shape": (8, 3, 1)},
             "images must be at least 4 x 4 for vgg5, not 8 x 3",
         ),
         (
-            {"name": "resnet18", "image_shape": (1, 40, 1)},
+            {"name": "resnet18", "input_shape": (1, 40, 1)},
             "images must be at least 4 x 4 for resnet18, not 1 x 40",
         ),
         (
@@ -519,6 +520,6 @@ def test_normalised_images_have_mean_0_and_deviation_1():
     ],
 )
 def test_refused(options, message):
-    good = {"name": "cnn", "num_classes": 3, "image_shape": (8, 8, 1)}
+    good = {"name": "cnn", "num_classes": 3, "input_shape": (8, 8, 1)}
     with pytest.raises(ValueError, match=message):
         models.build(**{**good, **options})

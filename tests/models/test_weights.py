@@ -22,7 +22,7 @@ NAMES = {"resnet8": torchvision_names(3, 1), "resnet18": torchvision_names(4, 2)
 
 def variables_of(name, *, seed=0, shape=(32, 32, 3), **options):
     """A model, and variables none of which is as it begins: statistics and offsets too."""
-    model = models.build(name, num_classes=10, image_shape=shape, **options)
+    model = models.build(name, num_classes=10, input_shape=shape, **options)
     begun = model.init(jax.random.key(seed))
     rng = np.random.default_rng(seed)
     draw = lambda x: np.asarray(x) + rng.uniform(0.05, 0.2, x.shape).astype(np.float32)  # noqa: E731

@@ -88,7 +88,7 @@ def test_noise_has_the_deviation_of_its_client():
 
 
 def test_rotation_agrees_with_the_one_of_augmentation():
-    dataset = synthetic(image_shape=(7, 7, 2))
+    dataset = synthetic(input_shape=(7, 7, 2))
     own, parts, u, held = distorted(dataset, "rotation", skew=0.5)
     low, high = dataset.train.inputs.min(), dataset.train.inputs.max()
     angles = np.repeat(-np.deg2rad(0.5 * 90 * (2 * u - 1)), 4).astype(np.float32)

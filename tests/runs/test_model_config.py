@@ -72,7 +72,7 @@ def test_statistics_of_channels(dtype):
     [
         ({}, "cnn, 1,000 parameters, batch normalisation "),
         ({"name": "vit"}, "vit, 1,000 parameters, layer normalisation "),
-        ({"normalise": True}, "cnn of images with mean 0 and deviation 1, 1,000 parameters, batch"),
+        ({"normalise": True}, "cnn of inputs with mean 0 and deviation 1, 1,000 parameters, batch"),
     ],
 )
 def test_models_in_words(tmp_path, options, words):

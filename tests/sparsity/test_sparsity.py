@@ -194,7 +194,7 @@ def test_refused_for_the_run_as_a_whole():
 
 
 def test_default_model_masks_all_convolutions_but_the_stem():
-    model = models.build("resnet8", num_classes=10, image_shape=(32, 32, 3))
+    model = models.build("resnet8", num_classes=10, input_shape=(32, 32, 3))
     run = RunContext(rounds=3, num_examples=(5,), layers=model.layers)
     sparsifier = transient_sparsity(fedavg()).sparsifier(run)
     assert len(sparsifier.layers) == 8  # 6 of the blocks and 2 shortcuts

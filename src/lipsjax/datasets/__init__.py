@@ -1,4 +1,4 @@
-"""Data sets by name: digits in the package, MNIST-1D, one's own files, TFDS sets, synthetic ones.
+"""Data sets by name: of scikit-learn, MNIST-1D, a watch, one's own files, TFDS sets, synthetic.
 
 Everything here is NumPy on the host; nothing is downloaded, ever.
 """
@@ -11,7 +11,9 @@ from lipsjax.datasets.own import from_idx, from_npz
 from lipsjax.datasets.sites import Origin, Sites
 from lipsjax.datasets.splitting import split
 from lipsjax.datasets.synthetic import synthetic
+from lipsjax.datasets.tabular import breast_cancer, wine
 from lipsjax.datasets.tfds import from_tfds
+from lipsjax.datasets.watch import watch
 from lipsjax.types import Examples
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Examples",
     "Origin",
     "Sites",
+    "breast_cancer",
     "channel_statistics",
     "digits",
     "fingerprint",
@@ -31,4 +34,6 @@ __all__ = [
     "split",
     "synthetic",
     "validate",
+    "watch",
+    "wine",
 ]

@@ -9,23 +9,34 @@ from lipsjax.datasets.files import expanded, mode
 from lipsjax.datasets.mnist1d import mnist1d
 from lipsjax.datasets.own import from_idx, from_npz
 from lipsjax.datasets.synthetic import synthetic
+from lipsjax.datasets.tabular import breast_cancer, wine
 from lipsjax.datasets.tfds import from_tfds, how_to_prepare
+from lipsjax.datasets.watch import watch
 
-_BUILT_IN = {"digits": digits, "synthetic": synthetic, "mnist1d": mnist1d}
+_BUILT_IN = {
+    "digits": digits,
+    "synthetic": synthetic,
+    "mnist1d": mnist1d,
+    "breast_cancer": breast_cancer,
+    "wine": wine,
+    "watch": watch,
+}
 
 
 def load(name: str | Path, data_dir: str | Path | None = None) -> Dataset:
     """Loads and validates a data set.
 
     Args:
-      name: `digits`, `synthetic`, `mnist1d` (needs the package of that name), the path of an
-        `.npz` file or of a folder of IDX files, or a TFDS image classification set such as
-        `fashion_mnist` or `emnist/balanced`. A `Path` is that of a file or folder.
+      name: `digits`, `breast_cancer`, `wine`, `synthetic`, `mnist1d` (needs the package of that
+        name), `watch` (needs seglearn), the path of an `.npz` file or of a folder of IDX files, or
+        a TFDS image classification set such as `fashion_mnist` or `emnist/balanced`. A `Path` is
+        that of a file or folder.
       data_dir: the TFDS data directory that holds the set, prepared as array_record.
         The built-in sets read no files and do not look at it.
 
     Returns:
-      The data set; images [N, H, W, C] as uint8 in 0..255 or float32, labels int32.
+      The data set; images [N, H, W, C] as uint8 in 0..255 or float32, series [N, steps, C] or
+      features [N, F] as float32; labels int32.
 
     Raises:
       DataError: the set cannot be found, read, or trained on; one line that says why

@@ -1,4 +1,4 @@
-"""A user's own images: one `.npz` file, or a folder of IDX files as MNIST came.
+"""A user's own data: one `.npz` file, or a folder of IDX files as MNIST came.
 
 References:
   The IDX format, http://yann.lecun.com/exdb/mnist/ (its last section), and the NPY format,
@@ -29,14 +29,16 @@ from lipsjax.types import Examples
 SPLIT = (
     ("x_train", "y_train", "x_test", "y_test"),
     ("train_images", "train_labels", "test_images", "test_labels"),
+    ("train_series", "train_labels", "test_series", "test_labels"),
+    ("train_features", "train_labels", "test_features", "test_labels"),
 )
 """Names of arrays of a file that says what is for testing."""
-WHOLE = (("x", "y"), ("images", "labels"))
+WHOLE = (("x", "y"), ("images", "labels"), ("series", "labels"), ("features", "labels"))
 """Names of arrays of a file that does not: a fifth of every class becomes the test set."""
 _ORIGIN = ("site", "group", "time")
 """Names of arrays that say where examples come from."""
 _FEWEST = 3
-"""Images of a class of which a fifth, rounded, is at least one."""
+"""Examples of a class of which a fifth, rounded, is at least one."""
 _MOST_RATIO = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
 """Compressions that NumPy writes, and bytes that one byte can stand for: no file holds more."""
 _IDX = {
@@ -59,24 +61,26 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def from_npz(path: str | Path) -> Dataset:
-    """Reads images and labels from a NumPy archive.
+    """Reads inputs and labels from a NumPy archive.
 
     Args:
-      path: a file with arrays x_train, y_train, x_test, y_test (or train_images, ...), or x, y (or
-        images, labels), of which a fifth of every class is kept for testing, always the same. An
+      path: a file with arrays x_train, y_train, x_test, y_test (or train_images, train_labels,
+        ...), or x, y (or images, labels), of which a fifth of every class is kept for testing,
+        always the same. Arrays called series or features, in place of images, hold these. An
         array site (site_train and site_test, or train_site and test_site) says of each example
         which site it is of, as an integer or a text; beside it group says which examples must not
         be parted, and time when each was taken. There must be no others. Images are [N, H, W] or
-        [N, H, W, C], integers in 0..255 or floating numbers; labels are [N] or [N, 1], integers or
-        texts. Texts are compared as Unicode's form NFC, without white space around them; bytes are
-        UTF-8.
+        [N, H, W, C], integers in 0..255 or floating numbers; series are [N, steps, C] or
+        [N, steps], and features [N, F], of any numbers, which become float32; labels are [N] or
+        [N, 1], integers or texts. Texts are compared as Unicode's form NFC, without white space
+        around them; bytes are UTF-8.
 
     Returns:
       The data set, not validated. Its classes are the labels that occur, sorted, and keep their
       names.
 
     Raises:
-      DataError: no such file, other arrays, or arrays that cannot be images and labels.
+      DataError: no such file, other arrays, or arrays that cannot be inputs and labels.
 
     Example:
       >>> import tempfile
@@ -91,24 +95,26 @@ def from_npz(path: str | Path) -> Dataset:
     where = show(path, MOST_PATH)
     arrays = _read_npz(path)
     of_origin = {name: arrays.pop(name) for name in list(arrays) if _origin_of(name)}
-    images = {name: _images(where, name, arrays[name]) for name in list(arrays)[::2]}
+    kind = _kind_of(next(iter(arrays)))
+    inputs = {name: _inputs(where, name, arrays[name]) for name in list(arrays)[::2]}
     labels = {name: _labels(where, name, arrays[name]) for name in list(arrays)[1::2]}
-    numbered, classes = _numbered(where, labels)
-    for x, y in zip(images.values(), numbered, strict=True):
+    numbered, classes = _numbered(where, labels, kind)
+    for x, y in zip(inputs.values(), numbered, strict=True):
         if len(x) != len(y):
             raise DataError(
-                f"{where}: {len(y)} labels for {len(x)} images; allowed is one for each"
+                f"{where}: {len(y)} labels for {len(x)} {kind}; allowed is one for each"
             )
     if of_origin:
-        return _with_sites(path, images, numbered, classes, of_origin)
+        return _with_sites(path, inputs, numbered, classes, of_origin)
     if len(arrays) == 4:
-        train, test = map(Examples, images.values(), numbered)
+        train, test = map(Examples, inputs.values(), numbered)
         return Dataset(path.stem, train, test, len(classes), classes)
-    (x,), (y,) = images.values(), numbered
+    (x,), (y,) = inputs.values(), numbered
     if np.bincount(y).max(initial=0) < _FEWEST:
+        own_split = next(names for names in SPLIT if _kind_of(names[0]) == kind)
         raise DataError(
-            f"{where}: no class has the {_FEWEST} images of which one is kept for testing; "
-            f"add images, or name your own split {', '.join(SPLIT[0])}"
+            f"{where}: no class has the {_FEWEST} {kind} of which one is kept for testing; "
+            f"add {kind}, or name your own split {', '.join(own_split)}"
         )
     in_test = stratified_test_mask(y)
     train, test = (Examples(x[rows], y[rows]) for rows in (~in_test, in_test))
@@ -117,16 +123,16 @@ def from_npz(path: str | Path) -> Dataset:
 
 def _with_sites(
     path: Path,
-    images: Mapping[str, np.ndarray],
+    inputs: Mapping[str, np.ndarray],
     labels: list[np.ndarray],
     classes: tuple[str, ...],
     of_origin: Mapping[str, np.ndarray],
 ) -> Dataset:
     """Returns the data set of an archive that says where its examples come from."""
     where = show(path, MOST_PATH)
-    shapes = {x.shape[1:] for x in images.values()} | {x.dtype for x in images.values()}
+    shapes = {x.shape[1:] for x in inputs.values()} | {x.dtype for x in inputs.values()}
     if len(shapes) > 2:
-        raise DataError(f"{where}: {' and '.join(images)} differ in shape or type")
+        raise DataError(f"{where}: {' and '.join(inputs)} differ in shape or type")
     origin = {}
     for name in _ORIGIN:
         parts = [values for key, values in of_origin.items() if _origin_of(key) == name]
@@ -143,7 +149,7 @@ def _with_sites(
     if len(labels) == 2:
         in_test = np.repeat([False, True], [len(y) for y in labels])
     found = Found(
-        np.concatenate(list(images.values())),
+        np.concatenate(list(inputs.values())),
         np.concatenate(labels),
         classes,
         **origin,
@@ -174,7 +180,7 @@ def from_idx(folder: str | Path) -> Dataset:
         path = _only(folder, of_labels)
         labels[path.name] = _labels(where, path.name, _read_idx(path))
     _no_others(folder, {*images, *labels})
-    numbered, classes = _numbered(where, labels)
+    numbered, classes = _numbered(where, labels, "images")
     train, test = map(Examples, images.values(), numbered)
     return Dataset(folder.absolute().name, train, test, len(classes), classes)
 
@@ -209,7 +215,7 @@ def _reading(where: str) -> Iterator[None]:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays that are read, images and labels in turn, training first."""
+    """Returns the arrays that are read, inputs and labels in turn, training first."""
     where = show(path, MOST_PATH)
     with open_file(path) as file:
         start = file.read(6)
@@ -218,7 +224,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         if start == b"\x93NUMPY":
             raise DataError(
                 f"{where} is a single array, as np.save writes it; allowed is an archive that "
-                "np.savez wrote, of images and labels"
+                "np.savez wrote, of inputs and labels"
             )
         size = file.seek(0, 2)
         with contextlib.ExitStack() as opened:
@@ -275,8 +281,11 @@ def _wanted(where: str, found: list[str]) -> tuple[str, ...]:
                     f"these and {', '.join(sum(_origins(names), ()))}, so leave the others out"
                 )
             return wanted
-    wanted = " or ".join(", ".join(names) for names in (*SPLIT, *WHOLE))
-    raise DataError(f"{where} holds {_listed(sorted(found)) or 'nothing'}; needed are {wanted}")
+    wanted = " or ".join(", ".join(names) for names in (*SPLIT[:2], *WHOLE[:2]))
+    raise DataError(
+        f"{where} holds {_listed(sorted(found)) or 'nothing'}; needed are {wanted}; series or "
+        "features may stand for images"
+    )
 
 
 def _listed(names: Collection[str]) -> str:
@@ -425,33 +434,67 @@ def _read_idx_values(where: str, file: BinaryIO | gzip.GzipFile, most: int) -> n
     return np.ndarray(shape, dtype, content)
 
 
-# Images and labels.
+# Inputs and labels.
+
+
+def _kind_of(name: str) -> str:
+    """Returns what an array of that name holds; x is of images.
+
+    >>> _kind_of("train_series"), _kind_of("features"), _kind_of("x_test")
+    ('series', 'features', 'images')
+    """
+    return next((kind for kind in ("series", "features") if kind in name), "images")
+
+
+def _inputs(where: str, name: str, inputs: np.ndarray) -> np.ndarray:
+    """Returns images [N, H, W, C], uint8 or float32, series [N, steps, C] or features [N, F]."""
+    kind = _kind_of(name)
+    if kind == "images":
+        return _images(where, name, inputs)
+    _check_numbers(where, name, kind, inputs)
+    if kind == "series" and inputs.ndim == 2:
+        inputs = inputs[..., np.newaxis]
+    if inputs.ndim != (3 if kind == "series" else 2):
+        allowed = "[N, steps, C] or [N, steps]" if kind == "series" else "[N, F]"
+        raise DataError(
+            f"{where}: {name}: {kind} of shape {show(inputs.shape)}; allowed is {allowed}"
+        )
+    return _as_float32(where, name, "example", inputs)
+
+
+def _check_numbers(where: str, name: str, kind: str, inputs: np.ndarray) -> None:
+    if inputs.dtype.kind not in "fiu":
+        raise DataError(
+            f"{where}: {name}: {kind} of type {show(inputs.dtype)}; allowed are numbers"
+        )
+
+
+def _as_float32(where: str, name: str, one: str, inputs: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):  # what does not fit is told below
+        as_float32 = inputs.astype(np.float32)
+    beyond = np.isinf(as_float32) & np.isfinite(inputs)
+    if beyond.any():
+        first = np.unravel_index(int(beyond.argmax()), beyond.shape)
+        raise DataError(
+            f"{where}: {name}: {one} {first[0]} holds {inputs[first]:.3g}, beyond the range of "
+            f"float32; allowed are -{_LARGEST:.3g}..{_LARGEST:.3g}"
+        )
+    return as_float32
 
 
 def _images(where: str, name: str, images: np.ndarray) -> np.ndarray:
     """Returns images as [N, H, W, C], uint8 or float32."""
-    if images.dtype.kind not in "fiu":
-        raise DataError(
-            f"{where}: {name}: images of type {show(images.dtype)}; allowed are numbers"
-        )
+    _check_numbers(where, name, "images", images)
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4:
+        hint = "; call rows of features features, with labels" if images.ndim == 2 else ""
         raise DataError(
             f"{where}: {name}: images of shape {show(images.shape)}; allowed is [N, H, W, C] or "
-            "[N, H, W]"
+            f"[N, H, W]{hint}"
         )
     if images.dtype.kind == "f":
-        with np.errstate(all="ignore"):  # what does not fit is told below
-            as_float32 = images.astype(np.float32)
-        beyond = np.isinf(as_float32) & np.isfinite(images)
-        if beyond.any():
-            first = np.unravel_index(int(beyond.argmax()), beyond.shape)
-            raise DataError(
-                f"{where}: {name}: image {first[0]} holds {images[first]:.3g}, beyond the range of "
-                f"float32; allowed are -{_LARGEST:.3g}..{_LARGEST:.3g}"
-            )
-        return as_float32
+        return _as_float32(where, name, "image", images)
     if images.size and not 0 <= int(images.min()) <= int(images.max()) <= 255:
         raise DataError(
             f"{where}: {name}: images of integers in {images.min()}..{images.max()}; allowed are "
@@ -510,7 +553,7 @@ def _no_text(where: str, name: str, example: int) -> DataError:
 
 
 def _numbered(
-    where: str, labels: Mapping[str, _Labels]
+    where: str, labels: Mapping[str, _Labels], kind: str
 ) -> tuple[list[np.ndarray], tuple[str, ...]]:
     """Returns each split's labels as integers from 0, and the names of the classes.
 
@@ -521,11 +564,11 @@ def _numbered(
         kinds = " and ".join(f"{split.kind} in {name}" for name, split in labels.items())
         raise DataError(f"{where}: labels of two kinds, {kinds}; allowed is one of them")
     classes = sorted(set().union(*(split.values for split in labels.values())))
-    images = sum(len(split.codes) for split in labels.values())
-    if 2 * len(classes) > images:
+    number = sum(len(split.codes) for split in labels.values())
+    if 2 * len(classes) > number:
         raise DataError(
-            f"{where}: {len(classes)} different labels, such as {show(classes[0])}, for {images} "
-            "images; allowed are labels that name classes, of two images or more on average"
+            f"{where}: {len(classes)} different labels, such as {show(classes[0])}, for {number} "
+            f"{kind}; allowed are labels that name classes, of two {kind} or more on average"
         )
     (in_train, *of_test) = labels.items()
     for name, split in of_test:

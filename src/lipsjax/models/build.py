@@ -7,7 +7,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from lipsjax.datasets.base import INPUTS
 from lipsjax.models.cnn import CNN
+from lipsjax.models.conv1d import Conv1D
 from lipsjax.models.convolution import CONVOLUTIONS
 from lipsjax.models.mlp import MLP
 from lipsjax.models.resnet import ResNet
@@ -16,7 +18,7 @@ from lipsjax.models.vit import HEADS, ViT
 from lipsjax.types import Array, Model, Prediction, Variables
 
 Normalise = tuple[Sequence[float], Sequence[float]]
-"""Mean and standard deviation of each channel, of images within 0..1 where they are uint8."""
+"""Mean and standard deviation of each channel or feature, of images within 0..1 if uint8."""
 
 RESNETS = {  # channels of the stages, blocks in each
     "resnet6": ((64, 128), 1),
@@ -24,7 +26,9 @@ RESNETS = {  # channels of the stages, blocks in each
     "resnet10": ((64, 128, 256, 512), 1),
     "resnet18": ((64, 128, 256, 512), 2),
 }
-NAMES = ("mlp", "cnn", "vgg5", *RESNETS, "vit")
+NAMES = ("mlp", "cnn", "conv1d", "vgg5", *RESNETS, "vit")
+TAKES = {"mlp": ("images", "series", "features"), "conv1d": ("series",)}
+"""What inputs a model takes; all others take images."""
 NORMS = ("batch", "group", "none")
 # groups of a few units have no statistics; a vit has LayerNorm, whatever is asked for
 OWN_NORMS = {"mlp": ("batch", "none"), "vit": ("batch", "group")}
@@ -45,37 +49,37 @@ def is_bias(path: str) -> bool:
 
 
 def from_flax(
-    module: nn.Module, image_shape: tuple[int, ...], normalise: Normalise | None = None
+    module: nn.Module, input_shape: tuple[int, ...], normalise: Normalise | None = None
 ) -> Model:
     """Turn a Flax module into a :class:`Model`.
 
     Args:
-      module: called as ``module(images, mask=mask, train=train)``, with a method ``layers()``. What
+      module: called as ``module(inputs, mask=mask, train=train)``, with a method ``layers()``. What
         it sows as ``features`` in ``intermediates``, the input of its classifier, is read by MOON.
-      image_shape: [H, W, channels] of one image.
-      normalise: mean and standard deviation of each channel, which are then 0 and 1; a channel
-        that never changes is shifted only. None: images stay as they are.
+      input_shape: of one input: [H, W, channels], [steps, channels] or [features].
+      normalise: mean and standard deviation of each channel or feature, which are then 0 and 1;
+        one that never changes is shifted only. None: inputs stay as they are.
 
     Returns:
-      The model. uint8 images are divided by 255; floating ones are taken as they are.
+      The model. uint8 images are divided by 255; floating inputs are taken as they are.
 
     Raises:
       ValueError: for means and deviations that are not one for each channel, finite, at least 0.
     """
-    shift, scale = _normalisation(normalise, image_shape[-1])
-    dtype = getattr(module, "param_dtype", jnp.float32)  # images and logits have it too
+    shift, scale = _normalisation(normalise, input_shape[-1])
+    dtype = getattr(module, "param_dtype", jnp.float32)  # inputs and logits have it too
 
-    def prepare(images: Array) -> Array:
-        scaled = images.astype(dtype)
-        if jnp.issubdtype(images.dtype, jnp.integer):
+    def prepare(inputs: Array) -> Array:
+        scaled = inputs.astype(dtype)
+        if jnp.issubdtype(inputs.dtype, jnp.integer):
             scaled = scaled / 255
         if normalise is None:
             return scaled
         return (scaled - jnp.asarray(shift, dtype)) / jnp.asarray(scale, dtype)
 
     def init(key: Array) -> Variables:
-        images, mask = jnp.zeros((1, *image_shape), dtype), jnp.ones(1, bool)
-        variables = module.init(key, images, mask=mask, train=False)
+        inputs, mask = jnp.zeros((1, *input_shape), dtype), jnp.ones(1, bool)
+        variables = module.init(key, inputs, mask=mask, train=False)
         return Variables(variables["params"], variables.get("batch_stats", {}))
 
     def apply(variables: Variables, images: Array, *, mask: Array, train: bool):
@@ -117,7 +121,7 @@ def build(
     name: str,
     *,
     num_classes: int,
-    image_shape: tuple[int, ...],
+    input_shape: tuple[int, ...],
     width: int = 32,
     depth: int = 3,
     norm: str = "batch",
@@ -129,15 +133,17 @@ def build(
     """Build a model by name.
 
     Args:
-      name: "mlp", "cnn", "vgg5", "resnet6", "resnet8", "resnet10", "resnet18" or "vit".
+      name: "mlp", which takes images, series and features; "conv1d", of series; or, of images,
+        "cnn", "vgg5", "resnet6", "resnet8", "resnet10", "resnet18" or "vit".
       num_classes: outputs of the classifier.
-      image_shape: [H, W, channels].
-      width: channels of the stem of the cnn, units of an mlp's layers, of a vit's tokens; the
-        others have their own.
+      input_shape: of one input: images [H, W, channels], series in time [steps, channels], or
+        [features].
+      width: channels of the stem of the cnn and the conv1d, units of an mlp's layers, of a vit's
+        tokens; the others have their own.
       depth: middle layers of an mlp, blocks of a vit; the others have their own.
       norm: "batch", "group" or "none"; of an mlp not "group", and of a vit, which has LayerNorm
         whatever it is, not "none".
-      normalise: mean and standard deviation of each channel, see :func:`from_flax`.
+      normalise: mean and standard deviation of each channel or feature, see :func:`from_flax`.
       conv: convolution lowering: "loop" (for CPU), "patches" or "grouped".
       dtype: "float32", or "bfloat16" for the arithmetic of layers alone.
       param_dtype: type of parameters, statistics of normalisation, logits, and of arithmetic.
@@ -146,22 +152,25 @@ def build(
       A :class:`Model`.
 
     Raises:
-      ValueError: for a value that is not among these, or an image shape that cannot be built for.
+      ValueError: for a value that is not among these, or inputs that the model cannot take.
 
     Example:
-      >>> model = build("cnn", num_classes=10, image_shape=(8, 8, 1), width=4)
+      >>> model = build("cnn", num_classes=10, input_shape=(8, 8, 1), width=4)
       >>> [layer.name for layer in model.layers]
       ['stem', 'conv1', 'conv2', 'conv3', 'classifier']
     """
     if name not in NAMES:
         raise ValueError(f"model must be one of {', '.join(NAMES)}, not {name!r}")
-    _check(name, image_shape, width, depth, norm, conv, dtype)
+    _check_inputs(name, input_shape)
+    _check(name, width, depth, norm, conv, dtype)
     lowering = CONVOLUTIONS[conv]
     types = {"param_dtype": param_dtype, "dtype": jnp.bfloat16 if dtype == "bfloat16" else None}
     if name == "mlp":
         module = MLP(num_classes, width, depth, norm, **types)
     elif name == "cnn":
         module = CNN(num_classes, width, norm, lowering, **types)
+    elif name == "conv1d":
+        module = Conv1D(num_classes, width, norm, lowering, **types)
     elif name == "vgg5":
         module = VGG(num_classes, norm, lowering, **types)
     elif name == "vit":
@@ -169,12 +178,11 @@ def build(
     else:
         stages, blocks = RESNETS[name]
         module = ResNet(num_classes, stages, blocks, norm, lowering, **types)
-    return from_flax(module, image_shape, normalise)
+    return from_flax(module, input_shape, normalise)
 
 
 def _check(
     name: str,
-    image_shape: tuple[int, ...],
     width: int,
     depth: int,
     norm: str,
@@ -196,6 +204,25 @@ def _check(
             raise ValueError(f"{what} must be at least 1, not {value}")
     if name == "vit" and width % HEADS:
         raise ValueError(f"width of vit must be a multiple of its {HEADS} heads, not {width}")
-    height, breadth = image_shape[:2]
-    if name not in ("mlp", "vit") and min(height, breadth) < 4:
+
+
+def _check_inputs(name: str, input_shape: tuple[int, ...]) -> None:
+    """Refuse inputs that a model cannot take, or that are too small for its pools."""
+    kind = INPUTS.get(1 + len(input_shape))
+    if kind is None or min(input_shape) < 1:
+        raise ValueError(
+            "input_shape must be [H, W, channels] of images, [steps, channels] of series or "
+            f"[features], of sizes of at least 1, not {list(input_shape)}"
+        )
+    if kind not in TAKES.get(name, ("images",)):
+        able = [other for other in NAMES if kind in TAKES.get(other, ("images",))]
+        raise ValueError(
+            f"{name} does not take {kind}, here of shape {list(input_shape)}; models that do are "
+            f"{', '.join(able)}"
+        )
+    least = {"mlp": 1, "vit": 1}.get(name, 4)
+    if kind == "series" and input_shape[0] < least:
+        raise ValueError(f"series must have at least 4 steps for {name}, not {input_shape[0]}")
+    if kind == "images" and min(input_shape[:2]) < least:
+        height, breadth = input_shape[:2]
         raise ValueError(f"images must be at least 4 x 4 for {name}, not {height} x {breadth}")

@@ -1,4 +1,4 @@
-"""A multilayer perceptron: a stem on the flattened image, equal middle layers, a classifier."""
+"""A multilayer perceptron: a stem on the flattened input, equal middle layers, a classifier."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, mask: Array, train: bool) -> Array:
-        """Return logits [B, num_classes] of images [B, H, W, channels]."""
+        """Return logits [B, num_classes] of inputs [B, ...]."""
         x = x.reshape(len(x), -1)
         for name in ("stem", *self._middle()):
             x = Dense(

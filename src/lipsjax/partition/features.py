@@ -50,7 +50,7 @@ def distort(
       of `dataset`, untouched: the global test set is drawn from there.
 
     Raises:
-      ValueError: an unknown kind, or a skew out of range.
+      ValueError: an unknown kind, a skew out of range, or inputs that are no images.
 
     Example:
       >>> from lipsjax.datasets import synthetic
@@ -65,6 +65,11 @@ def distort(
         raise ValueError(f"features is {kind!r}; allowed are {', '.join(_KINDS)}")
     if not 0 <= skew <= 1:
         raise ValueError(f"feature skew is {skew}; allowed are 0..1")
+    if dataset.kind != "images":
+        raise ValueError(
+            f"features is {kind!r}, which distorts images alone, and {dataset.name} holds "
+            f"{dataset.kind}; allowed is alike"
+        )
     look_rng, train_rng, test_rng = spawn(rng, 3)
     looks = look_rng.random(len(partition.train))
     pixels = dataset.train.inputs

@@ -139,8 +139,8 @@ def in_a_phrase(recording: Recording) -> str:
 def _model(model: Mapping[str, Any], num_params: int) -> str:
     """Name a network, its size and its normalisation."""
     norm = "layer" if model["name"] == "vit" else model["norm"]
-    images = " of images with mean 0 and deviation 1" if model.get("normalise") else ""
-    return f"{model['name']}{images}, {num_params:,} parameters, {norm} normalisation"
+    inputs = " of inputs with mean 0 and deviation 1" if model.get("normalise") else ""
+    return f"{model['name']}{inputs}, {num_params:,} parameters, {norm} normalisation"
 
 
 def describe_arm(study: StudyRecording, arm: str) -> str:

@@ -60,7 +60,7 @@ def _build(
     model = models.build(
         config.model.name,
         num_classes=num_classes,
-        image_shape=data.train.inputs.shape[1:],
+        input_shape=data.train.inputs.shape[1:],
         width=config.model.width,
         depth=config.model.depth,
         norm=config.model.norm,
@@ -77,7 +77,7 @@ def _build(
             local.epochs,
             local.batch_size,
             rate=_rate(local.schedule, config.rounds),
-            augment=augmentation(local.augmentation),
+            augment=augmentation(local.augmentation, data.train.inputs.shape[1:]),
         ),
         rounds=config.rounds,
         data=data,

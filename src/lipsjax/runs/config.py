@@ -52,7 +52,9 @@ Sampling = Literal["uniform", "examples"]
 Dtype = Literal["float32", "bfloat16"]
 Precision = Literal["highest", "high", "default"]
 Conv = Literal["auto", "loop", "patches", "grouped"]
-ModelName = Literal["mlp", "cnn", "vgg5", "resnet6", "resnet8", "resnet10", "resnet18", "vit"]
+ModelName = Literal[
+    "mlp", "cnn", "conv1d", "vgg5", "resnet6", "resnet8", "resnet10", "resnet18", "vit"
+]
 Sizes = Literal["equal", "lognormal", "power"]
 Features = Literal["alike", "noise", "rotation", "brightness"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
@@ -126,7 +128,8 @@ class PartitionConfig:
     size_skew: float = 1.0
     """Deviation of the logarithm, or exponent of the power law. Read by those two sizes only."""
     features: Features = "alike"
-    """What distorts the images of each client, its own way: noise, rotation, brightness."""
+    """What distorts the images of each client, its own way: noise, rotation, brightness. Of images
+    alone."""
     feature_skew: float = 0.5
     """How far clients differ so: 0 not at all, 1 the most. Not read by features = alike."""
     test_examples: int = 30
@@ -144,13 +147,15 @@ class ModelConfig:
     """The network that every client trains."""
 
     name: ModelName = "cnn"
-    """cnn: a stem, three middle convolutions, a classifier; vgg5, resnet6, 8, 10: of LIPS."""
+    """cnn: a stem, three middle convolutions, a classifier; vgg5, resnet6, 8, 10: of LIPS. conv1d
+    is a cnn of series in time, mlp takes any inputs, and all others take images alone."""
     width: int = 32
-    """Channels of the stem of the cnn, units of an mlp's layers, of a vit's tokens."""
+    """Channels of the stem of cnn and conv1d, units of an mlp's layers, of a vit's tokens."""
     depth: int = 3
     """Middle layers of an mlp, blocks of a vit; the others have their own."""
     normalise: bool = False
-    """Give images mean 0 and deviation 1 over the training split, channel by channel."""
+    """Give every channel or feature mean 0 and deviation 1 over what clients that train hold; of
+    images in clients that are made up, over the training split."""
     norm: Norm = "batch"
     """After every convolution, or layer of an mlp (not group). A vit has LayerNorm: not read."""
     dtype: Dtype = "float32"
@@ -281,7 +286,8 @@ class Config:
     """The science of one run; equal configs and plans give equal bits."""
 
     dataset: str = "digits"
-    """digits (embedded), synthetic, mnist1d, FILE.npz, a folder of IDX files, or a TFDS set."""
+    """digits, synthetic, mnist1d, breast_cancer, wine, watch, FILE.npz, a folder of IDX files, or a
+    TFDS set."""
     seed: int = 0
     """Seed of the partition, the initialisation, the cohorts, the batches and the masks."""
     rounds: int = 40

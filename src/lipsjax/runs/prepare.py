@@ -61,7 +61,8 @@ def prepare(
 
     Returns:
       A :class:`Prepared` run. Runs that differ in the seed alone share one simulation, and so
-      its compiled program, unless clients overlap or differ in size: then shapes differ by seed.
+      its compiled program, unless clients overlap or differ in size: then shapes differ by seed;
+      or inputs are normalised by what clients hold, which the seed draws.
 
     Raises:
       ValueError: for anything in the config that cannot be run.
@@ -102,16 +103,17 @@ def prepare(
 
 
 def _normalisation(config: Config, shared: Shared) -> Normalise:
-    """Return mean and deviation of each channel over the training split.
+    """Return mean and deviation of each channel or feature over what clients that train hold.
 
-    Of natural sites it is what those that train hold, so that it is the weighted mean of what
-    they could tell of themselves, and knows nothing of sites that are held out.
+    It is what they could tell together: the mean, weighted by examples, of what each says of
+    itself. New clients have no part in it. Of images in clients that are made up it is over the
+    whole training split, as such sets are published with.
     """
-    inputs = shared.dataset.train.inputs
-    if config.partition.kind == "natural":
-        held = shared.partition.train[: num_clients(config)]
-        inputs = inputs[np.unique(np.concatenate(held))]
-    return channel_statistics(inputs)
+    dataset = shared.dataset
+    if config.partition.kind != "natural" and dataset.kind == "images":
+        return channel_statistics(dataset.train.inputs)
+    held = shared.partition.train[: num_clients(config)]
+    return channel_statistics(dataset.train.inputs[np.concatenate(held)])
 
 
 def _check_memory(sim: Simulation, variables: Variables, installed: float) -> None:

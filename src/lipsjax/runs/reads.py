@@ -19,7 +19,7 @@ _UNREAD: Mapping[str, Callable[[Config], bool]] = {
     "partition.most_examples": lambda c: c.partition.kind != "natural",
     "partition.size_skew": lambda c: c.partition.sizes == "equal",
     "partition.feature_skew": lambda c: c.partition.features == "alike",
-    "model.width": lambda c: c.model.name not in ("cnn", "mlp", "vit"),
+    "model.width": lambda c: c.model.name not in ("cnn", "conv1d", "mlp", "vit"),
     "model.depth": lambda c: c.model.name not in ("mlp", "vit"),
     "model.norm": lambda c: c.model.name == "vit",
     "strategy.trim": lambda c: c.strategy.aggregation != "trimmed_mean",

@@ -61,7 +61,7 @@ def transient_shrink(
 
     Example:
       >>> from lipsjax import fedavg, models
-      >>> model = models.build("cnn", num_classes=10, image_shape=(8, 8, 1))
+      >>> model = models.build("cnn", num_classes=10, input_shape=(8, 8, 1))
       >>> run = RunContext(rounds=9, num_examples=(1,), layers=model.layers)
       >>> transient_shrink(fedavg(), density=0.5, every=5).sparsifier(run).layers
       ()

@@ -28,7 +28,7 @@ def fedbabu(*, head_only: bool = False) -> Strategy:
 
     Example:
       >>> from lipsjax import models
-      >>> model = models.build("cnn", num_classes=10, image_shape=(8, 8, 1))
+      >>> model = models.build("cnn", num_classes=10, input_shape=(8, 8, 1))
       >>> run = RunContext(rounds=1, num_examples=(1,), layers=model.layers)
       >>> fedbabu().is_shared(run, "params/classifier/bias")
       False

@@ -24,7 +24,7 @@ def fedper() -> Strategy:
     Example:
       >>> from lipsjax import models
       >>> from lipsjax.strategy import RunContext
-      >>> model = models.build("cnn", num_classes=10, image_shape=(8, 8, 1))
+      >>> model = models.build("cnn", num_classes=10, input_shape=(8, 8, 1))
       >>> run = RunContext(rounds=1, num_examples=(1,), layers=model.layers)
       >>> [fedper().is_shared(run, f"params/{name}/kernel") for name in ("conv1", "classifier")]
       [True, False]

@@ -74,7 +74,7 @@ def remarks(
     """
     found = [
         _examples(survey, dataset),
-        *(_of_images(looks, len(dataset.test.labels)) if looks else []),
+        *(_of_inputs(looks, len(dataset.test.labels)) if looks else []),
         _names(dataset),
         _ids(dataset),
         _smallest(survey),
@@ -165,8 +165,9 @@ def _untested(dataset: Dataset) -> Remark | None:
     missing = np.setdiff1d(dataset.train.labels, dataset.test.labels)
     if not len(missing):
         return None
-    text = f"No test image is of {_called(missing.tolist(), dataset)}: the accuracy leaves them out"
-    return Remark("Untested classes", f"{text}.", "Can some of their images be kept for testing?")
+    one = _one(dataset.test.inputs.shape[1:])
+    text = f"No test {one} is of {_called(missing.tolist(), dataset)}: the accuracy leaves them out"
+    return Remark("Untested classes", f"{text}.", f"Can some of their {one}s be kept for testing?")
 
 
 def _called(labels: Sequence[int], dataset: Dataset) -> str:
@@ -187,10 +188,10 @@ def _names(dataset: Dataset) -> Remark | None:
     names = _own_names(dataset)
     if not names:
         return None
-    ask = ""
+    ask, one = "", _one(dataset.train.inputs.shape[1:])
     unknown = [name for name in names if name.casefold() in _NO_LABEL]
     if unknown:
-        ask = f"Does {unknown[0]} stand for images without a label? Then leave them out."
+        ask = f"Does {unknown[0]} stand for {one}s without a label? Then leave them out."
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(_plain(name), []).append(show(repr(name), 40))
@@ -201,13 +202,14 @@ def _names(dataset: Dataset) -> Remark | None:
 
 
 def _ids(dataset: Dataset) -> Remark | None:
-    """Asks whether labels are ids, which are nearly one for each image."""
+    """Asks whether labels are ids, which are nearly one for each input."""
     classes = len(np.unique(dataset.train.labels))
     each = len(dataset.train.labels) / classes
     if classes < _MANY_CLASSES or each >= _FEW_IMAGES:
         return None
-    text = f"{classes:,} classes have {each:.1f} training images on average."
-    return Remark("Class sizes", text, "Do the labels name classes, or are they ids of images?")
+    one = _one(dataset.train.inputs.shape[1:])
+    text = f"{classes:,} classes have {each:.1f} training {one}s on average."
+    return Remark("Class sizes", text, f"Do the labels name classes, or are they ids of {one}s?")
 
 
 def _plain(name: str) -> str:
@@ -221,21 +223,35 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in text if unicodedata.category(letter) not in blank)
 
 
-def _of_images(looks: Looks, tests: int) -> list[Remark]:
-    return [_pixels(looks), *_layout(looks), *_values(looks), _duplicates(looks, tests)]
+def _one(inputs: Sequence[int]) -> str:
+    """Returns what one input of that shape is called."""
+    return "image" if len(inputs) == 3 else "example"
 
 
-def _pixels(looks: Looks) -> Remark:
-    height, width, channels = looks.shape
+def _of_inputs(looks: Looks, tests: int) -> list[Remark]:
+    return [_shape(looks), *_layout(looks), *_values(looks), _duplicates(looks, tests)]
+
+
+def _shape(looks: Looks) -> Remark:
     values = _range(looks.train_range)
     if looks.train_range != looks.test_range:
         values += f" to train and {_range(looks.test_range)} to test"
-    return Remark(
-        "Pixels",
-        f"Images of {height} x {width} pixels, {_count(channels, 'channel', 'channels')}, type "
-        f"{looks.dtype}, values in {values}.",
-        "",
-    )
+    topic, what = _shape_in_words(looks.shape)
+    return Remark(topic, f"{what}, type {looks.dtype}, values in {values}.", "")
+
+
+def _shape_in_words(shape: tuple[int, ...]) -> tuple[str, str]:
+    """Returns the topic of a remark on the shape of an input, and the shape.
+
+    >>> _shape_in_words((100, 6)), _shape_in_words((30,))
+    (('Series', 'Series of 100 steps, 6 channels'), ('Features', '30 features of each example'))
+    """
+    if len(shape) == 1:
+        return "Features", f"{_count(shape[0], 'feature', 'features')} of each example"
+    channels = _count(shape[-1], "channel", "channels")
+    if len(shape) == 2:
+        return "Series", f"Series of {_count(shape[0], 'step', 'steps')}, {channels}"
+    return "Pixels", f"Images of {shape[0]} x {shape[1]} pixels, {channels}"
 
 
 def _range(values: tuple[float, float]) -> str:
@@ -243,6 +259,8 @@ def _range(values: tuple[float, float]) -> str:
 
 
 def _layout(looks: Looks) -> list[Remark]:
+    if len(looks.shape) != 3:
+        return []
     height, width, channels = looks.shape
     if channels <= max(height, width) and not height <= _FEW_CHANNELS < min(width, channels):
         return []
@@ -255,13 +273,13 @@ def _values(looks: Looks) -> list[Remark]:
     (low, high), (test_low, test_high) = looks.train_range, looks.test_range
     found = []
     if low == high:
-        text, ask = f"Every value of every training image is {low:.4g}.", "What went wrong there?"
-        found.append(Remark("Values", text, ask))
+        text = f"Every value of every training {_one(looks.shape)} is {low:.4g}."
+        found.append(Remark("Values", text, "What went wrong there?"))
     elif looks.dtype == "uint8" and high <= _DARK:
         text = f"Values of type uint8 are divided by 255, and none is above {high:.0f}."
         ask = "Were they meant as they are? Then store them as floating numbers."
         found.append(Remark("Values", text, ask))
-    elif looks.dtype != "uint8" and max(-low, high) > _BRIGHT:
+    elif len(looks.shape) == 3 and looks.dtype != "uint8" and max(-low, high) > _BRIGHT:
         text = f"Floating values are taken as they are, here up to {max(-low, high):.4g}."
         ask = "Were 0..255 meant? Then store them as uint8, or divide them by 255."
         found.append(Remark("Values", text, ask))
@@ -274,30 +292,31 @@ def _values(looks: Looks) -> list[Remark]:
 
 
 def _duplicates(looks: Looks, tests: int) -> Remark:
+    one = _one(looks.shape)
     counts = (
         (
             looks.repeated_train,
-            "training image repeats",
-            "training images repeat",
+            f"training {one} repeats",
+            f"training {one}s repeat",
             "an earlier one",
         ),
-        (looks.repeated_test, "test image repeats", "test images repeat", "an earlier one"),
-        (looks.across_sites, "image is", "images are", "at several sites"),
+        (looks.repeated_test, f"test {one} repeats", f"test {one}s repeat", "an earlier one"),
+        (looks.across_sites, f"{one} is", f"{one}s are", "at several sites"),
         (
             looks.across_split,
-            f"of {tests:,} test images is",
-            f"of {tests:,} test images are",
+            f"of {tests:,} test {one}s is",
+            f"of {tests:,} test {one}s are",
             "in training too",
         ),
-        (looks.labelled_twice, "image has", "images have", "several labels"),
+        (looks.labelled_twice, f"{one} has", f"{one}s have", "several labels"),
     )
     said = [f"{_count(number, one, many)} {what}" for number, one, many, what in counts if number]
     if not said:
-        return Remark("Duplicates", "No two images are the same to the bit.", "")
+        return Remark("Duplicates", f"No two {one}s are the same to the bit.", "")
     ask = "Are they copies? Then leave them out."
     if looks.across_split:
-        ask = "A test image that is trained on says nothing of new ones: can it be left out?"
-    return Remark("Duplicates", f"Of images that are the same to the bit: {'; '.join(said)}.", ask)
+        ask = f"A test {one} that is trained on says nothing of new ones: can it be left out?"
+    return Remark("Duplicates", f"Of {one}s that are the same to the bit: {'; '.join(said)}.", ask)
 
 
 def _differences(survey: Survey) -> Remark | None:
