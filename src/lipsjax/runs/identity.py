@@ -206,7 +206,8 @@ def _read_by(function: types.FunctionType, seen: dict[int, Any]) -> Iterator[byt
             continue
         if not (isinstance(held, type) and function.__qualname__.startswith(held.__qualname__)):
             yield from _told(held, seen)  # but for the class around it, of super()
-    for name in () if _is_installed(function.__module__ or "") else _loaded(function.__code__):
+    home = function.__globals__.get("__name__", "")
+    for name in () if _is_installed(home) else _loaded(function.__code__):
         if name in function.__globals__:
             yield name.encode()
             yield from _told(function.__globals__[name], seen)
