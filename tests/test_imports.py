@@ -86,6 +86,7 @@ def test_init_files_hold_no_code(path):
         ("lipsjax.datasets", ["jax", "sklearn", "tensorflow_datasets", "tensorflow"]),
         ("lipsjax.report.html", ["jax", "orbax"]),
         ("lipsjax.report.survey, lipsjax.runs.data", ["jax", "orbax", "matplotlib"]),
+        ("lipsjax.report.results", ["jax", "pandas", "matplotlib", "pyarrow"]),
         ("lipsjax.recording", ["jax", "filelock"]),
     ],
 )

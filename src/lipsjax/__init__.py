@@ -30,8 +30,11 @@ if TYPE_CHECKING:  # what checkers and editors see; test_imports.py holds it to 
         types,
     )
     from lipsjax.clients import ClientData
+    from lipsjax.experiments.python import sweep
     from lipsjax.local import LocalTraining
+    from lipsjax.report.results import load_results
     from lipsjax.rounds import Participation
+    from lipsjax.runs.given import named
     from lipsjax.simulation import Simulation, build
     from lipsjax.sparsity import transient_sparsity
     from lipsjax.strategies import keep_local
@@ -51,6 +54,9 @@ _HOME = {
     "build": "lipsjax.simulation",
     "fedavg": "lipsjax.strategy",
     "keep_local": "lipsjax.strategies",
+    "load_results": "lipsjax.report.results",
+    "named": "lipsjax.runs.given",
+    "sweep": "lipsjax.experiments.python",
     "transient_sparsity": "lipsjax.sparsity",
 }
 _MODULES = (

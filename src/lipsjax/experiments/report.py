@@ -10,13 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from lipsjax.experiments import command
-from lipsjax.recording import BEHAVIOUR, Recording
+from lipsjax.recording import BEHAVIOUR, Recording, StudyRecording
 from lipsjax.recording.files import finite
 from lipsjax.runs.config import Config, to_dict
 from lipsjax.runs.data import check_numbers
 from lipsjax.runs.fields import from_dict
 
-Format = Literal["html", "md"]
+Format = Literal["html", "md", "csv", "parquet", "latex", "svg", "png", "pdf"]
+
+
+PAGES = ("html", "md")
+"""Formats that hold all of the report."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +30,9 @@ class Report:
     directory: Annotated[Path, tyro.conf.Positional] = Path("results")
     """Directory of the study: what --out was."""
     format: Format = "html"
-    """html: a page to look at, report.html; md: Markdown for a paper, report.md."""
+    """html: a page to look at, report.html; md: Markdown for a paper, report.md; csv, parquet: a
+    row per run and round, per layer, per site and per comparison; latex: the comparison, table.tex;
+    svg, png, pdf: every figure."""
 
 
 def draw(out: Path, console: Console, form: Format = "html") -> None:
@@ -34,8 +40,6 @@ def draw(out: Path, console: Console, form: Format = "html") -> None:
     from lipsjax import recording
     from lipsjax.analysis.comparison import compare
     from lipsjax.analysis.verdict import verdict
-    from lipsjax.report.html import write_report
-    from lipsjax.report.markdown import write_markdown
     from lipsjax.report.sites import write_sites
     from lipsjax.report.summary import executive
     from lipsjax.report.terminal import site_lines, summary_table, write_table
@@ -43,7 +47,7 @@ def draw(out: Path, console: Console, form: Format = "html") -> None:
     study = recording.read_study(out)
     for trial in study.trials:
         _check_config(trial.recording, out / "runs" / trial.run)
-    path = write_markdown(out) if form == "md" else write_report(out)
+    paths = write(study, out, form)
     write_table(study, out / "table.csv")
     write_sites(study, out / "sites.csv")
     console.print(summary_table(study, width=console.width))
@@ -55,9 +59,22 @@ def draw(out: Path, console: Console, form: Format = "html") -> None:
     sentences.add_row()
     for sentence in verdict(compare(study), study.prices):
         sentences.add_row("•", Text(sentence))
-    console.print("", sentences, f"\nreport: {path}", highlight=False, markup=False, sep="\n")
+    told = "\n".join(f"{'report' if form in PAGES else form}: {path}" for path in paths)
+    console.print("", sentences, f"\n{told}", highlight=False, markup=False, sep="\n")
     if (out / "survey.html").exists():
         console.print(f"survey: {out / 'survey.html'}", highlight=False, markup=False)
+
+
+def write(study: StudyRecording, out: Path, form: Format) -> list[Path]:
+    """Write a study in one format; return the files, or the folder, that were written."""
+    from lipsjax.report import html, latex, markdown, results
+
+    if form in ("csv", "parquet"):
+        return results.write_tables(study, out, form)
+    if form in ("svg", "png", "pdf"):
+        return [results.write_figures(study, out, form)]
+    texts = {"html": html.write_report, "md": markdown.write_markdown, "latex": latex.write_latex}
+    return [texts[form](out)]
 
 
 def _check_config(run: Recording, folder: Path) -> None:

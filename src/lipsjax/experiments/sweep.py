@@ -3,9 +3,9 @@
 import contextlib
 import dataclasses
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import tyro
 
@@ -154,6 +154,21 @@ def main(argv: list[str]) -> None:
     run_study(study, command.command_line("sweep", argv))
 
 
+class Told(NamedTuple):
+    """What a callback is told after every compiled call of some rounds of a trial."""
+
+    arm: str
+    cell: str  # label of the cell, "" in a study of one
+    seed: int
+    done: int  # rounds
+    rounds: int
+    newest: dict[str, Any]  # metrics of the last round measured, as they are recorded
+
+
+Callback = Callable[[Told], str | None]
+"""What it returns, if anything, is why the trial is to stop there."""
+
+
 def run_study(study: Study, line: str) -> None:
     """Run what is not finished of a study, and draw its report; JAX has started.
 
@@ -163,6 +178,34 @@ def run_study(study: Study, line: str) -> None:
 
     Raises:
       ValueError: as :func:`main`.
+    """
+    ended = carry_out(study, line)
+    if diverged := ended.diverged:
+        raise ValueError(f"{len(diverged)} of {ended.runs} runs diverged; the first, {diverged[0]}")
+
+
+class Ended(NamedTuple):
+    """How the runs of a study ended that are not finished."""
+
+    runs: int  # all of them
+    diverged: list[str]  # in words, each
+    stopped: list[str]  # by a callback
+
+
+def carry_out(study: Study, line: str, callbacks: Sequence[Callback] = ()) -> Ended:
+    """Run what is not finished of a study, and draw its report; JAX has started.
+
+    Args:
+      study: what is to be run.
+      line: the command, for the record.
+      callbacks: told how far trials are, in this process; with some, a trial that one stopped
+        before is left as it is.
+
+    Returns:
+      What diverged and what was stopped.
+
+    Raises:
+      ValueError: for a study that cannot be run, and then nothing has been written.
     """
     import jax
 
@@ -180,7 +223,7 @@ def run_study(study: Study, line: str) -> None:
     _check(runs.values(), study.execution)  # what cannot be run is refused before all else
     with contextlib.ExitStack() as held:
         processes.agree(lambda: held.enter_context(_alone(Path(study.execution.out), folders)))
-        _run_and_draw(study, line, trials, runs, workers)
+        return _run_and_draw(study, line, trials, runs, workers, callbacks)
 
 
 @contextlib.contextmanager
@@ -207,13 +250,14 @@ def _alone(out: Path, folders: list[Path]) -> Iterator[None]:
 
 
 def _run_and_draw(
-    study: Study, line: str, trials: list[Planned], runs: dict[Path, Planned], workers: int
-) -> None:
-    """Run what is not finished of the runs of a study, and draw its pages.
-
-    Raises:
-      ValueError: as :func:`main`.
-    """
+    study: Study,
+    line: str,
+    trials: list[Planned],
+    runs: dict[Path, Planned],
+    workers: int,
+    callbacks: Sequence[Callback],
+) -> Ended:
+    """Run what is not finished of the runs of a study, and draw its pages."""
     from lipsjax import recording
     from lipsjax.experiments.report import draw
     from lipsjax.experiments.survey import write_survey
@@ -228,7 +272,7 @@ def _run_and_draw(
     surveyed = dataclasses.replace(
         trials[0].config, partition=dataclasses.replace(trials[0].config.partition, pooled=False)
     )
-    cell = ", ".join(f"{name} = {value}" for name, value in cells(study)[0].items())
+    cell = label_of(cells(study)[0])
     dataset, _ = load(surveyed.dataset, study.execution.data_dir)
     processes.agree(lambda: write_survey(dataset, surveyed, out, line, cell).page)
     names = dict.fromkeys(trial.config.dataset for trial in trials)
@@ -252,11 +296,10 @@ def _run_and_draw(
             watch.say(note)
         if len(todo) < len(runs):
             watch.say(f"{len(runs) - len(todo)} of {len(runs)} runs found finished")
-        diverged = _run(study, todo, workers, watch)
-    if len(diverged) < len(runs):
+        diverged, stopped = _run(study, todo, workers, watch, callbacks)
+    if len(diverged) + len(stopped) < len(runs):
         processes.agree(lambda: draw(out, watch.console))
-    if diverged:
-        raise ValueError(f"{len(diverged)} of {len(runs)} runs diverged; the first, {diverged[0]}")
+    return Ended(len(runs), diverged, stopped)
 
 
 def _check_arms(trials: list[Planned], folders: list[Path]) -> None:
@@ -283,9 +326,16 @@ def _check(trials: Iterable[Planned], execution: Execution) -> None:
         prepare(trial.config, fit_devices(execution, trial.config))
 
 
-def _run(study: Study, todo: list[Planned], workers: int, watch: Any) -> list[str]:
-    """Run trials to their ends, here or in several processes; return what diverged, in words."""
-    from lipsjax.runs.trial import DivergedError, run_trial
+def _run(
+    study: Study, todo: list[Planned], workers: int, watch: Any, callbacks: Sequence[Callback]
+) -> tuple[list[str], list[str]]:
+    """Run trials to their ends, here or in several processes.
+
+    Returns:
+      What diverged and what was stopped, in words.
+    """
+    from lipsjax import recording
+    from lipsjax.runs.trial import DivergedError, StoppedError, run_dir_of, run_trial
     from lipsjax.runs.workers import Task, run_tasks
 
     overrides, execution = cells(study), study.execution
@@ -301,16 +351,55 @@ def _run(study: Study, todo: list[Planned], workers: int, watch: Any) -> list[st
             begin=lambda task, i: watch.begin(task.name, task.config.rounds, worker=i),
             say=watch.say,
         )
-        return [f"{task.name}: {error}" for task, error in ended]
-    diverged = []
-    for task in tasks:
-        report = watch.begin(task.name, task.config.rounds)
+        return [f"{task.name}: {error}" for task, error in ended], []
+    diverged, stopped = [], []
+    for task, trial in zip(tasks, todo, strict=True):
+        before = recording.stopped(run_dir_of(task.config, execution)) if callbacks else None
+        if before is not None:
+            stopped.append(f"{task.name}: {before}")
+            watch.say(f"left as it was stopped {stopped[-1]}")
+            continue
+        show = watch.begin(task.name, task.config.rounds)
+        report = _telling(callbacks, trial, label_of(overrides[trial.cell]), show)
         try:
             run_trial(task.config, fit_devices(execution, task.config), report, watch.say)
         except DivergedError as error:
             diverged.append(f"{task.name}: {error}")
             watch.say(f"stopped {diverged[-1]}")
-    return diverged
+        except StoppedError as error:
+            stopped.append(f"{task.name}: {error}")
+            watch.say(f"stopped {stopped[-1]}")
+    return diverged, stopped
+
+
+def _telling(
+    callbacks: Sequence[Callback], trial: Planned, cell: str, show: Callable[[Any], None]
+) -> Callable[[Any], str | None]:
+    """Return what shows how far a trial is, and tells callbacks; the first that says so stops it.
+
+    Raises:
+      ValueError: when called, for a callback that returns anything but a text or nothing.
+    """
+
+    def report(progress: Any) -> str | None:
+        show(progress)
+        told = Told(
+            trial.arm, cell, trial.seed, progress.done, progress.rounds, dict(progress.newest)
+        )
+        reasons = [callback(told) for callback in callbacks]
+        for reason in reasons:
+            if reason is not None and (not isinstance(reason, str) or not reason.strip()):
+                raise ValueError(
+                    f"a callback must return None, or why to stop as a text, not {shown(reason)}"
+                )
+        return next((" ".join(reason.split()) for reason in reasons if reason), None)
+
+    return report
+
+
+def label_of(overrides: dict[str, Any]) -> str:
+    """Return what a cell is called in the record; "" without a grid."""
+    return ", ".join(f"{name} = {value}" for name, value in overrides.items())
 
 
 def _name(trial: Planned, overrides: dict[str, Any]) -> str:
@@ -328,8 +417,7 @@ def write_study(out: Path, study: Study, trials: list[Planned], line: str) -> No
     from lipsjax.runs.trial import run_dir_of
 
     labelled = [
-        {"label": ", ".join(f"{n} = {v}" for n, v in overrides.items()), "overrides": overrides}
-        for overrides in cells(study)
+        {"label": label_of(overrides), "overrides": overrides} for overrides in cells(study)
     ]
     device = jax.devices()[0]
     recording.write_json(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,6 +13,7 @@ from lipsjax.models.cnn import CNN
 from lipsjax.models.conv1d import Conv1D
 from lipsjax.models.convolution import CONVOLUTIONS
 from lipsjax.models.mlp import MLP
+from lipsjax.models.plain import arguments, check_statistics, layers_of, traced
 from lipsjax.models.resnet import ResNet
 from lipsjax.models.vgg import VGG
 from lipsjax.models.vit import HEADS, ViT
@@ -35,12 +37,14 @@ OWN_NORMS = {"mlp": ("batch", "none"), "vit": ("batch", "group")}
 
 
 def is_norm(path: str) -> bool:
-    """Tell whether a leaf belongs to normalisation; such modules are named ``norm...``.
+    """Tell whether a leaf belongs to normalisation: such modules have it in their name.
 
-    >>> is_norm("params/norm_stem/norm/scale"), is_norm("params/stem/kernel")
-    (True, False)
+    >>> is_norm("params/norm_stem/norm/scale"), is_norm("params/BatchNorm_0/bias")
+    (True, True)
+    >>> is_norm("params/stem/kernel")
+    False
     """
-    return any(part.startswith("norm") for part in path.split("/"))
+    return "norm" in path.lower()
 
 
 def is_bias(path: str) -> bool:
@@ -54,7 +58,8 @@ def from_flax(
     """Turn a Flax module into a :class:`Model`.
 
     Args:
-      module: called as ``module(inputs, mask=mask, train=train)``, with a method ``layers()``. What
+      module: called on inputs [B, ...] and what it takes of ``mask`` and ``train``. Its layers are
+        those that a method ``layers()`` declares, or by rule (:mod:`lipsjax.models.plain`). What
         it sows as ``features`` in ``intermediates``, the input of its classifier, is read by MOON.
       input_shape: of one input: [H, W, channels], [steps, channels] or [features].
       normalise: mean and standard deviation of each channel or feature, which are then 0 and 1;
@@ -79,7 +84,7 @@ def from_flax(
 
     def init(key: Array) -> Variables:
         inputs, mask = jnp.zeros((1, *input_shape), dtype), jnp.ones(1, bool)
-        variables = module.init(key, inputs, mask=mask, train=False)
+        variables = module.init(key, inputs, **arguments(module, mask=mask))
         return Variables(variables["params"], variables.get("batch_stats", {}))
 
     def apply(variables: Variables, images: Array, *, mask: Array, train: bool):
@@ -87,8 +92,7 @@ def from_flax(
         logits, updates = module.apply(
             collections,
             prepare(images),
-            mask=mask,
-            train=train,
+            **arguments(module, mask=mask, train=train),
             mutable=["batch_stats", "intermediates"],
         )
         updates: Any = updates
@@ -98,7 +102,9 @@ def from_flax(
             features = features.astype(dtype)
         return Prediction(logits.astype(dtype), batch_stats, features)
 
-    return Model(init, apply, module.layers())
+    layers = layers_of(module, jax.ShapeDtypeStruct((1, *input_shape), dtype))
+    check_statistics(module, traced(module, init).batch_stats)
+    return Model(init, apply, layers)
 
 
 def _normalisation(normalise: Normalise | None, channels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import jax
 
 from lipsjax.types import Array, Layer
 
+_LONGEST = 300
 KERNEL = "kernel"
 """What Flax calls the weights of its layers."""
 
@@ -68,14 +69,24 @@ def _kernels(module: nn.Module, inputs: Array) -> list[tuple[tuple[str, ...], bo
         with nn.intercept_methods(note):
             return module.init(key, x, **arguments(module, mask=jax.numpy.ones(1, bool)))
 
-    try:
-        jax.eval_shape(init, jax.random.key(0), inputs)
-    except Exception as error:  # whatever somebody's module makes of its inputs
-        raise ValueError(
-            f"{type(module).__name__} cannot be called on inputs of shape "
-            f"{tuple(inputs.shape[1:])}: {str(error).splitlines()[0]}"
-        ) from error
+    traced(module, lambda key: init(key, jax.numpy.zeros(inputs.shape, inputs.dtype)))
     return list(found.items())
+
+
+def traced(module: nn.Module, init: Callable[[Array], Any]) -> Any:
+    """Return the shapes of what a module begins with.
+
+    Raises:
+      ValueError: in one line, for whatever somebody's module raises.
+    """
+    try:
+        return jax.eval_shape(init, jax.random.key(0))
+    except Exception as error:  # of whatever kind
+        said = " ".join(str(error).partition("-" * 20)[0].split())  # without JAX's own remarks
+        raise ValueError(
+            f"{type(module).__name__} cannot be called on such inputs: {type(error).__name__}: "
+            f"{said[:_LONGEST]}"
+        ) from error
 
 
 def arguments(module: nn.Module, *, mask: Array, train: bool = False) -> dict[str, Any]:
@@ -89,7 +100,7 @@ def arguments(module: nn.Module, *, mask: Array, train: bool = False) -> dict[st
     return {name: value for name, value in given.items() if name in taken}
 
 
-def check_statistics(module: nn.Module, collections: Any) -> None:
+def check_statistics(module: nn.Module, batch_stats: Any) -> None:
     """Refuse a module whose running statistics padding would enter, or that never renews them.
 
     Clients hold different numbers of examples, so that batches are filled up with padding.
@@ -97,7 +108,7 @@ def check_statistics(module: nn.Module, collections: Any) -> None:
     Raises:
       ValueError: naming what the module does not take.
     """
-    if "batch_stats" not in collections:
+    if not jax.tree.leaves(batch_stats):
         return
     lacking = {"mask", "train"} - set(inspect.signature(module.__call__).parameters)
     if lacking:

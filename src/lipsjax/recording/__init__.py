@@ -30,6 +30,8 @@ from lipsjax.recording.runs import (
     read_plan,
     read_table,
     run_hash,
+    stop,
+    stopped,
     truncate,
 )
 from lipsjax.recording.studies import (
@@ -68,6 +70,8 @@ __all__ = [
     "read_table",
     "replaceable",
     "run_hash",
+    "stop",
+    "stopped",
     "truncate",
     "whole_file",
     "write_atomically",

@@ -10,6 +10,7 @@
                   checkpoints/  of lipsjax.recording.checkpoints
                   metrics.csv, summary.json   written last: the run is finished
                   diverged.json   instead, of a run that cannot be: why
+                  stopped.json    of one that a rule stopped, and that can go on: why
 
 Files are written aside and renamed; metrics are appended, and cut back to the checkpoint when a
 run goes on. Imports no JAX.
@@ -273,6 +274,25 @@ def diverged(run_dir: Path) -> str | None:
         return None
     with _with_remedy(run_dir), files.reading(path):
         return str(files.read_json(path)["reason"])
+
+
+def stop(run_dir: Path, reason: str, rounds: int) -> None:
+    """Record why a run was stopped by a rule, and after how many rounds; it is not finished."""
+    files.write_json(run_dir / "stopped.json", {"reason": reason, "rounds": rounds})
+
+
+def stopped(run_dir: Path) -> str | None:
+    """Return why and when a run was stopped by a rule; None if it was not, or went on to its end.
+
+    Raises:
+      RecordingError: if that cannot be read.
+    """
+    path = run_dir / "stopped.json"
+    if not path.exists() or is_finished(run_dir):
+        return None
+    with _with_remedy(run_dir), files.reading(path):
+        found = files.read_json(path)
+        return f"after {int(found['rounds'])} rounds: {found['reason']}"
 
 
 def read_table(run_dir: Path, first: int = 0) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from lipsjax.recording import files
 from lipsjax.recording.behaviour import BEHAVIOUR
 from lipsjax.recording.files import RecordingError
-from lipsjax.recording.runs import Recording, behaviour_at, diverged, is_finished, read
+from lipsjax.recording.runs import Recording, behaviour_at, diverged, is_finished, read, stopped
 
 STUDY = ("name", "description", "command", "versions", "platform", "reference")
 """Fields of a study that are taken over as they are."""
@@ -45,7 +45,9 @@ class StudyRecording(NamedTuple):
     arms: tuple[str, ...]
     cells: tuple[dict[str, Any], ...]
     trials: tuple[Trial, ...]
-    missing: tuple[dict[str, Any], ...]  # trials without a finished run
+    missing: tuple[
+        dict[str, Any], ...
+    ]  # trials without a finished run, with the reason if a rule stopped them
     diverged: tuple[dict[str, Any], ...]  # trials that cannot be finished, with the reason
     references: dict[str, str]  # arm -> the arm that it is compared with
     target: float | None  # accuracy that rounds and bits are counted to; None: of the reference
@@ -83,7 +85,8 @@ def read_study(out_dir: Path) -> StudyRecording:
         elif reason := diverged(run_dir):
             failed.append(trial | {"reason": reason})
         else:
-            missing.append(trial)
+            reason = stopped(run_dir)
+            missing.append(trial if reason is None else trial | {"reason": f"stopped {reason}"})
     _check_behaviours(out_dir, done)
     return StudyRecording(
         **fields,

@@ -4,10 +4,11 @@ Everything is drawn from recordings alone, so a page can be drawn again at any t
 same bytes.
 """
 
+import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,11 +57,42 @@ MINOR = ("Inertia", "Rounds", "Bits", "Time", "Value")
 class Shown(NamedTuple):
     """A figure as the page holds it."""
 
-    panels: list[Markup]  # SVG elements
-    key: Markup | None  # the SVG element of what all panels share
-    link: str  # its numbers as a data: address
-    file: str  # name under which they are saved
-    small: bool  # whether its panels are of the small kind
+    drawing: plots.Drawing
+    name: str  # unique on the page
+    label: str  # what a screen reader says
+
+    @property
+    def panels(self) -> list[Markup]:
+        """SVG elements."""
+        return [
+            Markup(plots.svg(panel, f"{self.name}-{i}", self.label))
+            for i, panel in enumerate(self.drawing.panels)
+        ]
+
+    @property
+    def key(self) -> Markup | None:
+        """The SVG element of what all panels share."""
+        key = self.drawing.key
+        return (
+            None
+            if key is None
+            else Markup(plots.svg(key, f"{self.name}-key", f"{self.label}: key"))
+        )
+
+    @property
+    def link(self) -> str:
+        """The numbers as a data: address."""
+        return plots.csv_link(self.drawing)
+
+    @property
+    def file(self) -> str:
+        """Name under which they are saved."""
+        return f"{self.name}.csv"
+
+    @property
+    def small(self) -> bool:
+        """Whether the panels are of the small kind."""
+        return self.drawing.panels[0].get_figwidth() < plots.PANEL
 
 
 def write_report(out_dir: Path) -> Path:
@@ -92,6 +124,43 @@ def render(study: StudyRecording) -> str:
     Raises:
       ValueError: if no trial of the study is finished.
     """
+    return _environment().get_template("report.html").render(contents(study))
+
+
+def figures(study: StudyRecording) -> dict[str, plots.Drawing]:
+    """The figures of the page of a recorded study.
+
+    Args:
+      study: the recorded study.
+
+    Returns:
+      The name of a figure on the page -> its drawing, in the page's order of drawing.
+
+    Raises:
+      ValueError: if no trial of the study is finished.
+    """
+    return {shown.name: shown.drawing for shown in _figures_in(contents(study))}
+
+
+def _figures_in(value: Any) -> Iterator[Shown]:
+    """Yield the figures among what a page is made of, whatever holds them."""
+    if isinstance(value, Shown):
+        yield value
+    elif isinstance(value, dict):
+        yield from itertools.chain.from_iterable(map(_figures_in, value.values()))
+    elif isinstance(value, list):
+        yield from itertools.chain.from_iterable(map(_figures_in, value))
+
+
+def contents(study: StudyRecording) -> dict[str, Any]:
+    """What the page of a recorded study is made of, by the names of its template.
+
+    Args:
+      study: the recorded study.
+
+    Raises:
+      ValueError: if no trial of the study is finished.
+    """
     rows = compare(study)
     cells = {
         study.cells[index]["label"]: recordings_of(study, index)
@@ -100,37 +169,33 @@ def render(study: StudyRecording) -> str:
     few = len(cells) <= MOST_CELLS
     of_sites = sections(study)
     several = len({row.reference for row in rows}) > 1
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            study=study,
-            summary=executive(study),
-            rows=rows,
-            missing=missing_trials(study),
-            diverged=diverged_trials(study),
-            groups=_grouped(findings(rows, study.prices), rows),
-            values=appraise(rows, study.prices),
-            setting=describe_setting(study.trials[0].recording),
-            arms=[(arm, describe_arm(study, arm)) for arm in study.arms],
-            table=[(label, list(members)) for label, members in groupby(rows, _cell_of)],
-            further=further_measures(rows),
-            several=several,
-            maps=_maps(study, rows),
-            pairs=_shown(plots.pairs(rows), "pairs", "Each arm, alone and with transient sparsity")
-            if several
-            else None,
-            forest=_forest(rows),
-            coupling=_coupling(rows),
-            sites=[(s, _site_figure(study, s, i)) for i, s in enumerate(of_sites)] if few else [],
-            seeds=seeds_stand_for(study.trials[0].recording.config["partition"]),
-            held_out=[s for s in of_sites if s.table.held_out],
-            cells=[_cell(study, rows, label, arms) for label, arms in cells.items()] if few else [],
-            overview=None
-            if few
-            else _shown(plots.accuracy_cells(cells), "cells", "Accuracy over rounds in each cell"),
-        )
-    )
+    return {
+        "study": study,
+        "summary": executive(study),
+        "rows": rows,
+        "missing": missing_trials(study),
+        "diverged": diverged_trials(study),
+        "groups": _grouped(findings(rows, study.prices), rows),
+        "values": appraise(rows, study.prices),
+        "setting": describe_setting(study.trials[0].recording),
+        "arms": [(arm, describe_arm(study, arm)) for arm in study.arms],
+        "table": [(label, list(members)) for label, members in groupby(rows, _cell_of)],
+        "further": further_measures(rows),
+        "several": several,
+        "maps": _maps(study, rows),
+        "pairs": Shown(plots.pairs(rows), "pairs", "Each arm, alone and with transient sparsity")
+        if several
+        else None,
+        "forest": _forest(rows),
+        "coupling": _coupling(rows),
+        "sites": [(s, _site_figure(study, s, i)) for i, s in enumerate(of_sites)] if few else [],
+        "seeds": seeds_stand_for(study.trials[0].recording.config["partition"]),
+        "held_out": [s for s in of_sites if s.table.held_out],
+        "cells": [_cell(study, rows, label, arms) for label, arms in cells.items()] if few else [],
+        "overview": None
+        if few
+        else Shown(plots.accuracy_cells(cells), "cells", "Accuracy over rounds in each cell"),
+    }
 
 
 def missing_trials(study: StudyRecording) -> dict[str, int]:
@@ -188,34 +253,18 @@ def _is_of_one(group: tuple[str, list[Finding]]) -> bool:
     return not group[1][0].subject.endswith(" against its controls")
 
 
-def _shown(drawing: plots.Drawing, name: str, label: str) -> Shown:
-    """A figure for the page.
-
-    Args:
-      drawing: the figure.
-      name: unique on the page.
-      label: what a screen reader says.
-    """
-    panels = [
-        Markup(plots.svg(panel, f"{name}-{i}", label)) for i, panel in enumerate(drawing.panels)
-    ]
-    key = drawing.key and Markup(plots.svg(drawing.key, f"{name}-key", f"{label}: key"))
-    small = drawing.panels[0].get_figwidth() < plots.PANEL
-    return Shown(panels, key or None, plots.csv_link(drawing), f"{name}.csv", small)
-
-
 def _forest(rows: list[Row]) -> Shown | None:
     """The differences of a study; none in a study of the reference alone."""
     if rows[0].comparisons == 0:
         return None
-    return _shown(plots.forest(rows), "differences", "Differences from the reference arm")
+    return Shown(plots.forest(rows), "differences", "Differences from the reference arm")
 
 
 def _coupling(rows: list[Row]) -> Shown | None:
     """How the relative step and aggregation gain go together, where some arm has enough rounds."""
     if all(math.isnan(row.means["coupling"].mean) for row in rows):
         return None
-    return _shown(plots.coupling(rows), "coupling", "Correlation of step and aggregation gain")
+    return Shown(plots.coupling(rows), "coupling", "Correlation of step and aggregation gain")
 
 
 def _site_figure(study: StudyRecording, section: Section, index: int) -> Shown | None:
@@ -224,7 +273,7 @@ def _site_figure(study: StudyRecording, section: Section, index: int) -> Shown |
         return None
     shade = plots.colours(study.arms)
     drawing = plots.sites(section.sites, section.arms, shade, alone=section.table.alone)
-    return _shown(drawing, f"sites-{index}", "Accuracy of each site") if drawing.panels else None
+    return Shown(drawing, f"sites-{index}", "Accuracy of each site") if drawing.panels else None
 
 
 def _maps(study: StudyRecording, rows: list[Row]) -> list[dict[str, Any]]:
@@ -249,7 +298,7 @@ def _maps(study: StudyRecording, rows: list[Row]) -> list[dict[str, Any]]:
                 "reference": members[0].reference,
                 "counts": counts,
                 "cells": len(members),
-                "figure": _shown(drawing, f"map-{i}", f"Where {arm} helps and hurts"),
+                "figure": Shown(drawing, f"map-{i}", f"Where {arm} helps and hurts"),
             }
         )
     return maps
@@ -277,9 +326,7 @@ def _cell(study: StudyRecording, rows: list[Row], label: str, arms: plots.Arms) 
         "seed": runs[0].config["seed"],
         "has_curves": "accuracy" in drawn,
         "sparse": any((run.scalars["density"] < 1).any() for run in runs),
-    } | {
-        name: _shown(drawing, f"{name}-{index}", title) for name, (drawing, title) in drawn.items()
-    }
+    } | {name: Shown(drawing, f"{name}-{index}", title) for name, (drawing, title) in drawn.items()}
 
 
 def _reached(row: Row) -> str:

@@ -1,7 +1,7 @@
 """A study as Markdown, for a paper's appendix or an issue: summary, table, sentences, setting."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lipsjax.analysis.comparison import Row, compare
@@ -28,6 +28,8 @@ COLUMNS = (
     "bits down",
     "s",
 )
+TEXTS = ("cell", "arm")
+"""Columns that are no numbers."""
 
 
 def write_markdown(out_dir: Path) -> Path:
@@ -64,7 +66,7 @@ def markdown(study: StudyRecording) -> str:
     if study.description:
         blocks.append(_escape(study.description))
     blocks += ["## Summary", _numbered(executive(study)), "## Results", _table(study, rows)]
-    blocks.append(_legend(study, rows))
+    blocks.append(_escape(legend(study, rows)))
     blocks += _site_blocks(study)
     blocks += ["## What this study shows", _bullets(_sentences(study, rows))]
     setting = [
@@ -82,13 +84,30 @@ def markdown(study: StudyRecording) -> str:
 
 
 def _table(study: StudyRecording, rows: list[Row]) -> str:
-    several = len(study.cells) > 1
-    head = ("cell", *COLUMNS) if several else COLUMNS
+    head, lines = table_cells(study, rows, _escape)
     # texts to the left, numbers to the right
-    rule = [":---" if name in ("cell", "arm") else "---:" for name in head]
-    lines = [head, rule]
+    rule = [":---" if name in TEXTS else "---:" for name in head]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines))
+
+
+def table_cells(
+    study: StudyRecording, rows: list[Row], escape: Callable[[str], str]
+) -> tuple[list[str], list[list[str]]]:
+    """The table of a paper, cell by cell.
+
+    Args:
+      study: the recorded study.
+      rows: its comparison rows.
+      escape: makes a name what the format shows as it is.
+
+    Returns:
+      The heads of the columns, and as many texts for each row; empty where nothing was measured.
+    """
+    several = len(study.cells) > 1
+    head = ["cell", *COLUMNS] if several else [*COLUMNS]
+    lines = []
     for row in rows:
-        cells = [_escape(row.arm) + _against(study, row), str(len(row.seeds))]
+        cells = [escape(row.arm) + _against(study, row, escape), str(len(row.seeds))]
         for measure in ("personalised", "global"):
             mean = row.means[measure]
             cells.append("" if math.isnan(mean.mean) else percent(mean))
@@ -104,8 +123,8 @@ def _table(study: StudyRecording, rows: list[Row]) -> str:
             *(format_bits(row.means[f"{way}link_bits"].mean) for way in ("up", "down")),
             "" if math.isnan(seconds) else f"{seconds:.1f}",
         ]
-        lines.append([_escape(row.cell), *cells] if several else cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        lines.append([escape(row.cell), *cells] if several else cells)
+    return head, lines
 
 
 SPREAD_COLUMNS = (
@@ -155,7 +174,8 @@ def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 
 
-def _legend(study: StudyRecording, rows: list[Row]) -> str:
+def legend(study: StudyRecording, rows: list[Row]) -> str:
+    """What the numbers of the table are, and what is missing in it; not escaped."""
     count = rows[0].comparisons
     p = (
         f"p of the paired t test after Holm's correction over {count} comparisons"
@@ -170,7 +190,7 @@ def _legend(study: StudyRecording, rows: list[Row]) -> str:
     )
     diverged = ", ".join(f"{n} of {arm}" for arm, n in diverged_trials(study).items())
     ended = f" Diverged: {diverged}." if diverged else ""
-    return _escape(
+    return (
         "Mean [95% interval] over seeds of the last 10% of rounds; differences are seed by seed, "
         f"from {study.reference}{own}; {p}. Bits and seconds are per run, over all clients; "
         f"seconds without compiling.{missing}{ended}"
@@ -181,9 +201,9 @@ def _sentences(study: StudyRecording, rows: list[Row]) -> list[str]:
     return [found.sentence for found in findings(rows, study.prices)]
 
 
-def _against(study: StudyRecording, row: Row) -> str:
+def _against(study: StudyRecording, row: Row, escape: Callable[[str], str]) -> str:
     apart = row.reference not in (study.reference, row.arm)
-    return f" (vs {_escape(row.reference)})" if apart else ""
+    return f" (vs {escape(row.reference)})" if apart else ""
 
 
 def _numbered(lines: list[str]) -> str:

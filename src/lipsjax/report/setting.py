@@ -140,7 +140,8 @@ def _model(model: Mapping[str, Any], num_params: int) -> str:
     """Name a network, its size and its normalisation."""
     norm = "layer" if model["name"] == "vit" else model["norm"]
     inputs = " of inputs with mean 0 and deviation 1" if model.get("normalise") else ""
-    return f"{model['name']}{inputs}, {num_params:,} parameters, {norm} normalisation"
+    normalised = "" if "@" in model["name"] else f", {norm} normalisation"  # an own one has its own
+    return f"{model['name']}{inputs}, {num_params:,} parameters{normalised}"
 
 
 def describe_arm(study: StudyRecording, arm: str) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -16,6 +17,7 @@ from lipsjax.augmentation import augmentation
 from lipsjax.local import LocalTraining
 from lipsjax.models import Normalise
 from lipsjax.rounds import Participation
+from lipsjax.runs import given
 from lipsjax.runs.config import Config, LocalConfig, cohort_size, to_dict
 from lipsjax.runs.fields import nearest, shown
 from lipsjax.runs.machine import Machine
@@ -23,6 +25,7 @@ from lipsjax.simulation import Simulation
 from lipsjax.sparsity import transient_shrink, transient_sparsity
 from lipsjax.sparsity.density import SCHEDULES, check_density
 from lipsjax.strategy import RANKS, Rank, Strategy, fedavg
+from lipsjax.types import Model
 
 _built: dict[str, Simulation] = {}
 
@@ -57,17 +60,7 @@ def _build(
     normalise: Normalise | None,
     mesh: Mesh,
 ) -> Simulation:
-    model = models.build(
-        config.model.name,
-        num_classes=num_classes,
-        input_shape=data.train.inputs.shape[1:],
-        width=config.model.width,
-        depth=config.model.depth,
-        norm=config.model.norm,
-        normalise=normalise,
-        conv=plan["conv"],
-        dtype=config.model.dtype,
-    )
+    model = _model(config, plan, data, num_classes, normalise)
     local = config.local
     return simulation.build(
         model,
@@ -90,6 +83,73 @@ def _build(
         mesh=mesh,
         chunk=plan["chunk"],
     )
+
+
+def _model(
+    config: Config,
+    plan: dict[str, Any],
+    data: clients.ClientData,
+    num_classes: int,
+    normalise: Normalise | None,
+) -> Model:
+    """Build a model by name, or make one of what was handed over in Python."""
+    chosen, shape = config.model, data.train.inputs.shape[1:]
+    if given.is_given(chosen.name):
+        part = given.find("model.name", chosen.name)
+        return own_model(chosen.name, part, num_classes, shape, normalise)
+    return models.build(
+        chosen.name,
+        num_classes=num_classes,
+        input_shape=shape,
+        width=chosen.width,
+        depth=chosen.depth,
+        norm=chosen.norm,
+        normalise=normalise,
+        conv=plan["conv"],
+        dtype=chosen.dtype,
+    )
+
+
+def own_model(
+    name: str,
+    part: Any,
+    num_classes: int,
+    input_shape: tuple[int, ...],
+    normalise: Normalise | None,
+) -> Model:
+    """Make a model of a Flax module, or of a function that returns a module or a model.
+
+    Raises:
+      ValueError: in one line, for what is neither, or does not predict [B, classes].
+    """
+    where = f"model.name: {name}"
+    made = part
+    if not isinstance(part, nn.Module | Model):
+        made = given.told(where, part, num_classes=num_classes, input_shape=input_shape)
+    if isinstance(made, nn.Module):
+        try:
+            made = models.from_flax(made, input_shape, normalise)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+    elif not isinstance(made, Model):
+        raise ValueError(
+            f"{where} must be a Flax module, a lipsjax.Model, or a function of num_classes and "
+            f"input_shape that returns one, not {shown(type(made).__name__)}"
+        )
+    elif normalise is not None:
+        raise ValueError(f"{where} is no Flax module, so model.normalise cannot be true")
+
+    def predict(key: jax.Array) -> jax.Array:
+        inputs, mask = jnp.zeros((2, *input_shape)), jnp.ones(2, bool)
+        return made.apply(made.init(key), inputs, mask=mask, train=True).logits
+
+    logits = given.told(where, lambda: jax.eval_shape(predict, jax.random.key(0)))
+    if logits.shape != (2, num_classes):
+        raise ValueError(
+            f"{where} makes of 2 examples logits of shape {logits.shape}, and must make "
+            f"{(2, num_classes)}, one for each class"
+        )
+    return made
 
 
 Wrap = Callable[[Strategy], Strategy]
@@ -204,7 +264,12 @@ def build_optimizer(local: LocalConfig) -> optax.GradientTransformation:
     Example:
       >>> _ = build_optimizer(LocalConfig(optimizer="adam", options={"b1": 0.8}))
     """
-    factory: Any = getattr(optax, local.optimizer, None)
+    is_given = given.is_given(local.optimizer)
+    factory: Any = (
+        given.find("local.optimizer", local.optimizer)
+        if is_given
+        else getattr(optax, local.optimizer, None)
+    )
     if not _takes_a_rate(factory):
         raise ValueError(
             f"optimizer must be one of optax that takes a learning rate (sgd, adam, "

@@ -3,11 +3,14 @@
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+OF_PYTHON = re.compile(r"[\w.-]+@[0-9a-f]{12}")
+"""Names of parts that were handed over in Python."""
 LONGEST = 80
 """Characters of a value that an error repeats."""
 
@@ -127,6 +130,8 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
         return from_dict(typing.cast(type, kind), value, f"{name}.")
     if origin is Literal:
         if value in arguments and not isinstance(value, bool):
+            return value
+        if name.endswith("model.name") and isinstance(value, str) and OF_PYTHON.fullmatch(value):
             return value
         raise ValueError(f"{name} must be {describe_kind(kind)}, not {shown(value)}")
     if origin in (typing.Union, types.UnionType):

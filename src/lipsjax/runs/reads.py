@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from lipsjax.runs.config import Config
+from lipsjax.runs.given import is_given
 
 SHRINKING = ("density", "schedule", "every", "operation", "kinds")
 """Fields of sparsity that operations other than mask read too."""
@@ -21,7 +22,8 @@ _UNREAD: Mapping[str, Callable[[Config], bool]] = {
     "partition.feature_skew": lambda c: c.partition.features == "alike",
     "model.width": lambda c: c.model.name not in ("cnn", "conv1d", "mlp", "vit"),
     "model.depth": lambda c: c.model.name not in ("mlp", "vit"),
-    "model.norm": lambda c: c.model.name == "vit",
+    "model.norm": lambda c: c.model.name == "vit" or is_given(c.model.name),
+    "model.dtype": lambda c: is_given(c.model.name),
     "strategy.trim": lambda c: c.strategy.aggregation != "trimmed_mean",
     "strategy.cohort": lambda c: c.partition.pooled,
     "participation.min_work": lambda c: c.participation.stragglers == 0,

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 
+from lipsjax.runs import given
 from lipsjax.runs.config import Config, PartitionConfig
 
 
@@ -15,7 +17,8 @@ def read(name: str, data_dir: str | None):
     """
     from lipsjax import datasets  # not at the top: help needs none of it
 
-    dataset = datasets.load(name, data_dir)
+    is_given = given.is_given(name) and not Path(name).exists()
+    dataset = given.find("dataset", name) if is_given else datasets.load(name, data_dir)
     return dataset, datasets.fingerprint(dataset)
 
 

@@ -40,7 +40,12 @@ class DivergedError(ValueError):
     """A client's loss is not finite; the message names round and clients."""
 
 
-Report = Callable[[Progress], None]
+class StoppedError(Exception):
+    """A rule stopped a run; the message says why."""
+
+
+Report = Callable[[Progress], str | None]
+"""Told how far a run is; what it returns, if anything, is why the run is to stop there."""
 Say = Callable[[str], None]
 
 
@@ -56,7 +61,7 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
     Args:
       config: the science.
       execution: how to run it; a run that goes on follows the plan recorded when it began.
-      report: called after every compiled call.
+      report: called after every compiled call; a text that it returns stops the run.
       say: called with a line when something is worth telling.
 
     Returns:
@@ -66,6 +71,7 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
       ValueError: for a config that cannot be run; then nothing has been written.
       DivergedError: if a client's loss or the global model is not finite; it is recorded, and the
         same run diverges again.
+      StoppedError: if ``report`` stops it; that is recorded, and the run can go on.
     """
     run_dir = run_dir_of(config, execution)
     fingerprint = load(config.dataset, execution.data_dir)[1]
@@ -165,7 +171,10 @@ def _train(
         done += count
         processes.agree(functools.partial(_record, run_dir, rows, timing, done, host))
         log()
-        report(Progress(done, rounds, _newest_measured(rows), seconds, count))
+        reason = report(Progress(done, rounds, _newest_measured(rows), seconds, count))
+        if reason and done < rounds:
+            processes.agree(functools.partial(recording.stop, run_dir, reason, done))
+            raise StoppedError(f"after {done} rounds: {reason}")
     processes.agree(lambda: recording.finish(run_dir, {"rounds": done}))
 
 
