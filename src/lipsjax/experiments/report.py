@@ -27,13 +27,17 @@ class Report:
     """Directory of the study: what --out was."""
     format: Format = "html"
     """html: a page to look at, report.html; md: Markdown for a paper, report.md."""
+    anonymise: command.Flag = False
+    """Write to DIRECTORY/anonymous, without names of sites, classes, data and the study, commands
+    and paths, as these can identify people. Arms keep their names, and recordings all of theirs."""
 
 
-def draw(out: Path, console: Console, form: Format = "html") -> None:
+def draw(out: Path, console: Console, form: Format = "html", *, anonymise: bool = False) -> None:
     """Write the report and ``table.csv``; print table, summary and verdict."""
     from lipsjax import recording
     from lipsjax.analysis.comparison import compare
     from lipsjax.analysis.verdict import verdict
+    from lipsjax.report.anonymise import FOLDER, anonymous_study
     from lipsjax.report.html import write_report
     from lipsjax.report.markdown import write_markdown
     from lipsjax.report.summary import executive
@@ -42,7 +46,10 @@ def draw(out: Path, console: Console, form: Format = "html") -> None:
     study = recording.read_study(out)
     for trial in study.trials:
         _check_config(trial.recording, out / "runs" / trial.run)
-    path = write_markdown(out) if form == "md" else write_report(out)
+    if anonymise:
+        study, out = anonymous_study(study), out / FOLDER
+        out.mkdir(exist_ok=True)
+    path = write_markdown(out, study) if form == "md" else write_report(out, study)
     write_table(study, out / "table.csv")
     console.print(summary_table(study, width=console.width))
     sentences = Table.grid(padding=(0, 1))
@@ -90,7 +97,7 @@ def main(argv: list[str]) -> None:
     options = command.parse(Report, argv, program="lipsjax report", default=Report())
     from lipsjax.runs.watch import make_console
 
-    draw(options.directory, make_console(), options.format)
+    draw(options.directory, make_console(), options.format, anonymise=options.anonymise)
 
 
 if __name__ == "__main__":

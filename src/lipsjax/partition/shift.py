@@ -212,8 +212,9 @@ def _close(values: np.ndarray) -> np.ndarray:
     most = NEAR * float(np.median(scipy.spatial.distance.pdist(few)))
     # a projection brings nothing farther apart, and in few dimensions neighbours are found quickly
     _, axes = np.linalg.eigh(np.cov(values.T))
-    tree = scipy.spatial.cKDTree(values @ axes[:, -_AXES:])
-    neighbours = tree.query(tree.data, k=min(1 + _NEIGHBOURS, len(values)))[1]
+    tree = scipy.spatial.KDTree(values @ axes[:, -_AXES:])
+    _, neighbours = tree.query(tree.data, k=min(1 + _NEIGHBOURS, len(values)))
+    neighbours = np.asarray(neighbours)
     first = np.repeat(np.arange(len(values)), neighbours.shape[1])
     pairs = np.sort(np.stack([first, neighbours.ravel()], axis=1), axis=1)
     pairs = np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)

@@ -1,10 +1,13 @@
 """A recorded study's setting in words, for readers of its report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lipsjax.datasets.base import show
 from lipsjax.recording import BEHAVIOUR, Recording, StudyRecording, describe_behaviour
+
+_MOST_NAMES = 20
 
 _CRITERIA = {
     "saliency": "the largest |gradient × weight|",
@@ -57,7 +60,7 @@ def describe_setting(recording: Recording) -> list[tuple[str, str]]:
     return [
         *([("Version", marked)] if is_other else []),
         ("Data set", f"{_data(config['dataset'])}, {setup['num_classes']} classes"),
-        ("Clients", describe_partition(partition)),
+        ("Clients", _named(describe_partition(partition), setup.get("site_names"))),
         (
             "Model",
             f"{_model(config['model'], setup['num_params'])} "
@@ -101,6 +104,12 @@ def in_a_phrase(recording: Recording) -> str:
     partition, train = config["partition"], config["partition"]["train_examples"]
     examples = train if isinstance(train, int) else f"{min(train)} to {max(train)}"
     kind = partition["kind"]
+    if kind == "natural":
+        sites = _count(partition["clients"], "site")
+        return (
+            f"{_data(config['dataset'])} at {sites}, {config['model']['name']}, "
+            f"{_count(config['rounds'], 'round')}"
+        )
     mix = {"dirichlet": f"Dirichlet({partition['alpha']})", "iid": "all alike"}.get(kind, kind)
     clients = _count(partition["clients"], "client")
     return (
@@ -287,6 +296,28 @@ def _describe_sites(partition: Mapping[str, Any]) -> str:
     return f"{text}; examples {parted[partition['split']]}{_apart(partition)}"
 
 
+def what_seeds_are(partition: Mapping[str, Any]) -> str:
+    """What an interval over seeds is about, where clients are real sites.
+
+    Args:
+      partition: the config's section.
+
+    Returns:
+      A sentence; empty for clients that are made up, whom each seed makes anew.
+
+    Example:
+      >>> what_seeds_are({"kind": "iid"})
+      ''
+    """
+    if partition["kind"] != "natural":
+        return ""
+    kept = "" if partition["most_examples"] is None else ", which examples a site keeps"
+    return (
+        "Seeds are redraws from these data (initial weights, batches"
+        f"{kept}, which of a site's examples are for testing), and say nothing of other sites."
+    )
+
+
 def _apart(partition: Mapping[str, Any]) -> str:
     """What else is done to the clients' data, to end a phrase."""
     features = describe_features(partition)
@@ -318,6 +349,14 @@ def describe_features(partition: Mapping[str, Any]) -> str:
         "brightness": f"have a brightness of its own, {of_pixels} either way",
     }
     return f"the images of each client {how[features]}"
+
+
+def _named(text: str, names: Sequence[str] | None) -> str:
+    """A phrase on sites and their names, where they have some; the first few of many."""
+    if not names:
+        return text
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{text} ({', '.join(show(name, 40) for name in names[:_MOST_NAMES])}{more})"
 
 
 def _count(number: int, noun: str) -> str:
