@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lipsjax.datasets import Dataset
+from lipsjax.datasets.base import show
 from lipsjax.partition import Survey
 from lipsjax.partition.survey import Looks, SiteFacts
 from lipsjax.report.survey.between import FEW_TESTS, class_names, narrow_sites
@@ -144,18 +145,17 @@ def _both(parts: list[str]) -> str:
 def _of_examples(survey: Survey, dataset: Dataset, called: Called) -> Iterator[Item]:
     names = class_names(dataset)
     held = survey.train_counts + survey.test_counts
-    wanted = [(int(held[k, c]), k, c) for k, c in np.argwhere(held < ENOUGH).tolist()]
-    for have, k, c in sorted(wanted)[:_MOST_ITEMS]:
-        has = f"It has {have}" if have else "It has none"
+    wanting = np.maximum(ENOUGH - held, 0)
+    for k in np.argsort(-wanting.sum(axis=1), kind="stable").tolist()[:_MOST_ITEMS]:
+        few = np.argsort(-wanting[k], kind="stable").tolist()
+        more = [f"{wanting[k, c]} of {show(names[c], 40)}" for c in few if wanting[k, c]]
+        if not more:
+            return
+        absent = int((held[k] == 0).sum())
+        none = f", and {absent} of them none" if absent else ""
         yield Item(
-            f"{called.name(k)}: {ENOUGH - have} more of {Called(None).list([names[c]])}, if it "
-            "occurs there.",
-            f"{has}; fewer than {ENOUGH} hardly train and test a class.",
-        )
-    if len(wanted) > _MOST_ITEMS:
-        yield Item(
-            f"More of {len(wanted) - _MOST_ITEMS} further classes of sites: see the table.",
-            f"Each has fewer than {ENOUGH} examples.",
+            f"{called.name(k)}: more examples, of classes that occur there: {called.list(more)}.",
+            f"{count(len(more), 'class has', 'classes have')} fewer than {ENOUGH} examples{none}.",
         )
 
 
