@@ -247,8 +247,8 @@ def test_exact_duplicates_are_counted():
     statement, question = looked(images, HALVES, tests, [1, 1, 0, 1])["Duplicates"]
     assert statement == (
         "Of images that are the same to the bit: 2 training images repeat an earlier one; 1 test "
-        "image repeats an earlier one; 1 image is at several sites; 2 of 4 test images are in "
-        "training too; 1 image has several labels."
+        "image repeats an earlier one; 1 image is at one site more than once; 1 image is at "
+        "several sites; 2 of 4 test images are in training too; 1 image has several labels."
     )
     assert "says nothing of new ones" in question
 

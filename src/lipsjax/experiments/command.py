@@ -13,7 +13,7 @@ import sys
 import threading
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
@@ -38,6 +38,33 @@ SHOW_CURSOR = "\x1b[?25h"
 DEBUG = "--debug"
 LONGEST = 1500
 """Characters of an error."""
+
+
+def read_flag(said: Sequence[str]) -> bool:
+    """Read an option that may stand alone.
+
+    >>> read_flag([]), read_flag(["True"]), read_flag(["false"])
+    (True, True, False)
+    """
+    words = {"true": True, "false": False}
+    if not said:
+        return True
+    if len(said) > 1 or said[0].lower() not in words:
+        raise ValueError(f"must be true or false, or stand alone, not {' '.join(said)!r}")
+    return words[said[0].lower()]
+
+
+Flag = Annotated[
+    bool,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[{True,False}]",
+        instance_from_str=read_flag,
+        is_instance=lambda value: isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+"""A field that is an option which may stand alone."""
 
 
 def parse(kind: Callable[..., T], argv: Sequence[str], *, program: str, default: T) -> T:

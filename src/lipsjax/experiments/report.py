@@ -33,13 +33,17 @@ class Report:
     """html: a page to look at, report.html; md: Markdown for a paper, report.md; csv, parquet: a
     row per run and round, per layer, per site and per comparison; latex: the comparison, table.tex;
     svg, png, pdf: every figure."""
+    anonymise: command.Flag = False
+    """Write to DIRECTORY/anonymous, without names of sites, classes, data and the study, commands
+    and paths, as these can identify people. Arms keep their names, and recordings all of theirs."""
 
 
-def draw(out: Path, console: Console, form: Format = "html") -> None:
+def draw(out: Path, console: Console, form: Format = "html", *, anonymise: bool = False) -> None:
     """Write the report, ``table.csv`` and ``sites.csv``; print tables, summary and verdict."""
     from lipsjax import recording
     from lipsjax.analysis.comparison import compare
     from lipsjax.analysis.verdict import verdict
+    from lipsjax.report.anonymise import FOLDER, anonymous_study
     from lipsjax.report.sites import write_sites
     from lipsjax.report.summary import executive
     from lipsjax.report.terminal import site_lines, summary_table, write_table
@@ -47,6 +51,9 @@ def draw(out: Path, console: Console, form: Format = "html") -> None:
     study = recording.read_study(out)
     for trial in study.trials:
         _check_config(trial.recording, out / "runs" / trial.run)
+    if anonymise:
+        study, out = anonymous_study(study), out / FOLDER
+        out.mkdir(exist_ok=True)
     paths = write(study, out, form)
     write_table(study, out / "table.csv")
     write_sites(study, out / "sites.csv")
@@ -74,7 +81,7 @@ def write(study: StudyRecording, out: Path, form: Format) -> list[Path]:
     if form in ("svg", "png", "pdf"):
         return [results.write_figures(study, out, form)]
     texts = {"html": html.write_report, "md": markdown.write_markdown, "latex": latex.write_latex}
-    return [texts[form](out)]
+    return [texts[form](out, study)]
 
 
 def _check_config(run: Recording, folder: Path) -> None:
@@ -111,7 +118,7 @@ def main(argv: list[str]) -> None:
     options = command.parse(Report, argv, program="lipsjax report", default=Report())
     from lipsjax.runs.watch import make_console
 
-    draw(options.directory, make_console(), options.format)
+    draw(options.directory, make_console(), options.format, anonymise=options.anonymise)
 
 
 if __name__ == "__main__":

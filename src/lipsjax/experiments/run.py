@@ -1,7 +1,6 @@
 """Train one federated run and record it: ``python -m lipsjax.experiments.run``."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,37 +13,11 @@ from lipsjax.runs.config import Config, Execution, SparsityConfig, cohort_size, 
 from lipsjax.runs.sites import settle
 
 
-def read_flag(said: Sequence[str]) -> bool:
-    """Read an option that may stand alone.
-
-    >>> read_flag([]), read_flag(["True"]), read_flag(["false"])
-    (True, True, False)
-    """
-    words = {"true": True, "false": False}
-    if not said:
-        return True
-    if len(said) > 1 or said[0].lower() not in words:
-        raise ValueError(f"must be true or false, or stand alone, not {' '.join(said)!r}")
-    return words[said[0].lower()]
-
-
-Flag = Annotated[
-    bool,
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[{True,False}]",
-        instance_from_str=read_flag,
-        is_instance=lambda value: isinstance(value, bool),
-        str_from_instance=lambda value: [str(value)],
-    ),
-]
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
     """Train one federated run and record it; a run that was stopped goes on."""
 
-    lips: Flag = False
+    lips: command.Flag = False
     """Wrap the strategy in transient sparsity."""
     sparsity: SparsityConfig = SparsityConfig()
     """Transient sparsity, read with --lips."""

@@ -24,6 +24,9 @@ class Options:
 
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
     execution: Annotated[Execution, tyro.conf.arg(name="")] = Execution()
+    anonymise: command.Flag = False
+    """Write to OUT/anonymous, without names of sites, classes and data, commands and paths, as
+    these can identify people. Recordings keep names."""
 
 
 class Surveyed(NamedTuple):
@@ -34,9 +37,18 @@ class Surveyed(NamedTuple):
     title: str
     setting: str
     page: Path
+    names: Any  # of the sites, None for made-up clients
 
 
-def write_survey(dataset: Any, config: Config, out: Path, line: str, cell: str = "") -> Surveyed:
+def write_survey(
+    dataset: Any,
+    config: Config,
+    out: Path,
+    line: str,
+    cell: str = "",
+    *,
+    anonymise: bool = False,
+) -> Surveyed:
     """Share out the data as a config says; write what came of it to OUT.
 
     Args:
@@ -45,20 +57,32 @@ def write_survey(dataset: Any, config: Config, out: Path, line: str, cell: str =
       out: OUT.
       line: the command, for the record.
       cell: which of a study's grid this is, if it has one.
+      anonymise: whether to write it without names and paths, to a folder of OUT.
 
     Raises:
       ValueError: for data that cannot be shared out so; then nothing is written.
     """
     from lipsjax import datasets, partition
-    from lipsjax.partition.survey import look
+    from lipsjax.partition.survey import compare_sites, look
+    from lipsjax.report import anonymise as hidden
     from lipsjax.report import survey
-    from lipsjax.report.setting import describe_features, describe_partition
+    from lipsjax.report.setting import describe_features, describe_partition, seeds_stand_for
     from lipsjax.runs.data import share_out
 
-    wanted = to_dict(config)["partition"]
+    said = to_dict(config)
     shared = share_out(config, dataset)
-    parts = shared.partition
+    if anonymise:
+        known = () if dataset.sites is None else dataset.sites.names
+        names = hidden.names_for((*(shared.names or ()), *known), [config.dataset])
+        dataset = hidden.anonymous_dataset(shared.dataset, names)
+        shared = shared._replace(
+            dataset=dataset, names=shared.names and tuple(names.sites[n] for n in shared.names)
+        )
+        said, line = hidden.anonymous_config(said, names), "lipsjax survey"
+        out = out / hidden.FOLDER
+    wanted, parts = said["partition"], shared.partition
     sites, looks = partition.describe(parts, shared.dataset), look(parts, shared.dataset)
+    facts = None if shared.names is None else compare_sites(parts, shared.dataset)
     found = survey.remarks(
         sites,
         shared.dataset,
@@ -67,14 +91,22 @@ def write_survey(dataset: Any, config: Config, out: Path, line: str, cell: str =
         new_clients=config.partition.new_clients,
         features=describe_features(wanted),
         looks=looks,
+        sites=shared.names,
+        facts=facts,
     )
+    todo: list[survey.Item] = []
+    if facts is not None:
+        todo = survey.checklist(sites, facts, looks, shared.dataset, survey.Called(shared.names))
     setting = f"{describe_partition(wanted)}; drawn with seed {config.seed}."
     setting += f" One cell of a grid: {cell}." if cell else ""
-    about = {"dataset": dataset.name, "fingerprint": datasets.fingerprint(dataset)}
+    # the digest of data that somebody else has would tell which they are
+    digest = None if anonymise else datasets.fingerprint(dataset)
+    about = {"dataset": dataset.name, "fingerprint": digest}
     about |= {"class_names": dataset.class_names, "images": looks.to_dict()}
-    about |= {"setting": setting, "command": line, "config": to_dict(config)}
+    about |= {"site_names": shared.names, "sites": facts and facts.to_dict()}
+    about |= {"setting": setting, "command": line, "config": said}
     out.mkdir(parents=True, exist_ok=True)
-    survey.write_json(out / "survey.json", sites, found, about)
+    survey.write_json(out / "survey.json", sites, found, about, todo)
     title, page = f"Site survey: {dataset.name}", out / "survey.html"
     survey.write_page(
         page,
@@ -86,8 +118,12 @@ def write_survey(dataset: Any, config: Config, out: Path, line: str, cell: str =
         # only where they say something that numbers do not: they are somebody's images
         pictures=survey.pictures(shared.data) if config.partition.features != "alike" else None,
         names=dataset.class_names,
+        sites=shared.names,
+        facts=facts,
+        todo=todo,
+        seeds=seeds_stand_for(wanted),
     )
-    return Surveyed(sites, found, title, setting, page)
+    return Surveyed(sites, found, title, setting, page, shared.names)
 
 
 def main(argv: list[str]) -> None:
@@ -115,9 +151,12 @@ def main(argv: list[str]) -> None:
     config = settle(config, execution.data_dir)
     dataset = datasets.load(config.dataset, execution.data_dir)
     line = command.command_line("survey", argv)
-    sites, found, title, setting, page = write_survey(dataset, config, Path(execution.out), line)
+    sites, found, title, setting, page, names = write_survey(
+        dataset, config, Path(execution.out), line, anonymise=chosen.anonymise
+    )
     console = Console(width=None if Console().is_terminal else 100)
-    console.print(Text(title, style="bold"), Text(setting), "", survey.table(sites), sep="\n")
+    shown = survey.table(sites, names)
+    console.print(Text(title, style="bold"), Text(setting), "", shown, sep="\n")
     console.print("Entropy of the class mix in nats: 0 is a single class.", highlight=False)
     listed = Table.grid(padding=(0, 1))
     for remark in found:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -102,7 +101,7 @@ def from_flax(
             features = features.astype(dtype)
         return Prediction(logits.astype(dtype), batch_stats, features)
 
-    layers = layers_of(module, jax.ShapeDtypeStruct((1, *input_shape), dtype))
+    layers = layers_of(module, input_shape, dtype)
     check_statistics(module, traced(module, init).batch_stats)
     return Model(init, apply, layers)
 

@@ -1,20 +1,24 @@
 """Flax modules of any origin: their layers by rule, and the arguments that they take."""
 
 import inspect
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from lipsjax.types import Array, Layer
+from lipsjax.types import Array, Layer, Role
 
 _LONGEST = 300
 KERNEL = "kernel"
 """What Flax calls the weights of its layers."""
 
 
-def layers_of(module: nn.Module, inputs: Array) -> tuple[Layer, ...]:
+def layers_of(
+    module: nn.Module, input_shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> tuple[Layer, ...]:
     """Return the layers of a module: what it declares, or by rule.
 
     A module with a method ``layers`` says itself. Of any other, every parameter that is called
@@ -23,7 +27,8 @@ def layers_of(module: nn.Module, inputs: Array) -> tuple[Layer, ...]:
 
     Args:
       module: of Flax Linen.
-      inputs: a batch of one example, or its shape and type.
+      input_shape: of one example.
+      dtype: of inputs.
 
     Returns:
       The layers, stem first.
@@ -32,22 +37,25 @@ def layers_of(module: nn.Module, inputs: Array) -> tuple[Layer, ...]:
       ValueError: for a module with fewer than two kernels, or that cannot be called.
 
     Example:
-      >>> import jax.numpy as jnp
       >>> hidden = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(8), nn.relu, nn.Dense(3)])
-      >>> [layer.role for layer in layers_of(hidden, jnp.zeros((1, 4)))]
+      >>> [layer.role for layer in layers_of(hidden, (4,))]
       ['stem', 'middle', 'classifier']
     """
     declared = getattr(module, "layers", None)
     if callable(declared) and not inspect.signature(declared).parameters:
-        return tuple(declared())
-    found = _kernels(module, inputs)
+        return tuple(typing.cast(Iterable[Layer], declared()))
+    found = _kernels(module, jnp.zeros((1, *input_shape), dtype))
     if len(found) < 2:
         raise ValueError(
             f"{type(module).__name__} has {len(found)} kernels; a model needs a stem and a "
             "classifier, or a method layers() that says what they are"
         )
     first, *middle, last = found
-    roles = ((first, "stem"), *((each, "middle") for each in middle), (last, "classifier"))
+    roles: list[tuple[tuple[tuple[str, ...], bool], Role]] = [
+        (first, "stem"),
+        *((each, "middle") for each in middle),
+        (last, "classifier"),
+    ]
     return tuple(
         Layer("/".join(path), role, "conv" if is_conv else "dense", (*path, KERNEL))
         for (path, is_conv), role in roles
@@ -67,9 +75,9 @@ def _kernels(module: nn.Module, inputs: Array) -> list[tuple[tuple[str, ...], bo
 
     def init(key, x):
         with nn.intercept_methods(note):
-            return module.init(key, x, **arguments(module, mask=jax.numpy.ones(1, bool)))
+            return module.init(key, x, **arguments(module, mask=jnp.ones(1, bool)))
 
-    traced(module, lambda key: init(key, jax.numpy.zeros(inputs.shape, inputs.dtype)))
+    traced(module, lambda key: init(key, inputs))
     return list(found.items())
 
 

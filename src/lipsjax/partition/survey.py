@@ -5,6 +5,7 @@ examples.
 """
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.special import entr
 
 from lipsjax.datasets import Dataset
 from lipsjax.partition.sampling import class_counts
+from lipsjax.partition.shift import NearCopies, Shift, feature_shift, label_shift, near_copies
 from lipsjax.partition.splits import Partition
 
 
@@ -40,24 +42,79 @@ class Survey(NamedTuple):
 
 
 class Looks(NamedTuple):
-    """What the images of a data set are like, and which are there twice; `look` makes it.
+    """What the inputs of a data set are like, and which are there twice; `look` makes it.
 
-    Images are the same where all of their values are, to the bit.
+    Inputs are the same where all of their values are, to the bit.
     """
 
-    shape: tuple[int, ...]  # H, W, C
+    shape: tuple[int, ...]  # H, W, C of images; steps, C of series; F of features
     dtype: str
     train_range: tuple[float, float]  # least and largest value of the training split
     test_range: tuple[float, float]
-    repeated_train: int  # training images that an earlier one is the same as
-    repeated_test: int  # test images that an earlier one is the same as
-    across_sites: int  # images that clients hold as different training examples
-    across_split: int  # test images that a training image is the same as
-    labelled_twice: int  # images that are there with different labels
+    repeated_train: int  # training inputs that an earlier one is the same as
+    repeated_test: int  # test inputs that an earlier one is the same as
+    across_sites: int  # inputs that clients hold as different training examples
+    across_split: int  # test inputs that a training input is the same as
+    labelled_twice: int  # inputs that are there with different labels
+    within_sites: int  # inputs that a client holds as different training examples
+
+    @property
+    def noun(self) -> str:
+        """What one input is called."""
+        return {3: "image", 2: "series", 1: "row"}[len(self.shape)]
+
+    @property
+    def nouns(self) -> str:
+        """What several inputs are called."""
+        return self.noun if self.noun == "series" else f"{self.noun}s"
+
+    @property
+    def in_words(self) -> str:
+        """What the inputs are, without their values."""
+        *sides, channels = self.shape
+        if not sides:
+            return f"Rows of {channels} features"
+        of = f"{channels:,} {'channel' if channels == 1 else 'channels'}"
+        if len(sides) == 1:
+            return f"Series of {sides[0]:,} steps, {of}"
+        return f"Images of {sides[0]} x {sides[1]} pixels, {of}"
 
     def to_dict(self) -> dict[str, Any]:
         """The same as lists and numbers, ready for JSON."""
         return self._asdict()
+
+
+class SiteFacts(NamedTuple):
+    """What sets the sites apart that data name; `compare_sites` makes it."""
+
+    label_shift: Shift
+    feature_shift: Shift
+    near_copies: NearCopies | None
+    ranges: np.ndarray  # [K, 2] float64, least and largest value of a client's training inputs
+    constant: tuple[tuple[int, ...], ...]  # K, last-axis channels constant here and not elsewhere
+    repeated: np.ndarray  # [K] int64, training inputs that an earlier one of the client is
+    groups: np.ndarray | None  # [K] int64, groups at each client, where data name groups
+    has_times: bool  # whether the data say when examples were taken
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as lists and numbers, ready for JSON; None where nothing was measured."""
+        shifts = {
+            name: {
+                which: [None if np.isnan(value) else value for value in values.tolist()]
+                for which, values in shift._asdict().items()
+            }
+            for name, shift in (("label", self.label_shift), ("feature", self.feature_shift))
+        }
+        return {
+            "label_shift": shifts["label"],
+            "feature_shift": shifts["feature"],
+            "near_copies": self.near_copies and self.near_copies.to_dict(),
+            "ranges": self.ranges.tolist(),
+            "constant_channels": [list(channels) for channels in self.constant],
+            "repeated": self.repeated.tolist(),
+            "groups": None if self.groups is None else self.groups.tolist(),
+            "has_times": self.has_times,
+        }
 
 
 def describe(partition: Partition, dataset: Dataset) -> Survey:
@@ -108,7 +165,7 @@ def describe(partition: Partition, dataset: Dataset) -> Survey:
 
 
 def look(partition: Partition, dataset: Dataset) -> Looks:
-    """Looks at the images themselves: their layout and values, and exact duplicates.
+    """Looks at the inputs themselves: their layout and values, and exact duplicates.
 
     Args:
       partition: a partition of `dataset`.
@@ -124,8 +181,8 @@ def look(partition: Partition, dataset: Dataset) -> Looks:
       >>> found.shape, found.repeated_train, found.across_split
       ((8, 8, 1), 0, 0)
     """
-    (images, labels), test = dataset.train, dataset.test
-    number = _numbers(np.concatenate([_digests(images), _digests(test.inputs)]))
+    (inputs, labels), test = dataset.train, dataset.test
+    number = _numbers(np.concatenate([_digests(inputs), _digests(test.inputs)]))
     in_train, in_test = np.split(number, [len(labels)])
     clients = np.repeat(np.arange(len(partition.train)), [len(held) for held in partition.train])
     held = np.concatenate(partition.train)
@@ -133,21 +190,81 @@ def look(partition: Partition, dataset: Dataset) -> Looks:
     several_clients = _with_several(in_train[held], clients)
     several_examples = _with_several(in_train[held], held)
     return Looks(
-        shape=images.shape[1:],
-        dtype=str(images.dtype),
-        train_range=(float(images.min()), float(images.max())),
+        shape=inputs.shape[1:],
+        dtype=str(inputs.dtype),
+        train_range=(float(inputs.min()), float(inputs.max())),
         test_range=(float(test.inputs.min()), float(test.inputs.max())),
         repeated_train=len(in_train) - len(np.unique(in_train)),
         repeated_test=len(in_test) - len(np.unique(in_test)),
         across_sites=len(np.intersect1d(several_clients, several_examples)),
         across_split=int(np.isin(in_test, in_train).sum()),
         labelled_twice=len(_with_several(number, np.concatenate([labels, test.labels]))),
+        within_sites=sum(
+            int((np.unique(in_train[np.unique(own)], return_counts=True)[1] > 1).sum())
+            for own in partition.train
+        ),
     )
 
 
-def _digests(images: np.ndarray) -> np.ndarray:
-    """Hash of every image, [N] of 16 bytes."""
-    digests = (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images)
+def compare_sites(partition: Partition, dataset: Dataset) -> SiteFacts:
+    """Measures what sets the sites apart that a data set names.
+
+    Args:
+      partition: a natural partition of `dataset`.
+      dataset: the data set that was shared out, which names its sites.
+
+    Returns:
+      What is found, of training examples; groups are counted over training and test.
+
+    Example:
+      >>> from lipsjax.datasets import synthetic
+      >>> held = tuple(np.arange(k, 60, 2) for k in range(2))
+      >>> compare_sites(Partition(held, held, np.full([2, 4], 0.25)), synthetic()).repeated
+      array([0, 0])
+    """
+    inputs, labels = dataset.train
+    counts = np.stack([class_counts(labels[held], dataset.num_classes) for held in partition.train])
+    low, high = (
+        np.stack([_over_channels(inputs[held], over) for held in partition.train])
+        for over in (np.min, np.max)
+    )
+    constant = low == high
+    only_here = constant & ~(low.min(axis=0) == high.max(axis=0))
+    sites = dataset.sites
+    groups = None
+    if sites is not None and sites.train.group is not None and sites.test.group is not None:
+        train, test = sites.train.group, sites.test.group
+        groups = np.array(
+            [
+                len(np.union1d(train[held], test[tested]))
+                for held, tested in zip(partition.train, partition.test, strict=True)
+            ]
+        )
+    return SiteFacts(
+        label_shift=label_shift(counts),
+        feature_shift=feature_shift(partition, dataset),
+        near_copies=near_copies(partition, dataset),
+        ranges=np.stack([low.min(axis=1), high.max(axis=1)], axis=1).astype(np.float64),
+        constant=tuple(tuple(np.flatnonzero(row).tolist()) for row in only_here),
+        repeated=np.array(
+            [
+                len(held) - len(np.unique(_numbers(_digests(inputs[held]))))
+                for held in partition.train
+            ]
+        ),
+        groups=groups,
+        has_times=sites is not None and sites.train.time is not None,
+    )
+
+
+def _over_channels(inputs: np.ndarray, over: Callable[..., np.ndarray]) -> np.ndarray:
+    """Least or largest value of each channel, [C]."""
+    return over(inputs, axis=tuple(range(inputs.ndim - 1)))
+
+
+def _digests(inputs: np.ndarray) -> np.ndarray:
+    """Hash of every input, [N] of 16 bytes."""
+    digests = (hashlib.blake2b(each.tobytes(), digest_size=16).digest() for each in inputs)
     return np.frombuffer(b"".join(digests), "V16")
 
 

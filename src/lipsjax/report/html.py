@@ -95,11 +95,12 @@ class Shown(NamedTuple):
         return self.drawing.panels[0].get_figwidth() < plots.PANEL
 
 
-def write_report(out_dir: Path) -> Path:
+def write_report(out_dir: Path, study: StudyRecording | None = None) -> Path:
     """Writes ``report.html`` of a recorded study, whole or not at all.
 
     Args:
-      out_dir: folder of the study.
+      out_dir: folder of the study, in which the file is written.
+      study: what to show; read from there if not given.
 
     Returns:
       The path of the page. It needs no other file and no network.
@@ -108,7 +109,7 @@ def write_report(out_dir: Path) -> Path:
       ValueError: if no trial of the study is finished.
     """
     path = out_dir / "report.html"
-    write_atomically(path, render(read_study(out_dir)))
+    write_atomically(path, render(study or read_study(out_dir)))
     return path
 
 

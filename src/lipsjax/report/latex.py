@@ -25,11 +25,12 @@ SPECIAL = {
 """What LaTeX takes for something else than the character itself; needs T1 and textcomp."""
 
 
-def write_latex(out_dir: Path) -> Path:
+def write_latex(out_dir: Path, study: StudyRecording | None = None) -> Path:
     """Writes ``table.tex`` of a recorded study, whole or not at all.
 
     Args:
-      out_dir: folder of the study.
+      out_dir: folder of the study, in which the file is written.
+      study: what to show; read from there if not given.
 
     Returns:
       The path of the file.
@@ -38,7 +39,7 @@ def write_latex(out_dir: Path) -> Path:
       ValueError: if no trial of the study is finished.
     """
     path = out_dir / "table.tex"
-    write_atomically(path, latex(read_study(out_dir)))
+    write_atomically(path, latex(study or read_study(out_dir)))
     return path
 
 

@@ -32,11 +32,12 @@ TEXTS = ("cell", "arm")
 """Columns that are no numbers."""
 
 
-def write_markdown(out_dir: Path) -> Path:
+def write_markdown(out_dir: Path, study: StudyRecording | None = None) -> Path:
     """Writes ``report.md`` of a recorded study, whole or not at all.
 
     Args:
-      out_dir: folder of the study.
+      out_dir: folder of the study, in which the file is written.
+      study: what to show; read from there if not given.
 
     Returns:
       The path of the file.
@@ -45,7 +46,7 @@ def write_markdown(out_dir: Path) -> Path:
       ValueError: if no trial of the study is finished.
     """
     path = out_dir / "report.md"
-    write_atomically(path, markdown(read_study(out_dir)))
+    write_atomically(path, markdown(study or read_study(out_dir)))
     return path
 
 

@@ -1,10 +1,13 @@
 """A recorded study's setting in words, for readers of its report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lipsjax.datasets.base import show
 from lipsjax.recording import BEHAVIOUR, Recording, StudyRecording, describe_behaviour
+
+_MOST_NAMES = 20
 
 _CRITERIA = {
     "saliency": "the largest |gradient × weight|",
@@ -57,7 +60,7 @@ def describe_setting(recording: Recording) -> list[tuple[str, str]]:
     return [
         *([("Version", marked)] if is_other else []),
         ("Data set", f"{_data(config['dataset'])}, {setup['num_classes']} classes"),
-        ("Clients", describe_partition(partition)),
+        ("Clients", _named(describe_partition(partition), setup.get("site_names"))),
         (
             "Model",
             f"{_model(config['model'], setup['num_params'])} "
@@ -107,11 +110,14 @@ def seeds_stand_for(partition: Mapping[str, Any]) -> str:
             "Seeds are redraws from these data, not other data: of initial weights, batches, and "
             "which client holds which examples."
         )
-    given = partition["split"] == "given"
-    tested = "" if given else ", and of which of a site's examples are for testing"
+    drawn = ["initial weights", "batches"]
+    if partition["most_examples"] is not None:
+        drawn.append("which examples a site keeps")
+    if partition["split"] != "given":
+        drawn.append("which of a site's examples are for testing")
     return (
-        "Seeds are redraws from these data, not other sites: of initial weights and batches"
-        f"{tested}."
+        f"Seeds are redraws from these data, not other sites: of {', '.join(drawn[:-1])} and "
+        f"{drawn[-1]}."
     )
 
 
@@ -128,6 +134,12 @@ def in_a_phrase(recording: Recording) -> str:
     partition, train = config["partition"], config["partition"]["train_examples"]
     examples = train if isinstance(train, int) else f"{min(train)} to {max(train)}"
     kind = partition["kind"]
+    if kind == "natural":
+        sites = _count(partition["clients"], "site")
+        return (
+            f"{_data(config['dataset'])} at {sites}, {config['model']['name']}, "
+            f"{_count(config['rounds'], 'round')}"
+        )
     mix = {"dirichlet": f"Dirichlet({partition['alpha']})", "iid": "all alike"}.get(kind, kind)
     clients = _count(partition["clients"], "client")
     return (
@@ -346,6 +358,14 @@ def describe_features(partition: Mapping[str, Any]) -> str:
         "brightness": f"have a brightness of its own, {of_pixels} either way",
     }
     return f"the images of each client {how[features]}"
+
+
+def _named(text: str, names: Sequence[str] | None) -> str:
+    """A phrase on sites and their names, where they have some; the first few of many."""
+    if not names:
+        return text
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{text} ({', '.join(show(name, 40) for name in names[:_MOST_NAMES])}{more})"
 
 
 def _count(number: int, noun: str) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from lipsjax import recording
+from lipsjax.datasets.base import show
 from lipsjax.recording.checkpoints import Checkpoints
 from lipsjax.rounds import Metrics
 from lipsjax.runs import cache, processes, trackers
@@ -164,7 +165,7 @@ def _train(
         metrics = jax.device_get(metrics)
         seconds = time.perf_counter() - begin
         host = sim.to_host(state)
-        _check_finite(sim, key, metrics, done, host)
+        _check_finite(sim, key, metrics, done, host, prepared.setup["site_names"])
         rows = list(_rows(prepared, metrics, done))
         timing = {"first_round": done, "rounds": count, "seconds": seconds}
         timing |= {"compile_seconds": compile_seconds, "cache": cached}
@@ -212,7 +213,14 @@ def _newest_measured(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return measured[-1] if measured else rows[-1]
 
 
-def _check_finite(sim: Simulation, key: Array, metrics: Metrics, first: int, host: PyTree) -> None:
+def _check_finite(
+    sim: Simulation,
+    key: Array,
+    metrics: Metrics,
+    first: int,
+    host: PyTree,
+    sites: Sequence[str] | None,
+) -> None:
     """Raise DivergedError for a global model, or a client's loss, that is not finite.
 
     A client's loss alone does not stop a run whose server withstands what is not finite.
@@ -224,10 +232,12 @@ def _check_finite(sim: Simulation, key: Array, metrics: Metrics, first: int, hos
         bad = np.flatnonzero(~np.isfinite(losses))
         if len(bad) and (not withstands or len(bad) == len(losses)):
             members = sim.cohort(key, first + i)
-            shown = ", ".join(str(members[i]) for i in bad[:10])
+            named = members if sites is None else [show(sites[k], 40) for k in members]
+            shown = ", ".join(str(named[i]) for i in bad[:10])
+            who = "clients" if sites is None else "sites"
             more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
             raise DivergedError(
-                f"the loss is not finite in round {first + i}, clients {shown}{more}; {hint}"
+                f"the loss is not finite in round {first + i}, {who} {shown}{more}; {hint}"
             )
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(host["global_model"])):
         last = first + len(metrics.client_loss) - 1

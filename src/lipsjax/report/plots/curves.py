@@ -22,6 +22,7 @@ from matplotlib.ticker import (
 from lipsjax.analysis.comparison import aggregation_gain, middle_step, outer_step
 from lipsjax.analysis.stats import mean_interval
 from lipsjax.analysis.steps import steps_of
+from lipsjax.datasets.base import show
 from lipsjax.recording import Recording
 from lipsjax.report.plots.figures import (
     COLOURS,
@@ -286,15 +287,26 @@ def class_mix(recording: Recording) -> Drawing:
     """
     counts = np.asarray(recording.setup["survey"]["train_counts"]).T
     classes, clients = counts.shape
-    figure, ax = panel(height=min(6.0, 0.7 + 0.18 * max(classes, 4)))
+    # made-up clients have numbers alone, and so had all in older recordings
+    sites, names = (recording.setup.get(name) for name in ("site_names", "class_names"))
+    turned = sites is not None and max(map(len, sites)) * clients > 60
+    height = min(6.0, 0.7 + 0.18 * max(classes, 4)) + (0.6 if turned else 0.0)
+    figure, ax = panel(height=height)
     held = np.ma.masked_equal(counts, 0)
     image = ax.imshow(held, cmap="Blues", aspect="auto", interpolation="nearest", vmin=0)
     ax.set_facecolor(PLATE)
     ax.grid(visible=False)
-    ax.set_xlabel("client")
+    one = "client" if sites is None else "site"
+    ax.set_xlabel(one)
     ax.set_ylabel("class")
     ax.xaxis.set_major_locator(MaxNLocator(min(clients, 20), integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(min(classes, 10), integer=True))
+    if sites is not None and clients <= 24:
+        ax.set_xticks(range(clients), list(map(_tick, sites)))
+        if turned:
+            ax.tick_params(axis="x", rotation=60)
+    if names is not None and classes <= 20:
+        ax.set_yticks(range(classes), list(map(_tick, names)))
     if clients <= 24 and classes <= 20 and counts.max() < 1000:
         for (y, x), count in np.ndenumerate(counts):
             if count:
@@ -302,11 +314,17 @@ def class_mix(recording: Recording) -> Drawing:
                 ax.text(x, y, str(count), ha="center", va="center", fontsize=6, color=ink)
     else:
         figure.colorbar(image, ax=ax, pad=0.015).set_label("training examples")
+    shown = range(clients) if sites is None else sites
     return Drawing(
         panels=(figure,),
-        columns=("client", *(f"class {i}" for i in range(classes))),
-        rows=tuple((i, *map(int, column)) for i, column in enumerate(counts.T)),
+        columns=(one, *(f"class {name}" for name in names or range(classes))),
+        rows=tuple((site, *map(int, column)) for site, column in zip(shown, counts.T, strict=True)),
     )
+
+
+def _tick(name: str) -> str:
+    """A name beside an axis; no mathematics is read into it."""
+    return show(name, 14).replace("$", r"\$")
 
 
 def _finished(arms: Arms) -> dict[str, tuple[str, Sequence[Recording]]]:

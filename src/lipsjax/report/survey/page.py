@@ -13,12 +13,15 @@ import numpy as np
 import rich.box
 from PIL import Image
 from rich.table import Table
+from rich.text import Text
 
 from lipsjax.clients import ClientData
 from lipsjax.datasets.base import show
 from lipsjax.partition import Survey
+from lipsjax.partition.survey import SiteFacts
 from lipsjax.recording import write_atomically
-from lipsjax.report.survey.remarks import Remark
+from lipsjax.report.survey.checklist import Item
+from lipsjax.report.survey.words import Called, Remark
 from lipsjax.report.table import table_text
 
 MOST_ROWS = 30
@@ -29,6 +32,10 @@ MOST_CLASSES = 100
 """Classes that the page shows."""
 MOST_LETTERS = 12
 """Of the name of a class, above its column."""
+MOST_WIDE = 30
+"""Of the name of a site, in the terminal."""
+MOST_LABEL = 16
+"""Of the name of a site, before its row of the page."""
 MOST_PICTURES = 8
 """Clients of which the page shows an image."""
 
@@ -43,12 +50,18 @@ _QUANTILES = {
 }
 
 
-def table(survey: Survey) -> Table:
-    """Returns what clients hold as a table for the terminal, one by one or as quantiles."""
+def table(survey: Survey, sites: Sequence[str] | None = None) -> Table:
+    """Returns what clients hold as a table for the terminal, one by one or as quantiles.
+
+    Args:
+      survey: what clients hold.
+      sites: their names, where they are sites that the data name.
+    """
     shown = Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     columns = (survey.num_examples, survey.num_held, survey.label_entropy, survey.largest_share)
     values = np.stack(columns, axis=1)
-    first, names = "client", [str(client) for client in range(len(values))]
+    called = Called(sites)
+    first, names = called.one, [show(name, MOST_WIDE) for name in called.all(len(values))]
     if len(values) > MOST_ROWS:
         first, names = "of each column", list(_QUANTILES)
         values = np.quantile(values, list(_QUANTILES.values()), axis=0)
@@ -57,7 +70,7 @@ def table(survey: Survey) -> Table:
         shown.add_column(name, justify="right")
     for name, row in zip(names, values, strict=True):
         texts = (form.format(value) for form, value in zip(_FORMS, row, strict=True))
-        shown.add_row(name, *texts)
+        shown.add_row(Text(name), *texts)
     return shown
 
 
@@ -71,6 +84,10 @@ def write_page(
     command: str,
     pictures: Mapping[int, str] | None = None,
     names: Sequence[str] | None = None,
+    sites: Sequence[str] | None = None,
+    facts: SiteFacts | None = None,
+    todo: Sequence[Item] = (),
+    seeds: str = "",
 ) -> None:
     """Writes a survey as one page that needs no other file and no network.
 
@@ -83,6 +100,10 @@ def write_page(
       command: that made the page.
       pictures: client -> the address of one of its images, as `pictures` makes them.
       names: of the classes, if they have names.
+      sites: names of the clients, where they are sites that the data name.
+      facts: what sets these sites apart.
+      todo: what to record before a pilot.
+      seeds: what seeds stand for, in a sentence; empty where nothing need be said.
     """
     clients, classes = _drawn(survey)
     counts = survey.train_counts[np.ix_(clients, classes)]
@@ -107,7 +128,12 @@ def write_page(
         median_examples=float(np.median(survey.num_examples)),
         median_classes=int(np.median(survey.num_held)),
         pictures=pictures or {},
-        csv=urllib.parse.quote(_csv(survey, names)),
+        csv=urllib.parse.quote(_csv(survey, names, sites, facts)),
+        called=Called(sites),
+        facts=facts,
+        todo=todo,
+        seeds=seeds,
+        short=lambda client: show(Called(sites).label(client), MOST_LABEL),
     )
     write_atomically(path, page)
 
@@ -122,23 +148,47 @@ def _drawn(survey: Survey) -> tuple[np.ndarray, np.ndarray]:
     return clients, np.sort(commonest)
 
 
-def _csv(survey: Survey, names: Sequence[str] | None) -> str:
+def _csv(
+    survey: Survey,
+    names: Sequence[str] | None,
+    sites: Sequence[str] | None,
+    facts: SiteFacts | None,
+) -> str:
     """Returns everything that the page shows, of all clients."""
     classes = names or range(survey.train_counts.shape[1])
-    columns = ("client", "examples", "test_examples", "classes", "entropy", "largest_share")
+    called = Called(sites)
+    further = facts_table(facts) if facts else {}
+    columns = (called.one, "examples", "test_examples", "classes", "entropy", "largest_share")
     rows = (
         [
-            client,
+            called.label(client),
             survey.num_examples[client],
             survey.test_counts[client].sum(),
             survey.num_held[client],
             f"{survey.label_entropy[client]:.6g}",
             f"{survey.largest_share[client]:.6g}",
+            *(values[client] for values in further.values()),
             *counts,
         ]
         for client, counts in enumerate(survey.train_counts.tolist())
     )
-    return table_text([*columns, *(f"class_{label}" for label in classes)], rows)
+    return table_text([*columns, *further, *(f"class_{label}" for label in classes)], rows)
+
+
+def facts_table(facts: SiteFacts) -> dict[str, list[Any]]:
+    """Returns what was measured of each site, a column each; empty where it was not."""
+    shifts = {"label_shift": facts.label_shift, "input_shift": facts.feature_shift}
+    found: dict[str, list[Any]] = {}
+    for name, shift in shifts.items():
+        for column, values in ((name, shift.distance), (f"{name}_chance", shift.floor)):
+            found[column] = ["" if np.isnan(value) else f"{value:.6g}" for value in values]
+    found["least_value"], found["largest_value"] = (
+        [f"{value:.6g}" for value in column] for column in facts.ranges.T
+    )
+    found["copies"] = facts.repeated.tolist()
+    if facts.groups is not None:
+        found["groups"] = facts.groups.tolist()
+    return found
 
 
 def pictures(data: ClientData) -> dict[int, str]:
@@ -164,7 +214,13 @@ def pictures(data: ClientData) -> dict[int, str]:
     return found
 
 
-def write_json(path: Path, survey: Survey, found: list[Remark], about: dict[str, Any]) -> None:
+def write_json(
+    path: Path,
+    survey: Survey,
+    found: list[Remark],
+    about: dict[str, Any],
+    todo: Sequence[Item] = (),
+) -> None:
     """Writes everything that a survey found, and of what.
 
     Args:
@@ -172,9 +228,11 @@ def write_json(path: Path, survey: Survey, found: list[Remark], about: dict[str,
       survey: what clients hold.
       found: what `remarks` says of it.
       about: what the survey is of.
+      todo: what to record before a pilot.
     """
     content = about | {
         "survey": survey.to_dict(),
         "remarks": [remark._asdict() for remark in found],
+        "checklist": [item._asdict() for item in todo],
     }
     write_atomically(path, json.dumps(content, indent=1) + "\n")

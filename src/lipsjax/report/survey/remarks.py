@@ -6,14 +6,15 @@ can know.
 
 import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from lipsjax.datasets import Dataset
 from lipsjax.datasets.base import show
 from lipsjax.partition import Survey
-from lipsjax.partition.survey import Looks, mean_pairwise_tv
+from lipsjax.partition.survey import Looks, SiteFacts, mean_pairwise_tv
+from lipsjax.report.survey.between import of_sites
+from lipsjax.report.survey.words import Called, Remark, count
 
 _CHANCE_DRAWS = 20
 _ALIKE = 0.1
@@ -32,14 +33,6 @@ _FEW_IMAGES = 5
 """Images of a class, on average, below which one asks of many classes whether they are ids."""
 
 
-class Remark(NamedTuple):
-    """Something about the sites, and what to ask because of it."""
-
-    topic: str
-    statement: str
-    question: str  # empty where there is nothing to ask
-
-
 def remarks(
     survey: Survey,
     dataset: Dataset,
@@ -49,6 +42,8 @@ def remarks(
     new_clients: int = 0,
     features: str = "",
     looks: Looks | None = None,
+    sites: Sequence[str] | None = None,
+    facts: SiteFacts | None = None,
 ) -> list[Remark]:
     """Says in sentences what the sites hold, and what to ask before training on them.
 
@@ -59,7 +54,9 @@ def remarks(
       epochs: local passes of a round.
       new_clients: how many of the last clients never train.
       features: how the images of clients differ, in a phrase; empty where they do not.
-      looks: what the images are like, where they were looked at.
+      looks: what the inputs are like, where they were looked at.
+      sites: names of the clients, where they are sites that the data name.
+      facts: what sets these sites apart, where it was measured.
 
     Returns:
       Remarks, the most general ones first.
@@ -72,32 +69,35 @@ def remarks(
       >>> found[0].statement
       'One client holds 9 of the 800 training examples of synthetic.'
     """
+    called = Called(sites)
     found = [
-        _examples(survey, dataset),
+        _examples(survey, dataset, called),
         *(_of_inputs(looks, len(dataset.test.labels)) if looks else []),
         _names(dataset),
         _ids(dataset),
-        _smallest(survey),
-        _largest(survey, new_clients),
-        _classes(survey),
-        _absent(survey, dataset),
+        _smallest(survey, called),
+        _largest(survey, new_clients, called),
+        _classes(survey, called),
+        _absent(survey, dataset, called),
         _untested(dataset),
-        _differences(survey),
-        _steps(survey, batch_size, epochs),
-        _tests(survey, new_clients),
+        _differences(survey, called),
+        *(of_sites(facts, survey, dataset, called) if facts else []),
+        _steps(survey, batch_size, epochs, called),
+        _tests(survey, new_clients, called),
     ]
     if features:
         text = f"{features[0].upper()}{features[1:]}."
         found.append(Remark("Images", text, "Do the cameras of your sites differ like that?"))
     if new_clients:
-        who = _count(new_clients, "client never trains", "clients never train")
-        found.append(Remark("New sites", f"The last {who}: scored at the end, as new sites.", ""))
+        who = called.count(new_clients, "never trains", "never train")
+        who = f"The last {who}" if sites is None else f"{called.list(sites[-new_clients:])}: {who}"
+        found.append(Remark("New sites", f"{who}: scored at the end, as new sites.", ""))
     return [remark for remark in found if remark is not None]
 
 
-def _examples(survey: Survey, dataset: Dataset) -> Remark:
+def _examples(survey: Survey, dataset: Dataset, called: Called) -> Remark:
     sizes, exist = survey.num_examples, len(dataset.train.labels)
-    who = "One client holds" if len(sizes) == 1 else f"{len(sizes):,} clients hold"
+    who = f"One {called.one} holds" if len(sizes) == 1 else called.count(len(sizes), "", "hold")
     text = f"{who} {survey.distinct_train:,} of the {exist:,} training examples of {dataset.name}"
     if len(sizes) > 1:
         each = f"{sizes.min():,}"
@@ -110,41 +110,41 @@ def _examples(survey: Survey, dataset: Dataset) -> Remark:
     return Remark("Examples", f"{text}.", ask)
 
 
-def _smallest(survey: Survey) -> Remark | None:
+def _smallest(survey: Survey, called: Called) -> Remark | None:
     sizes, client = survey.num_examples, survey.smallest_client
     if sizes.min() == sizes.max():
         return None
-    what = _count(sizes[client], "training example", "training examples")
-    of = _count(survey.num_held[client], "class", "classes")
+    what = count(sizes[client], "training example", "training examples")
+    of = count(survey.num_held[client], "class", "classes")
     return Remark(
         "Smallest site",
-        f"Client {client} holds the fewest: {what}, of {of}.",
+        f"{called.name(client)} holds the fewest: {what}, of {of}.",
         "Should a site like that train, or only receive the model?",
     )
 
 
-def _largest(survey: Survey, new_clients: int) -> Remark | None:
+def _largest(survey: Survey, new_clients: int, called: Called) -> Remark | None:
     sizes = survey.num_examples[: len(survey.num_examples) - new_clients]
     share = sizes.max() / sizes.sum()
     if len(sizes) == 1 or share < 2 / len(sizes):
         return None
     return Remark(
         "Largest site",
-        f"Client {sizes.argmax()} holds {share:.0%} of what is trained on, and weighs as much in "
-        "an average by examples.",
+        f"{called.name(int(sizes.argmax()))} holds {share:.0%} of what is trained on, and weighs "
+        "as much in an average by examples.",
         "May one site decide so much?",
     )
 
 
-def _classes(survey: Survey) -> Remark:
+def _classes(survey: Survey, called: Called) -> Remark:
     count, (clients, classes) = survey.num_held, survey.train_counts.shape
     typical, alone = int(np.median(count)), int((count == 1).sum())
-    who = "It" if clients == 1 else "The typical client"
+    who = "It" if clients == 1 else f"The typical {called.one}"
     text = f"{who} holds {typical} of {classes} classes"
     text += f", and lacks {classes - typical}" if typical < classes else ""
     text += f"; its commonest class makes {np.median(survey.largest_share):.0%} of its examples"
     if alone and clients > 1:
-        text += f". {_count(alone, 'client holds', 'clients hold')} one class alone"
+        text += f". {called.count(alone, 'holds', 'hold')} one class alone"
     ask = (
         "Must a site know classes that it has no examples of? If so, look at the accuracy on the "
         "global test set; if not, at the personalised one."
@@ -152,10 +152,10 @@ def _classes(survey: Survey) -> Remark:
     return Remark("Classes", f"{text}.", ask if typical < classes else "")
 
 
-def _absent(survey: Survey, dataset: Dataset) -> Remark | None:
+def _absent(survey: Survey, dataset: Dataset, called: Called) -> Remark | None:
     if not survey.absent_classes:
         return None
-    text = f"No client holds {_called(survey.absent_classes, dataset)}"
+    text = f"No {called.one} holds {_called(survey.absent_classes, dataset)}"
     if np.isin(survey.absent_classes, dataset.test.labels).any():
         text += ", and the test split asks for them: no model here can get these right"
     return Remark("Absent classes", f"{text}.", "Leave them out, or find a site that has them?")
@@ -165,7 +165,7 @@ def _untested(dataset: Dataset) -> Remark | None:
     missing = np.setdiff1d(dataset.train.labels, dataset.test.labels)
     if not len(missing):
         return None
-    one = _one(dataset.test.inputs.shape[1:])
+    one = _one(dataset)
     text = f"No test {one} is of {_called(missing.tolist(), dataset)}: the accuracy leaves them out"
     return Remark("Untested classes", f"{text}.", f"Can some of their {one}s be kept for testing?")
 
@@ -188,7 +188,7 @@ def _names(dataset: Dataset) -> Remark | None:
     names = _own_names(dataset)
     if not names:
         return None
-    ask, one = "", _one(dataset.train.inputs.shape[1:])
+    ask, one = "", _one(dataset)
     unknown = [name for name in names if name.casefold() in _NO_LABEL]
     if unknown:
         ask = f"Does {unknown[0]} stand for {one}s without a label? Then leave them out."
@@ -207,7 +207,7 @@ def _ids(dataset: Dataset) -> Remark | None:
     each = len(dataset.train.labels) / classes
     if classes < _MANY_CLASSES or each >= _FEW_IMAGES:
         return None
-    one = _one(dataset.train.inputs.shape[1:])
+    one = _one(dataset)
     text = f"{classes:,} classes have {each:.1f} training {one}s on average."
     return Remark("Class sizes", text, f"Do the labels name classes, or are they ids of {one}s?")
 
@@ -223,35 +223,22 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in text if unicodedata.category(letter) not in blank)
 
 
-def _one(inputs: Sequence[int]) -> str:
-    """Returns what one input of that shape is called."""
-    return "image" if len(inputs) == 3 else "example"
+def _one(dataset: Dataset) -> str:
+    """Returns what one input is called."""
+    return "image" if dataset.kind == "images" else "example"
 
 
 def _of_inputs(looks: Looks, tests: int) -> list[Remark]:
-    return [_shape(looks), *_layout(looks), *_values(looks), _duplicates(looks, tests)]
+    layout = _layout(looks) if len(looks.shape) == 3 else []
+    return [_pixels(looks), *layout, *_values(looks), _duplicates(looks, tests)]
 
 
-def _shape(looks: Looks) -> Remark:
+def _pixels(looks: Looks) -> Remark:
     values = _range(looks.train_range)
     if looks.train_range != looks.test_range:
         values += f" to train and {_range(looks.test_range)} to test"
-    topic, what = _shape_in_words(looks.shape)
-    return Remark(topic, f"{what}, type {looks.dtype}, values in {values}.", "")
-
-
-def _shape_in_words(shape: tuple[int, ...]) -> tuple[str, str]:
-    """Returns the topic of a remark on the shape of an input, and the shape.
-
-    >>> _shape_in_words((100, 6)), _shape_in_words((30,))
-    (('Series', 'Series of 100 steps, 6 channels'), ('Features', '30 features of each example'))
-    """
-    if len(shape) == 1:
-        return "Features", f"{_count(shape[0], 'feature', 'features')} of each example"
-    channels = _count(shape[-1], "channel", "channels")
-    if len(shape) == 2:
-        return "Series", f"Series of {_count(shape[0], 'step', 'steps')}, {channels}"
-    return "Pixels", f"Images of {shape[0]} x {shape[1]} pixels, {channels}"
+    text = f"{looks.in_words}, type {looks.dtype}, values in {values}."
+    return Remark("Pixels" if len(looks.shape) == 3 else "Values read", text, "")
 
 
 def _range(values: tuple[float, float]) -> str:
@@ -273,8 +260,9 @@ def _values(looks: Looks) -> list[Remark]:
     (low, high), (test_low, test_high) = looks.train_range, looks.test_range
     found = []
     if low == high:
-        text = f"Every value of every training {_one(looks.shape)} is {low:.4g}."
-        found.append(Remark("Values", text, "What went wrong there?"))
+        text = f"Every value of every training {looks.noun} is {low:.4g}."
+        ask = "What went wrong there?"
+        found.append(Remark("Values", text, ask))
     elif looks.dtype == "uint8" and high <= _DARK:
         text = f"Values of type uint8 are divided by 255, and none is above {high:.0f}."
         ask = "Were they meant as they are? Then store them as floating numbers."
@@ -292,41 +280,42 @@ def _values(looks: Looks) -> list[Remark]:
 
 
 def _duplicates(looks: Looks, tests: int) -> Remark:
-    one = _one(looks.shape)
+    one, many = looks.noun, looks.nouns
     counts = (
         (
             looks.repeated_train,
             f"training {one} repeats",
-            f"training {one}s repeat",
+            f"training {many} repeat",
             "an earlier one",
         ),
-        (looks.repeated_test, f"test {one} repeats", f"test {one}s repeat", "an earlier one"),
-        (looks.across_sites, f"{one} is", f"{one}s are", "at several sites"),
+        (looks.repeated_test, f"test {one} repeats", f"test {many} repeat", "an earlier one"),
+        (looks.within_sites, f"{one} is", f"{many} are", "at one site more than once"),
+        (looks.across_sites, f"{one} is", f"{many} are", "at several sites"),
         (
             looks.across_split,
-            f"of {tests:,} test {one}s is",
-            f"of {tests:,} test {one}s are",
+            f"of {tests:,} test {many} is",
+            f"of {tests:,} test {many} are",
             "in training too",
         ),
-        (looks.labelled_twice, f"{one} has", f"{one}s have", "several labels"),
+        (looks.labelled_twice, f"{one} has", f"{many} have", "several labels"),
     )
-    said = [f"{_count(number, one, many)} {what}" for number, one, many, what in counts if number]
+    said = [f"{count(number, a, b)} {what}" for number, a, b, what in counts if number]
     if not said:
-        return Remark("Duplicates", f"No two {one}s are the same to the bit.", "")
+        return Remark("Duplicates", f"No two {many} are the same to the bit.", "")
     ask = "Are they copies? Then leave them out."
     if looks.across_split:
         ask = f"A test {one} that is trained on says nothing of new ones: can it be left out?"
-    return Remark("Duplicates", f"Of {one}s that are the same to the bit: {'; '.join(said)}.", ask)
+    return Remark("Duplicates", f"Of {many} that are the same to the bit: {'; '.join(said)}.", ask)
 
 
-def _differences(survey: Survey) -> Remark | None:
+def _differences(survey: Survey, called: Called) -> Remark | None:
     if len(survey.num_examples) == 1:
         return None
     by_chance = chance_tv(survey)
     text = (
-        f"For the class mixes of two clients to agree, {survey.mean_pairwise_tv:.0%} of the "
+        f"For the class mixes of two {called.many} to agree, {survey.mean_pairwise_tv:.0%} of the "
         f"examples of one would have to change class, in the mean over all pairs; {by_chance:.0%} "
-        "if clients of these sizes had drawn from one pool. Jensen-Shannon divergence "
+        f"if {called.many} of these sizes had drawn from one pool. Jensen-Shannon divergence "
         f"{survey.mean_pairwise_js:.2f}, of at most {np.log(2):.2f} nats."
     )
     ask = "Does one model suit sites that differ so? Train an arm of each site alone to compare."
@@ -346,38 +335,32 @@ def chance_tv(survey: Survey) -> float:
     return float(np.mean([mean_pairwise_tv(x / x.sum(axis=1, keepdims=True)) for x in draws]))
 
 
-def _steps(survey: Survey, batch_size: int, epochs: int) -> Remark:
+def _steps(survey: Survey, batch_size: int, epochs: int, called: Called) -> Remark:
     steps = epochs * -(-survey.num_examples // batch_size)
     fewer = int((survey.num_examples < batch_size).sum())
     each = f"{steps.min()}" if steps.min() == steps.max() else f"{steps.min()} to {steps.max()}"
     each += " step" if steps.max() == 1 else " steps"
-    text = f"With batches of {batch_size}, a client takes {each} a round"
+    text = f"With batches of {batch_size}, a {called.one} takes {each} a round"
     if not fewer:
         return Remark("Steps", f"{text}.", "")
-    who = "no client fills"
+    who = f"no {called.one} fills"
     if fewer < len(steps):
-        who = _count(fewer, "client does not fill", "clients do not fill")
+        who = called.count(fewer, "does not fill", "do not fill")
     text += f"; {who} a batch, so that an epoch is one step."
     return Remark("Steps", text, "Would a smaller local.batch_size use what they hold better?")
 
 
-def _tests(survey: Survey, new_clients: int) -> Remark:
+def _tests(survey: Survey, new_clients: int, called: Called) -> Remark:
     sizes = survey.test_counts.sum(axis=1)
     trained = sizes[: len(sizes) - new_clients]
+    trained = trained[trained > 0]  # the mean is over those that are scored
     # 95% of a mean of K m draws with the largest variance, that of accuracy 1/2
     band = 1.96 * 50 * np.sqrt((1 / trained).sum()) / len(trained)
+    least = trained.min()
+    at_least = "" if least == trained.max() else " at the least"
     text = (
-        f"A client is tested on {_count(sizes.min(), 'example', 'examples')}: one of them is "
-        f"{100 / sizes.min():.1f} points of its accuracy. Which ones were drawn moves the mean "
-        f"over clients by up to {band:.1f} points either way (95%)."
+        f"A {called.one} is tested on {count(least, 'example', 'examples')}{at_least}: one of them "
+        f"is {100 / least:.1f} points of its accuracy. Which ones were drawn moves the mean "
+        f"over {called.many} by up to {band:.1f} points either way (95%)."
     )
     return Remark("Test sets", text, "Is the gain that you look for larger than that?")
-
-
-def _count(number: int, one: str, many: str) -> str:
-    """Returns a number and its noun.
-
-    >>> _count(1, "client", "clients"), _count(1200, "client", "clients")
-    ('1 client', '1,200 clients')
-    """
-    return f"{number:,} {one if number == 1 else many}"
