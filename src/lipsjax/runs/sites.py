@@ -3,11 +3,11 @@
 import dataclasses
 import functools
 
-from lipsjax.runs.config import Config, PartitionConfig
+from lipsjax.runs.config import Config, DataConfig, PartitionConfig
 
 
 @functools.lru_cache(maxsize=4)
-def read(name: str, data_dir: str | None):
+def read(name: str, data_dir: str | None, data: DataConfig = DataConfig()):
     """Load a data set once per process; return it and its fingerprint.
 
     Raises:
@@ -15,7 +15,8 @@ def read(name: str, data_dir: str | None):
     """
     from lipsjax import datasets  # not at the top: help needs none of it
 
-    dataset = datasets.load(name, data_dir)
+    options = datasets.ReadOptions(**dataclasses.asdict(data))
+    dataset = datasets.load(name, data_dir, options)
     return dataset, datasets.fingerprint(dataset)
 
 
@@ -41,7 +42,7 @@ def settle(config: Config, data_dir: str | None) -> Config:
                 f"partition.{name} is not read by partition.kind='natural', whose sites are as "
                 "they are; partition.most_examples bounds them"
             )
-    dataset, _ = read(config.dataset, data_dir)
+    dataset, _ = read(config.dataset, data_dir, config.data)
     if dataset.sites is None:
         from lipsjax.datasets.splitting import HOW_TO_NAME
 
