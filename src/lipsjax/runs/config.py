@@ -310,8 +310,8 @@ class Config:
     """The science of one run; equal configs and plans give equal bits."""
 
     dataset: str = "digits"
-    """digits, breast_cancer, wine (embedded), synthetic, mnist1d, watch; FILE.npz, .csv, .parquet; a
-    folder of pictures, parquet or IDX files, or of Hugging Face's save_to_disk; or a TFDS set."""
+    """digits, breast_cancer, wine, synthetic, mnist1d, watch; FILE.npz, .csv or .parquet; a folder
+    of pictures, parquet or IDX files, or of Hugging Face's save_to_disk; or a TFDS set."""
     seed: int = 0
     """Seed of the partition, the initialisation, the cohorts, the batches and the masks."""
     rounds: int = 40

@@ -4,12 +4,12 @@ import functools
 
 from lipsjax import datasets
 from lipsjax.runs import processes, sites
-from lipsjax.runs.config import DataConfig
+from lipsjax.runs.config import Config, DataConfig
 
 
 @functools.lru_cache(maxsize=4)
 def load(
-    name: str, data_dir: str | None, data: DataConfig = DataConfig()
+    name: str, data_dir: str | None, data: DataConfig = Config.data
 ) -> tuple[datasets.Dataset, str]:
     """Load a data set once per process; return it and its fingerprint.
 

@@ -7,7 +7,7 @@ from lipsjax.runs.config import Config, DataConfig, PartitionConfig
 
 
 @functools.lru_cache(maxsize=4)
-def read(name: str, data_dir: str | None, data: DataConfig = DataConfig()):
+def read(name: str, data_dir: str | None, data: DataConfig = Config.data):
     """Load a data set once per process; return it and its fingerprint.
 
     Raises:
