@@ -305,7 +305,7 @@ CSVS = {
     "a missing label": (b"label,a\nx,1\n,2\n", ["column label has no value in row 2"]),
     "a word": (b"label,a\nx,1\ny,red\n", ["column a holds 'red' in row 2"]),
     "underscores": (b"label,a\nx,1_0\ny,2\n", ["column a holds '1_0' in row 1"]),
-    "no date": (b"label,site,time,a\nx,s,1,1\nx,s,noon,2\n", ["column time holds 'noon'"]),
+    "no date": (b"label,site,time,a\nx,s,2026-01-01,1\nx,s,noon,2\n", ["column time holds 'noon'"]),
     "two kinds of dates": (
         b"label,site,time,a\nx,s,2026-01-01,1\nx,s,2026-01-01T00:00Z,2\n",
         ["with and without a time zone"],
