@@ -381,7 +381,7 @@ FILES = {
     ),
     "a validation split": (
         lambda p: saved(p, **split(Y, Y), x_val=X, y_val=Y),
-        ["holds x_val, y_val beside"],
+        ["holds a validation part, x_val, y_val", "data.validation", "leave_out"],
     ),
     "many long names": (
         lambda p: saved(p, x=X, y=Y, **{f"{i:03}{LONG}": Y for i in range(50)}),
@@ -464,7 +464,7 @@ def test_names_that_no_file_has(name):
 def test_files_of_other_kinds(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"something")
-    refused(path, "is no .npz file; allowed are these, and folders of IDX files")
+    refused(path, "is no file of a format that is read; allowed are files .npz, .csv and .parquet")
 
 
 def test_paths_and_texts_are_read_alike(tmp_path, monkeypatch):

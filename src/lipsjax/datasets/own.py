@@ -24,6 +24,7 @@ import numpy as np
 from lipsjax.datasets.assembly import Found, assemble
 from lipsjax.datasets.base import MOST_PATH, DataError, Dataset, show, stratified_test_mask
 from lipsjax.datasets.files import check_room, expanded, open_file
+from lipsjax.datasets.options import AS_NAMED, ReadOptions, check_validation
 from lipsjax.types import Examples
 
 SPLIT = (
@@ -60,7 +61,7 @@ _MOST_CHARACTER = 0x10FFFF
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def from_npz(path: str | Path) -> Dataset:
+def from_npz(path: str | Path, options: ReadOptions = AS_NAMED) -> Dataset:
     """Reads inputs and labels from a NumPy archive.
 
     Args:
@@ -74,6 +75,8 @@ def from_npz(path: str | Path) -> Dataset:
         [N, steps], and features [N, F], of any numbers, which become float32; labels are [N] or
         [N, 1], integers or texts. Texts are compared as Unicode's form NFC, without white space
         around them; bytes are UTF-8.
+      options: validation says what becomes of arrays val_images, val_labels (or x_val, y_val), as
+        MedMNIST's archives have them.
 
     Returns:
       The data set, not validated. Its classes are the labels that occur, sorted, and keep their
@@ -93,7 +96,7 @@ def from_npz(path: str | Path) -> Dataset:
     """
     path = expanded(path)
     where = show(path, MOST_PATH)
-    arrays = _read_npz(path)
+    arrays = _joined(where, _read_npz(path, options), options)
     of_origin = {name: arrays.pop(name) for name in list(arrays) if _origin_of(name)}
     kind = _kind_of(next(iter(arrays)))
     inputs = {name: _inputs(where, name, arrays[name]) for name in list(arrays)[::2]}
@@ -185,6 +188,16 @@ def from_idx(folder: str | Path) -> Dataset:
     return Dataset(folder.absolute().name, train, test, len(classes), classes)
 
 
+def is_idx(folder: Path) -> bool:
+    """Tells whether a folder holds a file that is called as one of MNIST's is.
+
+    >>> is_idx(Path("/dev/null"))
+    False
+    """
+    names = tuple(name for pair in _IDX.values() for name in pair)
+    return folder.is_dir() and any(path.name.startswith(names) for path in folder.iterdir())
+
+
 @contextlib.contextmanager
 def _reading(where: str) -> Iterator[None]:
     """Turns what readers of the standard library say of a damaged file into one line.
@@ -214,7 +227,7 @@ def _reading(where: str) -> Iterator[None]:
 # Archives.
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path, options: ReadOptions) -> dict[str, np.ndarray]:
     """Returns the arrays that are read, inputs and labels in turn, training first."""
     where = show(path, MOST_PATH)
     with open_file(path) as file:
@@ -235,7 +248,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
             by_name = dict(zip(found, members, strict=True))
             return {
                 name: _read_member(where, name, archive, by_name[name], size)
-                for name in _wanted(where, found)
+                for name in _wanted(where, found, options)
             }
 
 
@@ -262,11 +275,11 @@ def _origins(names: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [tuple(f"{s}_{name}" if before else f"{name}_{s}" for s in splits) for name in _ORIGIN]
 
 
-def _wanted(where: str, found: list[str]) -> tuple[str, ...]:
+def _wanted(where: str, found: list[str], options: ReadOptions) -> tuple[str, ...]:
     """Returns the names of the arrays to read; refuses those that nobody would read."""
     twice = [name for name, times in collections.Counter(found).items() if times > 1]
     if twice:
-        raise DataError(f"{where} holds {_listed(twice)} more than once; allowed is once")
+        raise DataError(f"{where} holds {listed(twice)} more than once; allowed is once")
     for names in (*SPLIT, *WHOLE):
         if set(names) <= set(found):
             of_origin = [pair for pair in _origins(names) if set(pair) & set(found)]
@@ -274,24 +287,59 @@ def _wanted(where: str, found: list[str]) -> tuple[str, ...]:
                 if lacking := sorted(set(pair) - set(found)):
                     raise DataError(f"{where} holds {pair[0]} or {pair[1]}, and lacks {lacking[0]}")
             wanted = (*names, *(name for pair in of_origin for name in pair))
-            others = sorted(set(found) - set(wanted))
+            of_validation = [_validation_of(n) for n in names[:2] if _validation_of(n) in found]
+            check_validation(where, options, of_validation)
+            if len(of_validation) == 1:
+                raise DataError(f"{where} holds {of_validation[0]} alone; needed are both or none")
+            others = sorted(set(found) - set(wanted) - set(of_validation))
             if others:
                 raise DataError(
-                    f"{where} holds {_listed(others)} beside {', '.join(wanted)}; what is read is "
+                    f"{where} holds {listed(others)} beside {', '.join(wanted)}; what is read is "
                     f"these and {', '.join(sum(_origins(names), ()))}, so leave the others out"
                 )
-            return wanted
+            return wanted if options.validation == "leave_out" else (*wanted, *of_validation)
     wanted = " or ".join(", ".join(names) for names in (*SPLIT[:2], *WHOLE[:2]))
     raise DataError(
-        f"{where} holds {_listed(sorted(found)) or 'nothing'}; needed are {wanted}; series or "
+        f"{where} holds {listed(sorted(found)) or 'nothing'}; needed are {wanted}; series or "
         "features may stand for images"
     )
 
 
-def _listed(names: Collection[str]) -> str:
+def _validation_of(name: str) -> str:
+    """Returns what an array of training examples is called in a validation part; "" if it is none.
+
+    >>> _validation_of("train_images"), _validation_of("x_train"), _validation_of("x")
+    ('val_images', 'x_val', '')
+    """
+    return name.replace("train", "val") if "train" in name else ""
+
+
+def _joined(
+    where: str, arrays: dict[str, np.ndarray], options: ReadOptions
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of an archive, those of a validation part behind those they belong to."""
+    joined = {name: values for name, values in arrays.items() if "val" not in name.split("_")}
+    for name in arrays.keys() - joined.keys():
+        to = name.replace("val", options.validation or "")
+        for what in ("dtype", "shape"):
+            one, other = getattr(joined[to], what), getattr(arrays[name], what)
+            if what == "shape":
+                one, other = one[1:], other[1:]
+            elif one.kind == other.kind:
+                continue
+            if one != other:
+                raise DataError(
+                    f"{where}: {to} is of {what} {show(one)}, and {name} of {show(other)}; both "
+                    "must be the same"
+                )
+        joined[to] = np.concatenate([joined[to], arrays[name]])
+    return joined
+
+
+def listed(names: Collection[str]) -> str:
     """Returns names in a row, of many the first ones.
 
-    >>> _listed("ab"), _listed("abcdefg")
+    >>> listed("ab"), listed("abcdefg")
     ('a, b', 'a, b, c, d and 3 more')
     """
     shown = ", ".join(show(name, 40) for name in list(names)[:_MOST_LISTED])
@@ -375,7 +423,7 @@ def _only(folder: Path, name: str) -> Path:
     with _reading(where):
         found = sorted(path for path in folder.iterdir() if path.name.startswith(name))
     if len(found) != 1:
-        which = f" ({_listed([path.name for path in found])})" if found else ""
+        which = f" ({listed([path.name for path in found])})" if found else ""
         raise DataError(
             f"{where} holds {len(found)} files {name}*{which}; needed is one of each of {_all()}"
         )
@@ -392,7 +440,7 @@ def _no_others(folder: Path, read: Collection[str]) -> None:
     ]
     if others:
         raise DataError(
-            f"{where} holds {_listed(others)} beside {_all()}; these alone are read, so leave the "
+            f"{where} holds {listed(others)} beside {_all()}; these alone are read, so leave the "
             "others out"
         )
 
@@ -435,6 +483,50 @@ def _read_idx_values(where: str, file: BinaryIO | gzip.GzipFile, most: int) -> n
 
 
 # Inputs and labels.
+
+
+def labelled(
+    where: str, name: str, labels: np.ndarray, in_test: np.ndarray | None, kind: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns labels as integers from 0, and the names of the classes.
+
+    Args:
+      where: what messages call the source.
+      name: what they call the labels.
+      labels: [N], integers or texts.
+      in_test: [N] bool, where the source says what is for testing.
+      kind: what messages call the inputs.
+
+    Raises:
+      DataError: labels that cannot name classes, or classes that are for testing alone.
+
+    Example:
+      >>> labelled("mine", "y", np.array(["b", "a", "b", "a"]), None, "images")
+      (array([1, 0, 1, 0]), ('a', 'b'))
+    """
+    if in_test is None:
+        (numbers,), classes = _numbered(where, {name: _labels(where, name, labels)}, kind)
+        return numbers, classes
+    sides = {f"{name} for training": ~in_test, f"{name} for testing": in_test}
+    found, classes = _numbered(
+        where, {side: _labels(where, side, labels[rows]) for side, rows in sides.items()}, kind
+    )
+    numbers = np.empty(len(labels), np.int64)
+    for rows, each in zip(sides.values(), found, strict=True):
+        numbers[rows] = each
+    return numbers, classes
+
+
+def inputs_of(where: str, kind: str, values: np.ndarray) -> np.ndarray:
+    """Returns numbers as inputs of a kind, images, series or features, of the type that these have.
+
+    Raises:
+      DataError: values that such inputs cannot have, or another number of dimensions.
+
+    >>> inputs_of("mine", "images", np.zeros((5, 4, 3), int)).dtype
+    dtype('uint8')
+    """
+    return _inputs(where, kind, values)
 
 
 def _kind_of(name: str) -> str:
@@ -498,9 +590,16 @@ def _images(where: str, name: str, images: np.ndarray) -> np.ndarray:
     if images.size and not 0 <= int(images.min()) <= int(images.max()) <= 255:
         raise DataError(
             f"{where}: {name}: images of integers in {images.min()}..{images.max()}; allowed are "
-            "0..255"
+            f"0..255{_hint_at_depth(images)}"
         )
     return images.astype(np.uint8)
+
+
+def _hint_at_depth(images: np.ndarray) -> str:
+    """Returns what to do with integers of more than 8 bits."""
+    if images.min() < 0:
+        return "; floating numbers may be below 0"
+    return f"; of more bits, save floating numbers, such as the values / {int(images.max())}"
 
 
 class _Labels(NamedTuple):
@@ -575,7 +674,7 @@ def _numbered(
         unknown = sorted(set(split.values) - set(in_train[1].values))
         if unknown:
             raise DataError(
-                f"{where}: {name} holds {_listed([str(value) for value in unknown])}, and "
+                f"{where}: {name} holds {listed([str(value) for value in unknown])}, and "
                 f"{in_train[0]} does not; allowed are classes that can be learnt"
             )
     position = {value: number for number, value in enumerate(classes)}

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     run_dir = run_dir_of(config, options.execution)
     found = processes.agree(lambda: recording.is_finished(run_dir))
     with Watch(trials=1, rounds=config.rounds) as watch:
-        data = load(config.dataset, options.execution.data_dir)[1]
+        data = load(config.dataset, options.execution.data_dir, config.data)[1]
         begun = [] if run_dir.exists() else [(to_dict(config), data)]
         for note in recording.notes_of_others(Path(options.execution.out), begun):
             watch.say(note)

@@ -273,19 +273,23 @@ def _run_and_draw(
         trials[0].config, partition=dataclasses.replace(trials[0].config.partition, pooled=False)
     )
     cell = label_of(cells(study)[0])
-    dataset, _ = load(surveyed.dataset, study.execution.data_dir)
+    dataset, _ = load(surveyed.dataset, study.execution.data_dir, surveyed.data)
     processes.agree(lambda: write_survey(dataset, surveyed, out, line, cell).page)
-    names = dict.fromkeys(trial.config.dataset for trial in trials)
-    fingerprints = {name: load(name, study.execution.data_dir)[1] for name in names}
+    sources = dict.fromkeys((trial.config.dataset, trial.config.data) for trial in trials)
+    fingerprints = {
+        (name, data): load(name, study.execution.data_dir, data)[1] for name, data in sources
+    }
     todo = processes.agree(
         lambda: [
             trial
             for run, trial in runs.items()
-            if not is_finished(run, trial.config, fingerprints[trial.config.dataset])
+            if not is_finished(
+                run, trial.config, fingerprints[trial.config.dataset, trial.config.data]
+            )
         ]
     )
     begun = [
-        (to_dict(trial.config), fingerprints[trial.config.dataset])
+        (to_dict(trial.config), fingerprints[trial.config.dataset, trial.config.data])
         for run, trial in runs.items()
         if not run.exists()
     ]

@@ -101,8 +101,8 @@ def _record_of(config: dict[str, Any], data_fingerprint: str) -> dict[str, Any]:
 
 
 def _identity(recorded: dict[str, Any], *, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return what of a config.json makes two runs the same: all but where the data were."""
-    left_out = ("dataset", *without)
+    """Return what of a config.json makes two runs the same: all but the way to its data."""
+    left_out = ("dataset", "data", *without)
     config = {name: value for name, value in recorded["config"].items() if name not in left_out}
     return {**recorded, "config": config}
 

@@ -100,6 +100,30 @@ Options = Annotated[
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How one's own files are read. What a format has no use for is refused."""
+
+    label: str | None = None
+    """Column of labels, of CSV and parquet; none: label."""
+    site: str | None = None
+    """Column of sites; none: site, if there is one. So are group, time and test."""
+    group: str | None = None
+    """Column of what must not be parted, as a patient's number."""
+    time: str | None = None
+    """Column of when examples were taken: numbers or dates."""
+    test: str | None = None
+    """Column that says what is for testing: train and test, 0 and 1, or false and true."""
+    features: tuple[str, ...] = ()
+    """Columns of inputs, in this order, others left out; none: all that are left."""
+    shape: tuple[int, ...] = ()
+    """Height, width and perhaps channels of images whose values are columns."""
+    resize: tuple[int, ...] = ()
+    """Height and width that pictures are brought to."""
+    validation: Literal["train", "test", "leave_out"] | None = None
+    """What becomes of a validation part, where there is one: it must be said."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PartitionConfig:
     """Which client holds which examples."""
 
@@ -286,12 +310,13 @@ class Config:
     """The science of one run; equal configs and plans give equal bits."""
 
     dataset: str = "digits"
-    """digits, synthetic, mnist1d, breast_cancer, wine, watch, FILE.npz, a folder of IDX files, or a
-    TFDS set."""
+    """digits, breast_cancer, wine, synthetic, mnist1d, watch; FILE.npz, .csv or .parquet; a folder
+    of pictures, parquet or IDX files, or of Hugging Face's save_to_disk; or a TFDS set."""
     seed: int = 0
     """Seed of the partition, the initialisation, the cohorts, the batches and the masks."""
     rounds: int = 40
     """Communication rounds T."""
+    data: DataConfig = DataConfig()
     partition: PartitionConfig = PartitionConfig()
     model: ModelConfig = ModelConfig()
     local: LocalConfig = dataclasses.field(default_factory=LocalConfig)

@@ -4,16 +4,19 @@ import functools
 
 from lipsjax import datasets
 from lipsjax.runs import processes, sites
+from lipsjax.runs.config import Config, DataConfig
 
 
 @functools.lru_cache(maxsize=4)
-def load(name: str, data_dir: str | None) -> tuple[datasets.Dataset, str]:
+def load(
+    name: str, data_dir: str | None, data: DataConfig = Config.data
+) -> tuple[datasets.Dataset, str]:
     """Load a data set once per process; return it and its fingerprint.
 
     Raises:
       ValueError: if it cannot be loaded in some process, or is not the same in all.
     """
-    dataset, fingerprint = processes.together(lambda: sites.read(name, data_dir))
+    dataset, fingerprint = processes.together(lambda: sites.read(name, data_dir, data))
     of_main = processes.agree(lambda: fingerprint)
 
     def check():

@@ -40,7 +40,8 @@ def opened(question: space.Question, execution: Execution) -> Iterator[tuple[opt
         "space": {name: list(allowed) for name, allowed in question.space.items()},
         "seeds": question.seeds,
     }
-    fingerprint = load(question.config.dataset, execution.data_dir)[1]
+    config = question.config
+    fingerprint = load(config.dataset, execution.data_dir, config.data)[1]
     folder = Path(execution.out) / "search" / recording.run_hash(asked, fingerprint)
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -69,7 +69,7 @@ def prepare(
     """
     check_numbers(config)
     trackers.check(execution.trackers)
-    dataset, fingerprint = load(config.dataset, execution.data_dir)
+    dataset, fingerprint = load(config.dataset, execution.data_dir, config.data)
     machine = here() if machine is None else machine
     if plan is None:
         plan = processes.agree(lambda: resolve(execution, cohort_size(config), machine))

@@ -5,11 +5,11 @@ import functools
 from pathlib import Path
 
 from lipsjax.runs import given
-from lipsjax.runs.config import Config, PartitionConfig
+from lipsjax.runs.config import Config, DataConfig, PartitionConfig
 
 
 @functools.lru_cache(maxsize=4)
-def read(name: str, data_dir: str | None):
+def read(name: str, data_dir: str | None, data: DataConfig = Config.data):
     """Load a data set once per process; return it and its fingerprint.
 
     Raises:
@@ -17,8 +17,11 @@ def read(name: str, data_dir: str | None):
     """
     from lipsjax import datasets  # not at the top: help needs none of it
 
-    is_given = given.is_given(name) and not Path(name).exists()
-    dataset = given.find("dataset", name) if is_given else datasets.load(name, data_dir)
+    if given.is_given(name) and not Path(name).exists():
+        dataset = given.find("dataset", name)
+    else:
+        options = datasets.ReadOptions(**dataclasses.asdict(data))
+        dataset = datasets.load(name, data_dir, options)
     return dataset, datasets.fingerprint(dataset)
 
 
@@ -44,7 +47,7 @@ def settle(config: Config, data_dir: str | None) -> Config:
                 f"partition.{name} is not read by partition.kind='natural', whose sites are as "
                 "they are; partition.most_examples bounds them"
             )
-    dataset, _ = read(config.dataset, data_dir)
+    dataset, _ = read(config.dataset, data_dir, config.data)
     if dataset.sites is None:
         from lipsjax.datasets.splitting import HOW_TO_NAME
 

@@ -52,7 +52,7 @@ Say = Callable[[str], None]
 
 def run_dir_of(config: Config, execution: Execution) -> Path:
     """Return the directory of a run: named by the digest of its config and its data."""
-    fingerprint = load(config.dataset, execution.data_dir)[1]
+    fingerprint = load(config.dataset, execution.data_dir, config.data)[1]
     return Path(execution.out) / "runs" / recording.run_hash(to_dict(config), fingerprint)
 
 
@@ -75,7 +75,7 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
       StoppedError: if ``report`` stops it; that is recorded, and the run can go on.
     """
     run_dir = run_dir_of(config, execution)
-    fingerprint = load(config.dataset, execution.data_dir)[1]
+    fingerprint = load(config.dataset, execution.data_dir, config.data)[1]
     if processes.agree(lambda: is_finished(run_dir, config, fingerprint)):
         return run_dir
     if reason := processes.agree(lambda: recording.diverged(run_dir)):
