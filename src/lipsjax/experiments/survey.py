@@ -105,15 +105,14 @@ def main(argv: list[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from lipsjax import datasets
     from lipsjax.report import survey
     from lipsjax.runs.data import check_numbers
-    from lipsjax.runs.sites import settle
+    from lipsjax.runs.sites import read, settle
 
     config, execution = chosen.config, chosen.execution
     check_numbers(config)  # before data is read that may be large
     config = settle(config, execution.data_dir)
-    dataset = datasets.load(config.dataset, execution.data_dir)
+    dataset, _ = read(config.dataset, execution.data_dir)
     line = command.command_line("survey", argv)
     sites, found, title, setting, page = write_survey(dataset, config, Path(execution.out), line)
     console = Console(width=None if Console().is_terminal else 100)

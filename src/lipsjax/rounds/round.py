@@ -72,6 +72,7 @@ def run_round(
         by_layer = _inertia(spec, totals, state, new, learned)
         scalars = _scores(spec, data, new, totals, dense, after, measured)
         scalars["inertia_index"] = inertia.inertia_index(by_layer["step"], spec.model.layers)
+        scalars |= _own_measures(spec, state.global_model, new.global_model, set(scalars))
         scalars, by_layer = jax.tree.map(
             lambda x: jnp.where(measured, x, jnp.nan), (scalars, by_layer)
         )
@@ -160,6 +161,24 @@ def _scores(
     }
     # what aggregation gains is over the same clients before and after
     return scores if spec.run.all_arrive else scores | named("dense_arrived", dense.arrived)
+
+
+def _own_measures(
+    spec: RoundSpec, old: Variables, new: Variables, taken: set[str]
+) -> dict[str, Array]:
+    """Return what measures from outside make of a round; what is not finite is not defined.
+
+    Raises:
+      ValueError: for a name that is taken.
+    """
+    found: dict[str, Array] = {}
+    for measure in spec.own_measures:
+        for name, value in measure(old.params, new.params, spec.model.layers).items():
+            if name in taken or name in found:
+                raise ValueError(f"two measures are called {name}")
+            value = jnp.asarray(value, jnp.float32)
+            found[name] = jnp.where(jnp.isfinite(value), value, jnp.nan)
+    return found
 
 
 def _inertia(

@@ -16,13 +16,23 @@ from lipsjax.augmentation import augmentation
 from lipsjax.local import LocalTraining
 from lipsjax.models import Normalise
 from lipsjax.rounds import Participation
-from lipsjax.runs.config import Config, LocalConfig, cohort_size, to_dict
+from lipsjax.runs import own, parts
+from lipsjax.runs.config import (
+    CRITERIA,
+    MODELS,
+    STRATEGIES,
+    Config,
+    LocalConfig,
+    cohort_size,
+    to_dict,
+)
 from lipsjax.runs.fields import nearest, shown
 from lipsjax.runs.machine import Machine
 from lipsjax.simulation import Simulation
 from lipsjax.sparsity import transient_shrink, transient_sparsity
 from lipsjax.sparsity.density import SCHEDULES, check_density
 from lipsjax.strategy import RANKS, Rank, Strategy, fedavg
+from lipsjax.types import Model
 
 _built: dict[str, Simulation] = {}
 
@@ -57,19 +67,9 @@ def _build(
     normalise: Normalise | None,
     mesh: Mesh,
 ) -> Simulation:
-    model = models.build(
-        config.model.name,
-        num_classes=num_classes,
-        image_shape=data.train.inputs.shape[1:],
-        width=config.model.width,
-        depth=config.model.depth,
-        norm=config.model.norm,
-        normalise=normalise,
-        conv=plan["conv"],
-        dtype=config.model.dtype,
-    )
+    model = _model(config, plan, data, num_classes, normalise)
     local = config.local
-    return simulation.build(
+    built = simulation.build(
         model,
         build_strategy(config, num_classes),
         LocalTraining(
@@ -87,8 +87,57 @@ def _build(
         participation=Participation(**to_dict(config.participation)),
         new_clients=config.partition.new_clients,
         tune_epochs=config.evaluation.tune_epochs,
+        measures=own.build_measures(config.evaluation.measures, model),
         mesh=mesh,
         chunk=plan["chunk"],
+    )
+    if named := parts.own_parts(config):
+        try:
+            built.trace(1)  # so that what a part raises in a round is said before all else
+        except Exception as error:
+            raise ValueError(
+                f"a round with {' and '.join(named)} cannot be built: {parts.told(error)}"
+            ) from None
+    return built
+
+
+def _model(
+    config: Config,
+    plan: dict[str, Any],
+    data: clients.ClientData,
+    num_classes: int,
+    normalise: Normalise | None,
+) -> Model:
+    """Return the network, of this package or from outside."""
+    chosen, inputs = config.model, data.train.inputs
+    if parts.is_own(MODELS, chosen.name):
+        if chosen.dtype != "float32":
+            raise ValueError(
+                f"model.dtype is not read by {chosen.name}: make it an option of its own"
+            )
+        return own.build_model(
+            chosen.name,
+            chosen.options,
+            num_classes=num_classes,
+            input_shape=inputs.shape[1:],
+            dtype=inputs.dtype,
+            normalise=normalise,
+        )
+    if chosen.options:
+        raise ValueError(
+            f"model.options are of own models, and {chosen.name} has model.width and others "
+            f"instead: {chosen.options}"
+        )
+    return models.build(
+        chosen.name,
+        num_classes=num_classes,
+        image_shape=inputs.shape[1:],
+        width=chosen.width,
+        depth=chosen.depth,
+        norm=chosen.norm,
+        normalise=normalise,
+        conv=plan["conv"],
+        dtype=chosen.dtype,
     )
 
 
@@ -106,9 +155,11 @@ def build_strategy(config: Config, num_classes: int) -> Strategy:
     """
     chosen = config.strategy
     wraps = {**_client_wraps(config, num_classes), **_server_wraps(config)}
-    factory = getattr(strategies, chosen.name)
+    factory: Any = getattr(strategies, chosen.name, None)
     strategy = fedavg()
-    if chosen.name in RANKS:
+    if parts.is_own(STRATEGIES, chosen.name):
+        strategy = own.build_strategy(chosen.name, chosen.options)
+    elif chosen.name in RANKS:
         if RANKS[chosen.name] in wraps:
             taken = "transient_sparsity" if RANKS[chosen.name] == Rank.BROADCAST else chosen.name
             raise ValueError(f"{taken} cannot wrap {chosen.name}: one of its kind is enough")
@@ -172,6 +223,8 @@ def _sparse(masks: dict[str, Any]) -> Wrap:
     schedule = SCHEDULES[masks.pop("schedule")](density)
     operation = masks.pop("operation")
     if operation == "mask":
+        if parts.is_own(CRITERIA, masks["criterion"]):
+            masks["criterion"] = own.build_criterion(masks["criterion"])
         return lambda inner: transient_sparsity(inner, density=schedule, **masks)
     return lambda inner: transient_shrink(
         inner,
@@ -187,11 +240,16 @@ def _check_options(
 ) -> None:
     """Refuse options that a function does not take, or that are given already."""
     allowed = [n for n in inspect.signature(factory).parameters if n not in given]
-    for option in options:
+    for option, value in options.items():
         if option not in allowed:
             raise ValueError(
                 f"unknown option {option!r} of {factory.__name__}{nearest(option, allowed)}; "
                 f"allowed are {', '.join(allowed) or 'none'}"
+            )
+        if isinstance(value, str):
+            raise ValueError(
+                f"option {option} of {factory.__name__} must be a number, or true or false, not "
+                f"{shown(value)}"
             )
 
 

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lipsjax import recording
 from lipsjax.analysis.comparison import MEASURES
-from lipsjax.runs import space
+from lipsjax.runs import parts, space
 from lipsjax.runs.config import Config, Execution, to_dict
 from lipsjax.runs.dataset import load
 from lipsjax.runs.trial import Progress, run_trial
@@ -41,7 +41,8 @@ def opened(question: space.Question, execution: Execution) -> Iterator[tuple[opt
         "seeds": question.seeds,
     }
     fingerprint = load(question.config.dataset, execution.data_dir)[1]
-    folder = Path(execution.out) / "search" / recording.run_hash(asked, fingerprint)
+    name = recording.run_hash(asked, fingerprint, parts.identity(question.config))
+    folder = Path(execution.out) / "search" / name
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = folder / "journal.log"

@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 
-from lipsjax.runs.config import Config, PartitionConfig
+from lipsjax.runs import parts
+from lipsjax.runs.config import DATASETS, Config, PartitionConfig
 
 
 @functools.lru_cache(maxsize=4)
@@ -15,8 +17,34 @@ def read(name: str, data_dir: str | None):
     """
     from lipsjax import datasets  # not at the top: help needs none of it
 
-    dataset = datasets.load(name, data_dir)
-    return dataset, datasets.fingerprint(dataset)
+    if not is_own(name):
+        dataset = datasets.load(name, data_dir)
+        return dataset, datasets.fingerprint(dataset)
+    made = [parts.call(DATASETS, name, {}) for _ in range(2)]
+    for dataset in made:
+        if not isinstance(dataset, datasets.Dataset):
+            raise ValueError(
+                f"dataset: {name} must return a lipsjax Dataset, not {type(dataset).__name__}"
+            )
+    try:
+        first, second = (datasets.fingerprint(datasets.validate(each, name)) for each in made)
+    except (TypeError, AttributeError) as error:  # of fields that are no arrays
+        raise ValueError(f"dataset: {name} returned no arrays: {parts.told(error)}") from None
+    if first != second:
+        raise ValueError(
+            f"dataset: {name} is not the same at every call: draw with a seed of its own, as "
+            "numpy.random.default_rng(0)"
+        )
+    return datasets.validate(made[0], name), first
+
+
+def is_own(name: str) -> bool:
+    """Tell whether a data set is an own part: not where there is a file or folder of that name.
+
+    >>> is_own("digits"), is_own("my_data:load"), is_own("emnist/balanced")
+    (False, True, False)
+    """
+    return parts.is_own(DATASETS, name) and not Path(name).exists()
 
 
 def settle(config: Config, data_dir: str | None) -> Config:
@@ -31,6 +59,7 @@ def settle(config: Config, data_dir: str | None) -> Config:
       >>> settle(Config(), None) == Config()
       True
     """
+    parts.check_names(config)
     wanted = config.partition
     if wanted.kind != "natural":
         return config

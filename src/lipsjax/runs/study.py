@@ -227,8 +227,8 @@ def _fields_apart(config: Config, other: Config) -> list[str]:
         f"{section}.{field}"
         for section, fields in first.items()
         if isinstance(fields, dict) and isinstance(second[section], dict)
-        for field, value in fields.items()
-        if value != second[section][field]
+        for field in {**fields, **second[section]}  # some are there only where they are given
+        if fields.get(field) != second[section].get(field)
     ]
 
 
