@@ -197,8 +197,6 @@ class PartitionConfig:
     kind: Annotated[str, _part_of(PARTITIONS)] = "dirichlet"
     """iid: drawn from the whole; dirichlet: a class mix of each client; shards: a few classes;
     natural: the sites that the data name, as they are; or an own part, as of model.name."""
-    options: PartOptions = dataclasses.field(default_factory=dict)
-    """Arguments of an own kind. Read by it only."""
     alpha: float = 0.1
     """Dirichlet concentration: small is heterogeneous. Read by kind = dirichlet only."""
     classes: int = 2
@@ -232,6 +230,8 @@ class PartitionConfig:
     """One site holds the examples of all clients: what federation stands in for. A control."""
     overlap: bool = False
     """Let clients share training examples, as the published sampler does."""
+    options: PartOptions = dataclasses.field(default_factory=dict)
+    """Arguments of an own kind. Read by it only."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,9 @@ def read(name: str, data_dir: str | None):
             )
     try:
         first, second = (datasets.fingerprint(datasets.validate(each, name)) for each in made)
-    except (TypeError, AttributeError) as error:  # of fields that are no arrays
+    except datasets.DataError:
+        raise
+    except (TypeError, AttributeError, ValueError) as error:  # of fields that are no arrays
         raise ValueError(f"dataset: {name} returned no arrays: {parts.told(error)}") from None
     if first != second:
         raise ValueError(
