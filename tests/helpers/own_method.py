@@ -67,13 +67,13 @@ def fedexp(epsilon: float = 1e-3) -> lj.Strategy:
     return lj.fedavg()._replace(name="fedexp", send=send, update=update, relative=True, **uniform)
 
 
-def bars() -> lj.datasets.Dataset:
+def bars(size: int = 6) -> lj.datasets.Dataset:
     """Upright and level bars in noise, the same at every call."""
     rng = np.random.default_rng(7)
 
-    def draw(size):
-        labels = rng.integers(0, 2, size)
-        wave = np.sin(np.arange(6))
+    def draw(count):
+        labels = rng.integers(0, 2, count)
+        wave = np.sin(np.arange(size))
         clean = np.where(labels[:, None, None] == 1, wave[:, None], wave[None, :])
         images = (clean + rng.normal(0, 0.3, clean.shape)).astype(np.float32)
         return lj.types.Examples(images[..., None], labels.astype(np.int32))

@@ -50,6 +50,7 @@ name = "own parts"
 seeds = 2
 [config]
 dataset = "{bars}"
+dataset_options = {{ size = 7 }}
 rounds = 3
 model = {{ name = "{small}", options = {{ units = 3 }} }}
 partition = {{ kind = "{turn}", clients = 3, options = {{ size = 8 }} }}
@@ -338,6 +339,14 @@ BAD = {
         ["--dataset", "bad_parts:another_each_time"],
         ["bad_parts:another_each_time is not the same at every call"],
     ),
+    "options of a built-in data set": (
+        ["--dataset-options", "size=3"],
+        ["dataset_options are of own data sets, and synthetic takes none"],
+    ),
+    "an unknown option of data": (
+        ["--dataset", "bad_parts:no_arrays", "--dataset-options", "size=3"],
+        ["unknown option 'size' of bad_parts:no_arrays; allowed are none"],
+    ),
     "no data function": (["--dataset", "bad_parts:nowhere"], ["has no 'nowhere'"]),
     "too few clients": (
         ["--partition.kind", "bad_parts:too_few"],
@@ -464,13 +473,11 @@ def test_survey_of_own_data_and_an_own_partition(tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 def test_workers_find_own_parts(tmp_path):
-    study = write_study(tmp_path, BY_NAME)
-    for out, workers in (("one", "1"), ("two", "2")):
-        argv = (str(study), "--workers", workers, "--out", str(tmp_path / out))
-        ended = call("sweep", *argv)
-        assert ended.status == 0, ended
-    tables = [(tmp_path / out / "table.csv").read_bytes() for out in ("one", "two")]
-    assert tables[0] == tables[1]
+    study, out = write_study(tmp_path, BY_NAME), tmp_path / "out"
+    ended = call("sweep", str(study), "--arms", "fedexp", "--workers", "2", "--out", str(out))
+    assert ended.status == 0, ended
+    assert "2 workers run trials side by side" in ended.out
+    assert len([*out.glob("runs/*/summary.json")]) == 2
 
 
 @pytest.mark.slow

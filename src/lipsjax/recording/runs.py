@@ -101,7 +101,7 @@ def _record_of(
 
 def _identity(recorded: dict[str, Any], *, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return what of a config.json makes two runs the same: all but where the data were."""
-    left_out = ("dataset", *without)
+    left_out = ("dataset", "dataset_options", *without)
     config = {name: value for name, value in recorded["config"].items() if name not in left_out}
     return {**recorded, "config": config}
 

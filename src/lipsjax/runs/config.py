@@ -389,6 +389,8 @@ class Config:
     dataset: str = "digits"
     """digits (embedded), synthetic, mnist1d, FILE.npz, a folder of IDX files, a TFDS set,
     or an own part, as of model.name."""
+    dataset_options: PartOptions = dataclasses.field(default_factory=dict)
+    """Arguments of an own data set."""
     seed: int = 0
     """Seed of the partition, the initialisation, the cohorts, the batches and the masks."""
     rounds: int = 40
@@ -468,6 +470,15 @@ def cohort_size(config: Config) -> int:
     return num_clients(config) if config.strategy.cohort is None else config.strategy.cohort
 
 
+def source(config: Config) -> tuple[str, tuple[tuple[str, Any], ...]]:
+    """Return what a data set is loaded by: its name, and the options of an own one.
+
+    >>> source(Config(dataset="mine:bars", dataset_options={"size": 6}))
+    ('mine:bars', (('size', 6),))
+    """
+    return config.dataset, tuple(sorted(config.dataset_options.items()))
+
+
 def fit_devices(execution: Execution, config: Config) -> Execution:
     """Return an execution of a trial on no more devices than its clients can fill."""
     devices = execution.devices
@@ -488,4 +499,6 @@ def to_dict(config: Any) -> dict[str, Any]:
         for section, field in OF_OWN_PARTS:
             if not values[section][field]:
                 del values[section][field]
+        if not values["dataset_options"]:
+            del values["dataset_options"]
     return values

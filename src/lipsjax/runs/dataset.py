@@ -1,19 +1,23 @@
 """Load the data set of a run, once per process, and make sure that all processes have the same."""
 
 import functools
+from typing import Any
 
 from lipsjax import datasets
 from lipsjax.runs import processes, sites
+from lipsjax.runs.config import Config, source
 
 
 @functools.lru_cache(maxsize=4)
-def load(name: str, data_dir: str | None) -> tuple[datasets.Dataset, str]:
+def load(
+    name: str, data_dir: str | None, options: tuple[tuple[str, Any], ...] = ()
+) -> tuple[datasets.Dataset, str]:
     """Load a data set once per process; return it and its fingerprint.
 
     Raises:
       ValueError: if it cannot be loaded in some process, or is not the same in all.
     """
-    dataset, fingerprint = processes.together(lambda: sites.read(name, data_dir))
+    dataset, fingerprint = processes.together(lambda: sites.read(name, data_dir, options))
     of_main = processes.agree(lambda: fingerprint)
 
     def check():
@@ -22,3 +26,9 @@ def load(name: str, data_dir: str | None) -> tuple[datasets.Dataset, str]:
 
     processes.together(check)
     return dataset, fingerprint
+
+
+def load_for(config: Config, data_dir: str | None) -> tuple[datasets.Dataset, str]:
+    """Load the data set that a config names, as :func:`load` does."""
+    name, options = source(config)
+    return load(name, data_dir, options)

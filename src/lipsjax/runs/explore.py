@@ -24,7 +24,7 @@ from lipsjax import recording
 from lipsjax.analysis.comparison import MEASURES
 from lipsjax.runs import parts, space
 from lipsjax.runs.config import Config, Execution, to_dict
-from lipsjax.runs.dataset import load
+from lipsjax.runs.dataset import load_for
 from lipsjax.runs.trial import Progress, run_trial
 from lipsjax.runs.watch import Watch
 
@@ -40,7 +40,7 @@ def opened(question: space.Question, execution: Execution) -> Iterator[tuple[opt
         "space": {name: list(allowed) for name, allowed in question.space.items()},
         "seeds": question.seeds,
     }
-    fingerprint = load(question.config.dataset, execution.data_dir)[1]
+    fingerprint = load_for(question.config, execution.data_dir)[1]
     name = recording.run_hash(asked, fingerprint, parts.identity(question.config))
     folder = Path(execution.out) / "search" / name
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 from lipsjax.runs import parts
-from lipsjax.runs.config import DATASETS, Config, PartitionConfig
+from lipsjax.runs.config import DATASETS, Config, PartitionConfig, source
 
 
 @functools.lru_cache(maxsize=4)
-def read(name: str, data_dir: str | None):
+def read(name: str, data_dir: str | None, options: tuple[tuple[str, Any], ...] = ()):
     """Load a data set once per process; return it and its fingerprint.
 
     Raises:
@@ -18,9 +19,11 @@ def read(name: str, data_dir: str | None):
     from lipsjax import datasets  # not at the top: help needs none of it
 
     if not is_own(name):
+        if options:
+            raise ValueError(f"dataset_options are of own data sets, and {name} takes none")
         dataset = datasets.load(name, data_dir)
         return dataset, datasets.fingerprint(dataset)
-    made = [parts.call(DATASETS, name, {}) for _ in range(2)]
+    made = [parts.call(DATASETS, name, dict(options)) for _ in range(2)]
     for dataset in made:
         if not isinstance(dataset, datasets.Dataset):
             raise ValueError(
@@ -72,7 +75,8 @@ def settle(config: Config, data_dir: str | None) -> Config:
                 f"partition.{name} is not read by partition.kind='natural', whose sites are as "
                 "they are; partition.most_examples bounds them"
             )
-    dataset, _ = read(config.dataset, data_dir)
+    name, options = source(config)
+    dataset, _ = read(name, data_dir, options)
     if dataset.sites is None:
         from lipsjax.datasets.splitting import HOW_TO_NAME
 

@@ -17,7 +17,7 @@ from lipsjax.rounds import Metrics
 from lipsjax.runs import cache, parts, processes, trackers
 from lipsjax.runs.config import Config, Execution, cohort_size, to_dict
 from lipsjax.runs.costs import training_flops
-from lipsjax.runs.dataset import load
+from lipsjax.runs.dataset import load_for
 from lipsjax.runs.machine import here
 from lipsjax.runs.prepare import Prepared, prepare
 from lipsjax.runs.resolve import describe_plan, resolve
@@ -46,7 +46,7 @@ Say = Callable[[str], None]
 
 def run_dir_of(config: Config, execution: Execution) -> Path:
     """Return the directory of a run: named by the digest of its config, data and own parts."""
-    fingerprint = load(config.dataset, execution.data_dir)[1]
+    fingerprint = load_for(config, execution.data_dir)[1]
     name = recording.run_hash(to_dict(config), fingerprint, parts.identity(config))
     return Path(execution.out) / "runs" / name
 
@@ -69,7 +69,7 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
         same run diverges again.
     """
     run_dir = run_dir_of(config, execution)
-    fingerprint = load(config.dataset, execution.data_dir)[1]
+    fingerprint = load_for(config, execution.data_dir)[1]
     if processes.agree(lambda: is_finished(run_dir, config, fingerprint)):
         return run_dir
     if reason := processes.agree(lambda: recording.diverged(run_dir)):
