@@ -35,6 +35,7 @@ from lipsjax.rounds import (
 from lipsjax.rounds.participation import EVERYONE, draw_cohort
 from lipsjax.rounds.participation import check as check_participation
 from lipsjax.rounds.placement import home_of, slot_of
+from lipsjax.rounds.spec import Measure
 from lipsjax.strategy import RunContext, Strategy, uniform
 from lipsjax.types import Array, Model, PyTree, Variables
 
@@ -241,6 +242,7 @@ def build(
     participation: Participation = EVERYONE,
     new_clients: int = 0,
     tune_epochs: int = 0,
+    measures: tuple[Measure, ...] = (),
     mesh: Mesh | None = None,
     chunk: int = 1,
 ) -> Simulation:
@@ -263,6 +265,8 @@ def build(
         the last round.
       tune_epochs: after the last round the cohort and the new clients fine-tune for so long,
         and are scored; 0: they do not.
+      measures: functions ``(old params, new params, layers) -> {name: number}`` of the global model
+        before and after a round, recorded with its scalars.
       mesh: of one axis ``clients``; None: all devices.
       chunk: clients trained at once on each device, as one vmap.
 
@@ -348,6 +352,7 @@ def build(
         clients_on_global=clients_on_global,
         new_clients=new_clients,
         tune_epochs=tune_epochs,
+        own_measures=tuple(measures),
     )
     return Simulation(spec, _schedule(spec, initial, evaluate_every), mesh, data)
 

@@ -1,13 +1,12 @@
 """Writes a made-up study in the recording format: curves with known effects, and no training."""
 
-import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 
 from lipsjax.recording import BEHAVIOUR, StudyRecording
-from lipsjax.runs.config import Config, PartitionConfig, SparsityConfig
+from lipsjax.runs.config import Config, PartitionConfig, SparsityConfig, to_dict
 
 LAYERS = (
     ("stem", "stem", "conv", 288),
@@ -231,7 +230,7 @@ def _write_run(path, *, config, counts, curves, test_examples, seconds, finished
     files = {
         "config.json": {
             "behaviour": BEHAVIOUR,
-            "config": dataclasses.asdict(config),
+            "config": to_dict(config),
             "data_fingerprint": "0f" * 8,
         },
         "plan.json": plan | {"versions": {}},

@@ -13,8 +13,8 @@ import pytest
 
 from helpers.worlds import TinyNet
 from lipsjax import datasets, models
-from lipsjax.runs import given
-from lipsjax.runs.build import build_optimizer, own_model
+from lipsjax.runs import given, own
+from lipsjax.runs.build import build_optimizer
 from lipsjax.runs.config import LocalConfig
 from lipsjax.runs.identity import UnknownError, digest_of
 
@@ -216,8 +216,10 @@ def test_a_path_is_a_text(path):
 
 
 def test_a_part_of_another_process_is_refused():
-    with pytest.raises(ValueError, match=r"model.name: net@0123456789ab was handed over in Python"):
-        given.find("model.name", "net@0123456789ab")
+    with pytest.raises(
+        ValueError, match=r"model.name: other@0123456789ab was handed over in Python"
+    ):
+        given.find("model.name", "other@0123456789ab")
 
 
 class Plain(nn.Module):
@@ -232,20 +234,33 @@ class Raises(TinyNet):
         raise RuntimeError("two\nlines")
 
 
+def own_model(part, classes, normalise=None):
+    """The model of a part that was handed over."""
+    given._parts[HANDED] = part
+    shape = {"num_classes": classes, "input_shape": (5, 5, 1), "dtype": np.float32}
+    return own.build_model(HANDED, {}, normalise=normalise, **shape)
+
+
+HANDED = "net@0123456789ab"
+
+
 @pytest.mark.parametrize(
     ("part", "said"),
     [
         (Plain(), "has 1 kernels; a model needs a stem and a classifier"),
         (Raises(), "cannot be called on such inputs: RuntimeError: two lines"),
-        (lambda num_classes: 3, "must be a Flax module, a lipsjax.Model, or a function"),
+        (lambda num_classes: 3, "must return a Flax module or a lipsjax Model, not int"),
         (lambda classes: 3, "raised TypeError"),
-        (lambda: TinyNet(), "logits of shape (2, 4), and must make (2, 3), one for each class"),
+        (
+            lambda: TinyNet(),
+            "logits of shape (2, 4) for 2 examples of 3 classes; it must be (2, 3)",
+        ),
     ],
     ids=["layers", "raises", "returns", "takes", "shape"],
 )
 def test_models_that_cannot_be_used_are_refused_in_one_line(part, said):
-    with pytest.raises(ValueError, match=r"^model.name: net@1: ?\S?") as told:
-        own_model("net@1:", part, 3, (5, 5, 1), None)
+    with pytest.raises(ValueError, match=r"^model.name: net@0123456789ab ?\S?") as told:
+        own_model(part, 3)
     assert said in str(told.value)
     assert "\n" not in str(told.value)
 
@@ -253,11 +268,10 @@ def test_models_that_cannot_be_used_are_refused_in_one_line(part, said):
 def test_a_function_a_class_an_instance_and_a_model_are_models():
     made = models.from_flax(TinyNet(), (5, 5, 1))
     for part in (TinyNet, TinyNet(), lambda input_shape: models.from_flax(TinyNet(), input_shape)):
-        found = own_model("net", part, 4, (5, 5, 1), None)
-        assert found.layers == made.layers
-    assert own_model("net", made, 4, (5, 5, 1), None) is made
-    with pytest.raises(ValueError, match=r"is no Flax module, so model.normalise cannot be true"):
-        own_model("net", made, 4, (5, 5, 1), ([0.0], [1.0]))
+        assert own_model(part, 4).layers == made.layers
+    assert own_model(made, 4) is made
+    with pytest.raises(ValueError, match=r"model.normalise needs a Flax module"):
+        own_model(made, 4, ([0.0], [1.0]))
 
 
 def test_an_own_optimizer_takes_its_options_and_no_others():

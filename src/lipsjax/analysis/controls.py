@@ -146,7 +146,7 @@ def _read_by(sparsity: Mapping[str, Any]) -> list[str]:
     fields = ["density", "schedule", "every", "kinds"]
     if sparsity.get("operation", "mask") == "mask":
         fields += ["scope", "refill"]
-        if sparsity["criterion"] in ("saliency", "gradient", "inverted"):
+        if sparsity["criterion"] not in ("magnitude", "lowest", "random"):
             fields.append("gradient")
     return fields
 

@@ -173,6 +173,8 @@ def _bad_value(box: str, argv: Sequence[str], kinds: dict[str, Any]) -> str:
     argv = [part for text in argv for part in _split(text)]
     if found is None or found[1] not in argv or found[1] not in kinds:
         return said
+    if (rest := said[found.end() :]).startswith("it must be "):  # of the name of a part
+        return f"{found[1]} {rest.removeprefix('it ')}"
     words = describe_kind(kinds[found[1]])
     if words == "a table":
         return f"{found[1]}: {said[found.end() :]}"

@@ -42,14 +42,14 @@ def main(argv: list[str]) -> None:
     startup.start_jax(options.execution)
     from lipsjax import recording
     from lipsjax.runs import processes
-    from lipsjax.runs.dataset import load
+    from lipsjax.runs.dataset import load_for
     from lipsjax.runs.trial import run_dir_of, run_trial
     from lipsjax.runs.watch import Watch
 
     run_dir = run_dir_of(config, options.execution)
     found = processes.agree(lambda: recording.is_finished(run_dir))
     with Watch(trials=1, rounds=config.rounds) as watch:
-        data = load(config.dataset, options.execution.data_dir, config.data)[1]
+        data = load_for(config, options.execution.data_dir)[1]
         begun = [] if run_dir.exists() else [(to_dict(config), data)]
         for note in recording.notes_of_others(Path(options.execution.out), begun):
             watch.say(note)

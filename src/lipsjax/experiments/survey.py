@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 from lipsjax.experiments import command
-from lipsjax.runs.config import Config, Execution, to_dict
+from lipsjax.runs.config import Config, Execution, source, to_dict
 from lipsjax.runs.study import Study, load_study
 
 
@@ -18,7 +18,8 @@ from lipsjax.runs.study import Study, load_study
 class Options:
     """Say what each client would hold, and what to ask before anything is trained.
 
-    A STUDY.toml before the options says what the defaults are; every option overrides it. The page
+    A STUDY.toml before the options says what the defaults are; every option overrides it. One that
+    names own parts runs their code. The page
     and all numbers are written to OUT/survey.html and OUT/survey.json.
     """
 
@@ -148,7 +149,7 @@ def main(argv: list[str]) -> None:
     config, execution = chosen.config, chosen.execution
     check_numbers(config)  # before data is read that may be large
     config = settle(config, execution.data_dir)
-    dataset, _ = read(config.dataset, execution.data_dir, config.data)
+    dataset, _ = read(*source(config), execution.data_dir)
     line = command.command_line("survey", argv)
     sites, found, title, setting, page, names = write_survey(
         dataset, config, Path(execution.out), line, anonymise=chosen.anonymise

@@ -18,6 +18,7 @@ from lipsjax.runs.config import (
     SparsityConfig,
     cohort_size,
     fit_devices,
+    source,
     to_dict,
 )
 from lipsjax.runs.fields import names_set, nearest, overlaps, shown
@@ -39,8 +40,8 @@ class Sweep:
     """Compare arms (by default dense federated averaging with LIPS) over seeds and a grid.
 
     A STUDY.toml before the options says what the defaults are; every option overrides it, but for
-    what an arm or the grid sets itself. Trials that are finished are found and not run again; one
-    that was stopped goes on.
+    what an arm or the grid sets itself. One that names own parts runs their code. Trials that are
+    finished are found and not run again; one that was stopped goes on.
     """
 
     name: str
@@ -262,7 +263,7 @@ def _run_and_draw(
     from lipsjax.experiments.report import draw
     from lipsjax.experiments.survey import write_survey
     from lipsjax.runs import processes
-    from lipsjax.runs.dataset import load
+    from lipsjax.runs.dataset import load_for
     from lipsjax.runs.trial import is_finished
     from lipsjax.runs.watch import Watch
 
@@ -273,23 +274,21 @@ def _run_and_draw(
         trials[0].config, partition=dataclasses.replace(trials[0].config.partition, pooled=False)
     )
     cell = label_of(cells(study)[0])
-    dataset, _ = load(surveyed.dataset, study.execution.data_dir, surveyed.data)
+    dataset, _ = load_for(surveyed, study.execution.data_dir)
     processes.agree(lambda: write_survey(dataset, surveyed, out, line, cell).page)
-    sources = dict.fromkeys((trial.config.dataset, trial.config.data) for trial in trials)
     fingerprints = {
-        (name, data): load(name, study.execution.data_dir, data)[1] for name, data in sources
+        source(config): load_for(config, study.execution.data_dir)[1]
+        for config in {source(trial.config): trial.config for trial in trials}.values()
     }
     todo = processes.agree(
         lambda: [
             trial
             for run, trial in runs.items()
-            if not is_finished(
-                run, trial.config, fingerprints[trial.config.dataset, trial.config.data]
-            )
+            if not is_finished(run, trial.config, fingerprints[source(trial.config)])
         ]
     )
     begun = [
-        (to_dict(trial.config), fingerprints[trial.config.dataset, trial.config.data])
+        (to_dict(trial.config), fingerprints[source(trial.config)])
         for run, trial in runs.items()
         if not run.exists()
     ]

@@ -77,17 +77,20 @@ class Recording(NamedTuple):
     """One of GROUPS -> measure -> [T, each], NaN where not measured; only what is recorded."""
 
 
-def run_hash(config: dict[str, Any], data_fingerprint: str) -> str:
+def run_hash(
+    config: dict[str, Any], data_fingerprint: str, parts: Mapping[str, str] | None = None
+) -> str:
     """Return the name of a run's directory: a digest of its science and of the behaviour number.
 
-    Data are known by their content, wherever they were read from.
+    Data are known by their content, wherever they were read from, and parts from outside the
+    package by the digest of their source.
 
     >>> run_hash({"a": 1, "b": 2}, "") == run_hash({"b": 2, "a": 1}, "")
     True
     >>> run_hash({"dataset": "mine.npz"}, "5f") == run_hash({"dataset": "copy.npz"}, "5f")
     True
     """
-    return _digest(_record_of(config, data_fingerprint))
+    return _digest(_record_of(config, data_fingerprint, parts))
 
 
 def _digest(recorded: dict[str, Any]) -> str:
@@ -95,14 +98,17 @@ def _digest(recorded: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _record_of(config: dict[str, Any], data_fingerprint: str) -> dict[str, Any]:
-    """Return what config.json holds."""
-    return {"behaviour": BEHAVIOUR, "config": config, "data_fingerprint": data_fingerprint}
+def _record_of(
+    config: dict[str, Any], data_fingerprint: str, parts: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """Return what config.json holds; nothing of parts where all are the package's own."""
+    record = {"behaviour": BEHAVIOUR, "config": config, "data_fingerprint": data_fingerprint}
+    return record | ({"parts": dict(parts)} if parts else {})
 
 
 def _identity(recorded: dict[str, Any], *, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return what of a config.json makes two runs the same: all but the way to its data."""
-    left_out = ("dataset", "data", *without)
+    left_out = ("dataset", "dataset_options", "data", *without)
     config = {name: value for name, value in recorded["config"].items() if name not in left_out}
     return {**recorded, "config": config}
 
@@ -116,14 +122,16 @@ def _with_remedy(run_dir: Path) -> Iterator[None]:
         raise RecordingError(f"{error}; delete {run_dir} to run it again") from None
 
 
-def check(run_dir: Path, *, config: dict, data_fingerprint: str) -> None:
-    """Refuse a run directory that is of another config or another behaviour.
+def check(
+    run_dir: Path, *, config: dict, data_fingerprint: str, parts: Mapping[str, str] | None = None
+) -> None:
+    """Refuse a run directory that is of another config, other parts or another behaviour.
 
     Raises:
       RecordingError: if it is, or cannot be read.
     """
     path = run_dir / "config.json"
-    wanted = _identity(_record_of(config, data_fingerprint))
+    wanted = _identity(_record_of(config, data_fingerprint, parts))
     with _with_remedy(run_dir), files.reading(path):
         recorded = files.read_json(path)
         number, found = behaviour_of(recorded), _identity(recorded)
@@ -180,7 +188,15 @@ def _but_rounds(config: dict[str, Any], data_fingerprint: str) -> str:
     return files.canonical(_identity(recorded, without=("rounds",)))
 
 
-def create(run_dir: Path, *, config: dict, data_fingerprint: str, plan: dict, setup: dict) -> None:
+def create(
+    run_dir: Path,
+    *,
+    config: dict,
+    data_fingerprint: str,
+    plan: dict,
+    setup: dict,
+    parts: Mapping[str, str] | None = None,
+) -> None:
     """Make a run directory, whole or not at all.
 
     Args:
@@ -189,6 +205,7 @@ def create(run_dir: Path, *, config: dict, data_fingerprint: str, plan: dict, se
       data_fingerprint: digest of the data set.
       plan: how it is run.
       setup: layers, sizes, FLOPs, survey.
+      parts: from outside the package, each with the digest of its source.
 
     Raises:
       OSError: if it cannot be written.
@@ -198,7 +215,7 @@ def create(run_dir: Path, *, config: dict, data_fingerprint: str, plan: dict, se
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        files.write_json(temporary / "config.json", _record_of(config, data_fingerprint))
+        files.write_json(temporary / "config.json", _record_of(config, data_fingerprint, parts))
         files.write_json(temporary / "plan.json", plan)
         files.write_json(temporary / "setup.json", setup)
         temporary.rename(run_dir)

@@ -17,6 +17,7 @@ _CRITERIA = {
     "random": "chosen at random",
     "gradient": "the largest |gradient|",
 }
+_MODELS = ("mlp", "cnn", "conv1d", "vgg5", "resnet6", "resnet8", "resnet10", "resnet18", "vit")
 _REFILLS = {
     "zero": "set to zero",
     "init": "set back to their initial values",
@@ -142,8 +143,10 @@ def in_a_phrase(recording: Recording) -> str:
         )
     mix = {"dirichlet": f"Dirichlet({partition['alpha']})", "iid": "all alike"}.get(kind, kind)
     clients = _count(partition["clients"], "client")
+    if kind in ("iid", "dirichlet", "shards"):  # the others read no number of examples
+        clients += f" of {examples} examples"
     return (
-        f"{_data(config['dataset'])} at {clients} of {examples} examples "
+        f"{_data(config['dataset'])} at {clients} "
         f"({mix}), {config['model']['name']}, {_count(config['rounds'], 'round')}"
     )
 
@@ -152,8 +155,9 @@ def _model(model: Mapping[str, Any], num_params: int) -> str:
     """Name a network, its size and its normalisation."""
     norm = "layer" if model["name"] == "vit" else model["norm"]
     inputs = " of inputs with mean 0 and deviation 1" if model.get("normalise") else ""
-    normalised = "" if "@" in model["name"] else f", {norm} normalisation"  # an own one has its own
-    return f"{model['name']}{inputs}, {num_params:,} parameters{normalised}"
+    if model["name"] not in _MODELS:  # a part from outside, which has its own normalisation
+        return f"{model['name']}{_options(model)}{inputs}, {num_params:,} parameters"
+    return f"{model['name']}{inputs}, {num_params:,} parameters, {norm} normalisation"
 
 
 def describe_arm(study: StudyRecording, arm: str) -> str:
@@ -210,14 +214,15 @@ def describe_sparsity(sparsity: Mapping[str, Any] | None) -> str:
             f"times sqrt(d), d = {share}"
             + (", and sqrt(1 - d) of fresh initial noise." if "perturb" in operation else ".")
         )
-    kept = _CRITERIA[sparsity["criterion"]]
+    criterion = sparsity["criterion"]
+    kept = _CRITERIA.get(criterion, f"the largest {criterion}")
     kinds = " and ".join(sparsity["kinds"])
     owner = (
         "each client has its own mask" if sparsity["sharing"] == "client" else "one mask for all"
     )
     score = (
         f"; gradient: {sparsity['gradient']}"
-        if sparsity["criterion"] in ("saliency", "gradient", "inverted")
+        if criterion in ("saliency", "gradient", "inverted") or criterion not in _CRITERIA
         else ""
     )
     held = (
@@ -248,8 +253,7 @@ def _tuned(local: Mapping[str, Any]) -> str:
 def _strategy(strategy: Mapping[str, Any]) -> str:
     """A strategy and what is wrapped around it."""
     words = [strategy["name"]]
-    if strategy.get("options"):
-        words[0] += f" ({', '.join(f'{k} {v}' for k, v in strategy['options'].items())})"
+    words[0] += _options(strategy)
     if strategy.get("compression", "none") != "none":
         words.append(f"updates compressed by {strategy['compression']}")
     if strategy.get("clip_norm") is not None:
@@ -291,6 +295,9 @@ def describe_partition(partition: Mapping[str, Any]) -> str:
     if partition["kind"] == "natural":
         return _describe_sites(partition)
     train, kind = partition["train_examples"], partition["kind"]
+    if kind not in ("iid", "dirichlet", "shards"):  # a part from outside, which has its own say
+        given = _options(partition)
+        return f"{_count(partition['clients'], 'client')} by {kind}{given}{_apart(partition)}"
     sizes = partition.get("sizes", "equal")  # older recordings do not say so
     examples = f"{train if isinstance(train, int) else f'{min(train)} to {max(train)}'} training"
     if sizes != "equal":
@@ -308,6 +315,12 @@ def describe_partition(partition: Mapping[str, Any]) -> str:
         f"{_count(partition['clients'], 'client')} with {examples} and "
         f"{partition['test_examples']} test examples each, {mix}{shared}{_apart(partition)}"
     )
+
+
+def _options(section: Mapping[str, Any]) -> str:
+    """The options of a part in brackets; nothing where there are none."""
+    told = ", ".join(f"{name} {value}" for name, value in section.get("options", {}).items())
+    return f" ({told})" if told else ""
 
 
 def _describe_sites(partition: Mapping[str, Any]) -> str:

@@ -73,6 +73,7 @@ def run_round(
         by_layer = _inertia(spec, totals, state, new, learned)
         scalars, by = _scores(spec, data, new, slots, totals, dense, after, measured)
         scalars["inertia_index"] = inertia.inertia_index(by_layer["step"], spec.model.layers)
+        scalars |= _own_measures(spec, state.global_model, new.global_model, set(scalars))
         scalars, by_layer, by = jax.tree.map(
             lambda x: jnp.where(measured, x, jnp.nan), (scalars, by_layer, by)
         )
@@ -172,6 +173,24 @@ def _scores(
     if not spec.run.all_arrive:
         scores |= named("dense_arrived", dense.arrived)
     return scores, by
+
+
+def _own_measures(
+    spec: RoundSpec, old: Variables, new: Variables, taken: set[str]
+) -> dict[str, Array]:
+    """Return what measures from outside make of a round; what is not finite is not defined.
+
+    Raises:
+      ValueError: for a name that is taken.
+    """
+    found: dict[str, Array] = {}
+    for measure in spec.own_measures:
+        for name, value in measure(old.params, new.params, spec.model.layers).items():
+            if name in taken or name in found:
+                raise ValueError(f"two measures are called {name}")
+            value = jnp.asarray(value, jnp.float32)
+            found[name] = jnp.where(jnp.isfinite(value), value, jnp.nan)
+    return found
 
 
 def _inertia(

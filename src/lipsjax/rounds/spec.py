@@ -12,7 +12,10 @@ from lipsjax.local import LocalTraining
 from lipsjax.rounds.participation import Participation
 from lipsjax.rounds.placement import Placement
 from lipsjax.strategy import Broadcast, ClientContext, RunContext, Sparsifier, Strategy
-from lipsjax.types import Array, Kernels, Model, PyTree, Variables
+from lipsjax.types import Array, Kernels, Layer, Model, Params, PyTree, Variables
+
+Measure = Callable[[Params, Params, tuple[Layer, ...]], dict[str, Array]]
+"""(global params before the round, and after it, layers) -> numbers () by name."""
 
 
 class RoundSpec(NamedTuple):
@@ -31,6 +34,7 @@ class RoundSpec(NamedTuple):
     clients_on_global: bool
     new_clients: int  # who never train, after the K in the data
     tune_epochs: int  # after the last round
+    own_measures: tuple[Measure, ...] = ()
 
     @property
     def cohort(self) -> int:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,8 +16,16 @@ from lipsjax.augmentation import augmentation
 from lipsjax.local import LocalTraining
 from lipsjax.models import Normalise
 from lipsjax.rounds import Participation
-from lipsjax.runs import given
-from lipsjax.runs.config import Config, LocalConfig, cohort_size, to_dict
+from lipsjax.runs import given, own, parts
+from lipsjax.runs.config import (
+    CRITERIA,
+    MODELS,
+    STRATEGIES,
+    Config,
+    LocalConfig,
+    cohort_size,
+    to_dict,
+)
 from lipsjax.runs.fields import nearest, shown
 from lipsjax.runs.machine import Machine
 from lipsjax.simulation import Simulation
@@ -62,7 +69,7 @@ def _build(
 ) -> Simulation:
     model = _model(config, plan, data, num_classes, normalise)
     local = config.local
-    return simulation.build(
+    built = simulation.build(
         model,
         build_strategy(config, num_classes),
         LocalTraining(
@@ -80,9 +87,18 @@ def _build(
         participation=Participation(**to_dict(config.participation)),
         new_clients=config.partition.new_clients,
         tune_epochs=config.evaluation.tune_epochs,
+        measures=own.build_measures(config.evaluation.measures, model),
         mesh=mesh,
         chunk=plan["chunk"],
     )
+    if named := parts.own_parts(config):
+        try:
+            built.trace(1)  # so that what a part raises in a round is said before all else
+        except Exception as error:
+            raise ValueError(
+                f"a round with {' and '.join(named)} cannot be built: {parts.told(error)}"
+            ) from None
+    return built
 
 
 def _model(
@@ -92,15 +108,30 @@ def _model(
     num_classes: int,
     normalise: Normalise | None,
 ) -> Model:
-    """Build a model by name, or make one of what was handed over in Python."""
-    chosen, shape = config.model, data.train.inputs.shape[1:]
-    if given.is_given(chosen.name):
-        part = given.find("model.name", chosen.name)
-        return own_model(chosen.name, part, num_classes, shape, normalise)
+    """Return the network, of this package or from outside."""
+    chosen, inputs = config.model, data.train.inputs
+    if parts.is_own(MODELS, chosen.name) or given.is_given(chosen.name):
+        if chosen.dtype != "float32":
+            raise ValueError(
+                f"model.dtype is not read by {chosen.name}: make it an option of its own"
+            )
+        return own.build_model(
+            chosen.name,
+            chosen.options,
+            num_classes=num_classes,
+            input_shape=inputs.shape[1:],
+            dtype=inputs.dtype,
+            normalise=normalise,
+        )
+    if chosen.options:
+        raise ValueError(
+            f"model.options are of own models, and {chosen.name} has model.width and others "
+            f"instead: {chosen.options}"
+        )
     return models.build(
         chosen.name,
         num_classes=num_classes,
-        input_shape=shape,
+        input_shape=inputs.shape[1:],
         width=chosen.width,
         depth=chosen.depth,
         norm=chosen.norm,
@@ -108,48 +139,6 @@ def _model(
         conv=plan["conv"],
         dtype=chosen.dtype,
     )
-
-
-def own_model(
-    name: str,
-    part: Any,
-    num_classes: int,
-    input_shape: tuple[int, ...],
-    normalise: Normalise | None,
-) -> Model:
-    """Make a model of a Flax module, or of a function that returns a module or a model.
-
-    Raises:
-      ValueError: in one line, for what is neither, or does not predict [B, classes].
-    """
-    where = f"model.name: {name}"
-    made = part
-    if not isinstance(part, nn.Module | Model):
-        made = given.told(where, part, num_classes=num_classes, input_shape=input_shape)
-    if isinstance(made, nn.Module):
-        try:
-            made = models.from_flax(made, input_shape, normalise)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
-    elif not isinstance(made, Model):
-        raise ValueError(
-            f"{where} must be a Flax module, a lipsjax.Model, or a function of num_classes and "
-            f"input_shape that returns one, not {shown(type(made).__name__)}"
-        )
-    elif normalise is not None:
-        raise ValueError(f"{where} is no Flax module, so model.normalise cannot be true")
-
-    def predict(key: jax.Array) -> jax.Array:
-        inputs, mask = jnp.zeros((2, *input_shape)), jnp.ones(2, bool)
-        return made.apply(made.init(key), inputs, mask=mask, train=True).logits
-
-    logits = given.told(where, lambda: jax.eval_shape(predict, jax.random.key(0)))
-    if logits.shape != (2, num_classes):
-        raise ValueError(
-            f"{where} makes of 2 examples logits of shape {logits.shape}, and must make "
-            f"{(2, num_classes)}, one for each class"
-        )
-    return made
 
 
 Wrap = Callable[[Strategy], Strategy]
@@ -166,9 +155,11 @@ def build_strategy(config: Config, num_classes: int) -> Strategy:
     """
     chosen = config.strategy
     wraps = {**_client_wraps(config, num_classes), **_server_wraps(config)}
-    factory = getattr(strategies, chosen.name)
+    factory: Any = getattr(strategies, chosen.name, None)
     strategy = fedavg()
-    if chosen.name in RANKS:
+    if parts.is_own(STRATEGIES, chosen.name):
+        strategy = own.build_strategy(chosen.name, chosen.options)
+    elif chosen.name in RANKS:
         if RANKS[chosen.name] in wraps:
             taken = "transient_sparsity" if RANKS[chosen.name] == Rank.BROADCAST else chosen.name
             raise ValueError(f"{taken} cannot wrap {chosen.name}: one of its kind is enough")
@@ -232,6 +223,8 @@ def _sparse(masks: dict[str, Any]) -> Wrap:
     schedule = SCHEDULES[masks.pop("schedule")](density)
     operation = masks.pop("operation")
     if operation == "mask":
+        if parts.is_own(CRITERIA, masks["criterion"]):
+            masks["criterion"] = own.build_criterion(masks["criterion"])
         return lambda inner: transient_sparsity(inner, density=schedule, **masks)
     return lambda inner: transient_shrink(
         inner,
@@ -247,11 +240,16 @@ def _check_options(
 ) -> None:
     """Refuse options that a function does not take, or that are given already."""
     allowed = [n for n in inspect.signature(factory).parameters if n not in given]
-    for option in options:
+    for option, value in options.items():
         if option not in allowed:
             raise ValueError(
                 f"unknown option {option!r} of {factory.__name__}{nearest(option, allowed)}; "
                 f"allowed are {', '.join(allowed) or 'none'}"
+            )
+        if isinstance(value, str):
+            raise ValueError(
+                f"option {option} of {factory.__name__} must be a number, or true or false, not "
+                f"{shown(value)}"
             )
 
 

@@ -8,9 +8,11 @@ hashed. Every field carries the comment that ``--help`` shows.
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
+
+from lipsjax.runs.parts import Kind
 
 Schedule = Literal["constant", "linear", "cosine", "cubic"]
 Operation = Literal["mask", "scale", "shrink_perturb"]
@@ -58,6 +60,53 @@ ModelName = Literal[
 Sizes = Literal["equal", "lognormal", "power"]
 Features = Literal["alike", "noise", "rotation", "brightness"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+PartitionKind = Literal["iid", "dirichlet", "shards", "natural"]
+
+MODELS = Kind(
+    "model.name",
+    "lipsjax.models",
+    get_args(ModelName),
+    passed=("num_classes", "input_shape"),
+    needed=("num_classes",),
+    options="model.options",
+)
+STRATEGIES = Kind(
+    "strategy.name", "lipsjax.strategies", get_args(StrategyName), options="strategy.options"
+)
+CRITERIA = Kind("sparsity.criterion", "lipsjax.criteria", get_args(Criterion))
+PARTITIONS = Kind(
+    "partition.kind",
+    "lipsjax.partitions",
+    get_args(PartitionKind),
+    passed=("dataset", "rng", "clients"),
+    needed=("dataset", "rng", "clients"),
+    options="partition.options",
+)
+MEASURES = Kind("evaluation.measures", "lipsjax.measures", ())
+KINDS = (MODELS, STRATEGIES, CRITERIA, PARTITIONS, MEASURES)
+"""Parts that a config names, and that may come from outside; data sets have a look at paths too."""
+DATASETS = Kind(
+    "dataset",
+    "lipsjax.datasets",
+    ("digits", "breast_cancer", "wine", "synthetic", "mnist1d", "watch"),
+    options="dataset_options",
+)
+
+
+def _part_of(kind: Kind) -> Any:
+    """Return how the command line reads the name of a part."""
+
+    def read(said: list[str]) -> str:
+        kind.check(said[0], "it")
+        return said[0]
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{{{','.join((*kind.built_in, 'MODULE:FUNCTION'))}}}",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, str),
+        str_from_instance=lambda value: [value],
+    )
 
 
 def read_options(entries: Sequence[str]) -> dict[str, float | bool]:
@@ -87,12 +136,56 @@ def read_options(entries: Sequence[str]) -> dict[str, float | bool]:
     return options
 
 
+def read_part_options(entries: Sequence[str]) -> dict[str, int | float | bool | str]:
+    """Read ``NAME=VALUE ...`` of a part: integers stay integers, and words are texts.
+
+    Raises:
+      ValueError: naming the entry and what is allowed.
+
+    Example:
+      >>> read_part_options(["width=8", "rate=0.5", "bias=false", "kind=wide"])
+      {'width': 8, 'rate': 0.5, 'bias': False, 'kind': 'wide'}
+    """
+    options: dict[str, int | float | bool | str] = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if entry == "none" and len(entries) == 1:
+            return {}
+        if not (name and equals):
+            raise ValueError(f"options must be like width=8 rate=0.5 kind=wide, not {entry!r}")
+        if name in options:
+            raise ValueError(f"options name {name} twice")
+        options[name] = _read_value(value)
+    return options
+
+
+def _read_value(text: str) -> int | float | bool | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 Options = Annotated[
     dict[str, float | bool],
     tyro.constructors.PrimitiveConstructorSpec(
         nargs="*",
         metavar="[NAME=VALUE ...]",
         instance_from_str=read_options,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda options: [f"{name}={value}" for name, value in options.items()],
+    ),
+]
+PartOptions = Annotated[
+    dict[str, int | float | bool | str],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[NAME=VALUE ...]",
+        instance_from_str=read_part_options,
         is_instance=lambda value: isinstance(value, dict),
         str_from_instance=lambda options: [f"{name}={value}" for name, value in options.items()],
     ),
@@ -127,9 +220,9 @@ class DataConfig:
 class PartitionConfig:
     """Which client holds which examples."""
 
-    kind: Literal["iid", "dirichlet", "shards", "natural"] = "dirichlet"
+    kind: Annotated[str, _part_of(PARTITIONS)] = "dirichlet"
     """iid: drawn from the whole; dirichlet: a class mix of each client; shards: a few classes;
-    natural: the sites that the data name, as they are."""
+    natural: the sites that the data name, as they are; or an own part, as of model.name."""
     alpha: float = 0.1
     """Dirichlet concentration: small is heterogeneous. Read by kind = dirichlet only."""
     classes: int = 2
@@ -164,15 +257,20 @@ class PartitionConfig:
     """One site holds the examples of all clients: what federation stands in for. A control."""
     overlap: bool = False
     """Let clients share training examples, as the published sampler does."""
+    options: PartOptions = dataclasses.field(default_factory=dict)
+    """Arguments of an own kind. Read by it only."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The network that every client trains."""
 
-    name: ModelName = "cnn"
+    name: Annotated[str, _part_of(MODELS)] = "cnn"
     """cnn: a stem, three middle convolutions, a classifier; vgg5, resnet6, 8, 10: of LIPS. conv1d
-    is a cnn of series in time, mlp takes any inputs, and all others take images alone."""
+    is a cnn of series in time, mlp takes any inputs, and all others take images alone. An own
+    part: its name in an installed package, or package.module:function, whose code is then run."""
+    options: PartOptions = dataclasses.field(default_factory=dict)
+    """Arguments of an own model, as units=8; their types are those of its function."""
     width: int = 32
     """Channels of the stem of cnn and conv1d, units of an mlp's layers, of a vit's tokens."""
     depth: int = 3
@@ -212,9 +310,9 @@ class LocalConfig:
 class StrategyConfig:
     """What clients and server exchange and keep."""
 
-    name: StrategyName = "fedavg"
-    """Federated strategy."""
-    options: Options = dataclasses.field(default_factory=dict)
+    name: Annotated[str, _part_of(STRATEGIES)] = "fedavg"
+    """Federated strategy; or an own part, as of model.name."""
+    options: PartOptions = dataclasses.field(default_factory=dict)
     """Its own arguments, as mu=0.1 of fedprox; what is not given is as in its paper."""
     norm: NormPolicy = "global"
     """global: averaged; local: kept per client (FedBN); local_with_biases: all biases too."""
@@ -230,6 +328,12 @@ class StrategyConfig:
     """Largest norm of a client's delta that the server takes; none: any."""
     cohort: int | None = None
     """Clients that are drawn for a round; none: all of them."""
+
+    def __post_init__(self):
+        """Keep the options of built-in strategies floating, as they always were recorded."""
+        if self.name in STRATEGIES.built_in:
+            floating = {n: float(v) if type(v) is int else v for n, v in self.options.items()}
+            object.__setattr__(self, "options", floating)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -275,8 +379,8 @@ class SparsityConfig:
     """A round is followed by a sparse broadcast when its index is a multiple of this."""
     operation: Operation = "mask"
     """mask; or, as controls, scale by sqrt(d), and shrink_perturb, which adds sqrt(1 - d) noise."""
-    criterion: Criterion = "saliency"
-    """Which weights are kept: the largest of this score."""
+    criterion: Annotated[str, _part_of(CRITERIA)] = "saliency"
+    """Which weights are kept: the largest of this score; or an own part, as of model.name."""
     sharing: Sharing = "client"
     """client: each client has its own mask; shared: one mask from the clients' mean score."""
     scope: Scope = "layer"
@@ -303,6 +407,8 @@ class EvaluationConfig:
     """Also evaluate each client's own model on the global test set (costs cohort x test)."""
     tune_epochs: int = 0
     """Epochs, at the full rate, of fine-tuning after the last round, to be scored; 0: none."""
+    measures: tuple[str, ...] = ()
+    """Own measures of a round's global model, before and after it; named as model.name says."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -311,14 +417,17 @@ class Config:
 
     dataset: str = "digits"
     """digits, breast_cancer, wine, synthetic, mnist1d, watch; FILE.npz, .csv or .parquet; a folder
-    of pictures, parquet or IDX files, or of Hugging Face's save_to_disk; or a TFDS set."""
+    of pictures, parquet or IDX files, or of Hugging Face's save_to_disk; a TFDS set; or an own
+    part, as of model.name."""
+    dataset_options: PartOptions = dataclasses.field(default_factory=dict)
+    """Arguments of an own data set."""
     seed: int = 0
     """Seed of the partition, the initialisation, the cohorts, the batches and the masks."""
     rounds: int = 40
     """Communication rounds T."""
     data: DataConfig = DataConfig()
-    partition: PartitionConfig = PartitionConfig()
-    model: ModelConfig = ModelConfig()
+    partition: PartitionConfig = dataclasses.field(default_factory=PartitionConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     local: LocalConfig = dataclasses.field(default_factory=LocalConfig)
     strategy: StrategyConfig = dataclasses.field(default_factory=StrategyConfig)
     participation: ParticipationConfig = ParticipationConfig()
@@ -376,6 +485,10 @@ class Prices:
     """What a point (1 %) of accuracy is worth."""
 
 
+OF_OWN_PARTS = (("model", "options"), ("partition", "options"), ("evaluation", "measures"))
+"""Fields that only own parts read."""
+
+
 def num_clients(config: Config) -> int:
     """Return how many clients train: K, or the one that holds what all would."""
     return 1 if config.partition.pooled else config.partition.clients
@@ -388,6 +501,15 @@ def cohort_size(config: Config) -> int:
     return num_clients(config) if config.strategy.cohort is None else config.strategy.cohort
 
 
+def source(config: Config) -> tuple[str, DataConfig, tuple[tuple[str, Any], ...]]:
+    """Return what a data set is loaded by: its name, how it is read, the options of an own one.
+
+    >>> source(Config(dataset="mine:bars", dataset_options={"size": 6}))[2]
+    (('size', 6),)
+    """
+    return config.dataset, config.data, tuple(sorted(config.dataset_options.items()))
+
+
 def fit_devices(execution: Execution, config: Config) -> Execution:
     """Return an execution of a trial on no more devices than its clients can fill."""
     devices = execution.devices
@@ -395,5 +517,19 @@ def fit_devices(execution: Execution, config: Config) -> Execution:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return a config as nested dicts, as it is recorded and hashed."""
-    return dataclasses.asdict(config)
+    """Return a config as nested dicts, as it is recorded and hashed.
+
+    Fields of own parts are left out where they are empty, so that runs without own parts have the
+    names that they had before there were any.
+
+    >>> "options" in to_dict(Config())["model"]
+    False
+    """
+    values = dataclasses.asdict(config)
+    if isinstance(config, Config):
+        for section, field in OF_OWN_PARTS:
+            if not values[section][field]:
+                del values[section][field]
+        if not values["dataset_options"]:
+            del values["dataset_options"]
+    return values

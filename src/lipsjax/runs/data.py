@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lipsjax import clients, datasets, partition
-from lipsjax.runs.config import Config, PartitionConfig, cohort_size, num_clients, to_dict
+from lipsjax.runs import parts as own_parts
+from lipsjax.runs.config import (
+    PARTITIONS,
+    Config,
+    PartitionConfig,
+    cohort_size,
+    num_clients,
+    to_dict,
+)
 from lipsjax.runs.fields import shown
 
 
@@ -60,6 +68,8 @@ def share_out(
             most_examples=wanted.most_examples,
             rng=for_sizes,
         )
+    elif own_parts.is_own(PARTITIONS, wanted.kind):
+        parts = _own(wanted, dataset, config.seed)
     else:
         parts = _split(wanted, dataset, _train_sizes(wanted, for_sizes), for_clients)
     own, held = dataset, parts
@@ -109,6 +119,46 @@ def _split(
     return partition.dirichlet(
         dataset, alpha=wanted.alpha, overlap=wanted.overlap, rng=rng, **sizes
     )
+
+
+def _own(wanted: PartitionConfig, dataset: datasets.Dataset, seed: int) -> partition.Partition:
+    """Return what an own partition makes of the data; it draws from a generator of the seed.
+
+    Raises:
+      ValueError: for what it raises, or returns that is no partition, or changes from call to call.
+    """
+    where, clients_ = f"partition.kind: {wanted.kind}", wanted.clients + wanted.new_clients
+
+    def make() -> Any:
+        given = {"dataset": dataset, "rng": np.random.default_rng(seed), "clients": clients_}
+        return own_parts.call(PARTITIONS, wanted.kind, wanted.options, **given)
+
+    made, again = make(), make()
+    for each in (made, again):
+        if not isinstance(each, partition.Partition):
+            raise ValueError(f"{where} must return a lipsjax Partition, not {type(each).__name__}")
+    for split, size in (("train", len(dataset.train.labels)), ("test", len(dataset.test.labels))):
+        held = [np.asarray(positions) for positions in getattr(made, split)]
+        if len(held) != clients_:
+            raise ValueError(
+                f"{where} gives {split} examples of {len(held)} clients, not {clients_}"
+            )
+        for client, positions in enumerate(held):
+            fits = positions.ndim == 1 and len(positions) and positions.dtype.kind in "iu"
+            if not fits or positions.min() < 0 or positions.max() >= size:
+                raise ValueError(
+                    f"{where} must give client {client} at least one {split} example, as "
+                    f"positions in 0..{size - 1}"
+                )
+        others = [np.asarray(positions) for positions in getattr(again, split)]
+        if len(others) != clients_ or not all(map(np.array_equal, held, others)):
+            raise ValueError(f"{where} is not the same at every call: draw from rng alone")
+    if np.shape(made.requested) != (clients_, dataset.num_classes):
+        raise ValueError(
+            f"{where} must give requested of shape {(clients_, dataset.num_classes)}, not "
+            f"{np.shape(made.requested)}"
+        )
+    return made
 
 
 def _train_sizes(wanted: PartitionConfig, rng: np.random.Generator) -> np.ndarray:

@@ -22,9 +22,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lipsjax import recording
 from lipsjax.analysis.comparison import MEASURES
-from lipsjax.runs import space
+from lipsjax.runs import parts, space
 from lipsjax.runs.config import Config, Execution, to_dict
-from lipsjax.runs.dataset import load
+from lipsjax.runs.dataset import load_for
 from lipsjax.runs.trial import Progress, run_trial
 from lipsjax.runs.watch import Watch
 
@@ -40,9 +40,9 @@ def opened(question: space.Question, execution: Execution) -> Iterator[tuple[opt
         "space": {name: list(allowed) for name, allowed in question.space.items()},
         "seeds": question.seeds,
     }
-    config = question.config
-    fingerprint = load(config.dataset, execution.data_dir, config.data)[1]
-    folder = Path(execution.out) / "search" / recording.run_hash(asked, fingerprint)
+    fingerprint = load_for(question.config, execution.data_dir)[1]
+    name = recording.run_hash(asked, fingerprint, parts.identity(question.config))
+    folder = Path(execution.out) / "search" / name
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = folder / "journal.log"

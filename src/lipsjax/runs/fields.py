@@ -131,8 +131,6 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
     if origin is Literal:
         if value in arguments and not isinstance(value, bool):
             return value
-        if name.endswith("model.name") and isinstance(value, str) and OF_PYTHON.fullmatch(value):
-            return value
         raise ValueError(f"{name} must be {describe_kind(kind)}, not {shown(value)}")
     if origin in (typing.Union, types.UnionType):
         for alternative in arguments:

@@ -17,7 +17,7 @@ from lipsjax.runs.build import simulation_of
 from lipsjax.runs.config import Config, Execution, cohort_size, num_clients
 from lipsjax.runs.costs import bits_of_rounds
 from lipsjax.runs.data import Shared, check_numbers, share_out
-from lipsjax.runs.dataset import load
+from lipsjax.runs.dataset import load_for
 from lipsjax.runs.machine import (
     FILLED,
     Machine,
@@ -69,7 +69,7 @@ def prepare(
     """
     check_numbers(config)
     trackers.check(execution.trackers)
-    dataset, fingerprint = load(config.dataset, execution.data_dir, config.data)
+    dataset, fingerprint = load_for(config, execution.data_dir)
     machine = here() if machine is None else machine
     if plan is None:
         plan = processes.agree(lambda: resolve(execution, cohort_size(config), machine))

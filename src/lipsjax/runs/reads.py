@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from lipsjax.runs.config import Config
+from lipsjax.runs import parts
+from lipsjax.runs.config import CRITERIA, PARTITIONS, Config
 from lipsjax.runs.given import is_given
 
 SHRINKING = ("density", "schedule", "every", "operation", "kinds")
@@ -18,6 +19,7 @@ _UNREAD: Mapping[str, Callable[[Config], bool]] = {
     "partition.split": lambda c: c.partition.kind != "natural",
     "partition.test_share": lambda c: c.partition.kind != "natural" or c.partition.split == "given",
     "partition.most_examples": lambda c: c.partition.kind != "natural",
+    "partition.options": lambda c: not parts.is_own(PARTITIONS, c.partition.kind),
     "partition.size_skew": lambda c: c.partition.sizes == "equal",
     "partition.feature_skew": lambda c: c.partition.features == "alike",
     "model.width": lambda c: c.model.name not in ("cnn", "conv1d", "mlp", "vit"),
@@ -47,7 +49,8 @@ def unread(config: Config) -> set[str]:
     fields = {field.name for field in dataclasses.fields(sparsity)}
     if sparsity.operation != "mask":
         return found | {f"sparsity.{name}" for name in fields.difference(SHRINKING)}
-    if sparsity.criterion not in NEEDS_GRADIENT:
+    reads = parts.is_own(CRITERIA, sparsity.criterion) or sparsity.criterion in NEEDS_GRADIENT
+    if not reads:
         found.add("sparsity.gradient")
     return found
 

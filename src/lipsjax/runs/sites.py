@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
-from lipsjax.runs import given
-from lipsjax.runs.config import Config, DataConfig, PartitionConfig
+from lipsjax.runs import given, parts
+from lipsjax.runs.config import DATASETS, Config, DataConfig, PartitionConfig, source
 
 
 @functools.lru_cache(maxsize=4)
-def read(name: str, data_dir: str | None, data: DataConfig = Config.data):
+def read(name: str, data: DataConfig, options: tuple[tuple[str, Any], ...], data_dir: str | None):
     """Load a data set once per process; return it and its fingerprint.
 
     Raises:
@@ -17,12 +18,42 @@ def read(name: str, data_dir: str | None, data: DataConfig = Config.data):
     """
     from lipsjax import datasets  # not at the top: help needs none of it
 
+    if not is_own(name) and options:
+        raise ValueError(f"dataset_options are of own data sets, and {name} takes none")
     if given.is_given(name) and not Path(name).exists():
         dataset = given.find("dataset", name)
-    else:
-        options = datasets.ReadOptions(**dataclasses.asdict(data))
-        dataset = datasets.load(name, data_dir, options)
-    return dataset, datasets.fingerprint(dataset)
+        return dataset, datasets.fingerprint(dataset)
+    if not is_own(name):
+        how = datasets.ReadOptions(**dataclasses.asdict(data))
+        dataset = datasets.load(name, data_dir, how)
+        return dataset, datasets.fingerprint(dataset)
+    made = [parts.call(DATASETS, name, dict(options)) for _ in range(2)]
+    for dataset in made:
+        if not isinstance(dataset, datasets.Dataset):
+            raise ValueError(
+                f"dataset: {name} must return a lipsjax Dataset, not {type(dataset).__name__}"
+            )
+    try:
+        first, second = (datasets.fingerprint(datasets.validate(each, name)) for each in made)
+    except datasets.DataError:
+        raise
+    except (TypeError, AttributeError, ValueError) as error:  # of fields that are no arrays
+        raise ValueError(f"dataset: {name} returned no arrays: {parts.told(error)}") from None
+    if first != second:
+        raise ValueError(
+            f"dataset: {name} is not the same at every call: draw with a seed of its own, as "
+            "numpy.random.default_rng(0)"
+        )
+    return datasets.validate(made[0], name), first
+
+
+def is_own(name: str) -> bool:
+    """Tell whether a data set is an own part: not where there is a file or folder of that name.
+
+    >>> is_own("digits"), is_own("my_data:load"), is_own("emnist/balanced")
+    (False, True, False)
+    """
+    return parts.is_own(DATASETS, name) and not Path(name).exists()
 
 
 def settle(config: Config, data_dir: str | None) -> Config:
@@ -37,6 +68,7 @@ def settle(config: Config, data_dir: str | None) -> Config:
       >>> settle(Config(), None) == Config()
       True
     """
+    parts.check_names(config)
     wanted = config.partition
     if wanted.kind != "natural":
         return config
@@ -47,7 +79,7 @@ def settle(config: Config, data_dir: str | None) -> Config:
                 f"partition.{name} is not read by partition.kind='natural', whose sites are as "
                 "they are; partition.most_examples bounds them"
             )
-    dataset, _ = read(config.dataset, data_dir, config.data)
+    dataset, _ = read(*source(config), data_dir)
     if dataset.sites is None:
         from lipsjax.datasets.splitting import HOW_TO_NAME
 

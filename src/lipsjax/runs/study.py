@@ -226,9 +226,9 @@ def _fields_apart(config: Config, other: Config) -> list[str]:
     return [
         f"{section}.{field}"
         for section, fields in first.items()
-        if isinstance(fields, dict) and isinstance(second[section], dict)
-        for field, value in fields.items()
-        if value != second[section][field]
+        if isinstance(fields, dict) and isinstance(second.get(section), dict)
+        for field in {**fields, **second[section]}  # some are there only where they are given
+        if fields.get(field) != second[section].get(field)
     ]
 
 

@@ -15,10 +15,10 @@ from lipsjax import recording
 from lipsjax.datasets.base import show
 from lipsjax.recording.checkpoints import Checkpoints
 from lipsjax.rounds import Metrics
-from lipsjax.runs import cache, processes, trackers
+from lipsjax.runs import cache, parts, processes, trackers
 from lipsjax.runs.config import Config, Execution, cohort_size, to_dict
 from lipsjax.runs.costs import training_flops
-from lipsjax.runs.dataset import load
+from lipsjax.runs.dataset import load_for
 from lipsjax.runs.machine import here
 from lipsjax.runs.prepare import Prepared, prepare
 from lipsjax.runs.resolve import describe_plan, resolve
@@ -51,9 +51,10 @@ Say = Callable[[str], None]
 
 
 def run_dir_of(config: Config, execution: Execution) -> Path:
-    """Return the directory of a run: named by the digest of its config and its data."""
-    fingerprint = load(config.dataset, execution.data_dir, config.data)[1]
-    return Path(execution.out) / "runs" / recording.run_hash(to_dict(config), fingerprint)
+    """Return the directory of a run: named by the digest of its config, data and own parts."""
+    fingerprint = load_for(config, execution.data_dir)[1]
+    name = recording.run_hash(to_dict(config), fingerprint, parts.identity(config))
+    return Path(execution.out) / "runs" / name
 
 
 def run_trial(config: Config, execution: Execution, report: Report, say: Say) -> Path:
@@ -75,7 +76,7 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
       StoppedError: if ``report`` stops it; that is recorded, and the run can go on.
     """
     run_dir = run_dir_of(config, execution)
-    fingerprint = load(config.dataset, execution.data_dir, config.data)[1]
+    fingerprint = load_for(config, execution.data_dir)[1]
     if processes.agree(lambda: is_finished(run_dir, config, fingerprint)):
         return run_dir
     if reason := processes.agree(lambda: recording.diverged(run_dir)):
@@ -86,6 +87,7 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
         say(describe_plan(prepared.plan, config.model.dtype))
         setup = prepared.setup | {"flops_per_round": training_flops(prepared.simulation)}
         about = {"plan": prepared.plan, "setup": setup, "data_fingerprint": fingerprint}
+        about |= {"parts": parts.identity(config)}
         processes.agree(lambda: recording.create(run_dir, config=to_dict(config), **about))
     with contextlib.ExitStack() as held:
         processes.agree(lambda: held.enter_context(recording.lock(run_dir)))
@@ -113,7 +115,8 @@ def is_finished(run_dir: Path, config: Config, fingerprint: str) -> bool:
     """Tell whether a run is finished, or refuse a directory that holds another."""
     if not run_dir.exists():
         return False
-    recording.check(run_dir, config=to_dict(config), data_fingerprint=fingerprint)
+    about = {"data_fingerprint": fingerprint, "parts": parts.identity(config)}
+    recording.check(run_dir, config=to_dict(config), **about)
     return recording.is_finished(run_dir)
 
 

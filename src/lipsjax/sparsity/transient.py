@@ -16,7 +16,7 @@ import optax
 from lipsjax import tree
 from lipsjax.sparsity import density as densities
 from lipsjax.sparsity import masking
-from lipsjax.sparsity.criteria import CRITERIA, KEEPS_SMALLEST, NEEDS_GRADIENT
+from lipsjax.sparsity.criteria import CRITERIA, KEEPS_SMALLEST, NEEDS_GRADIENT, Criterion
 from lipsjax.sparsity.masking import check_choice, maskable
 from lipsjax.sparsity.topk import unpack
 from lipsjax.strategy import (
@@ -38,7 +38,7 @@ def transient_sparsity(
     *,
     density: densities.Schedule | float = 0.5,
     every: int = 5,
-    criterion: str = "saliency",
+    criterion: str | Criterion = "saliency",
     sharing: str = "client",
     scope: str = "layer",
     refill: str = "zero",
@@ -58,7 +58,8 @@ def transient_sparsity(
       density: schedule of the kept fraction, in (0, 1]; a number d0 means ``linear(d0, 1.0)``.
       every: rounds between sparse broadcasts, at least 1.
       criterion: "saliency" ``|g * w|``, "gradient" ``|g|``, "magnitude" ``|w|``, "lowest" (the
-        smallest are kept), "inverted" (the smallest ``|g * w|`` are kept) or "random".
+        smallest are kept), "inverted" (the smallest ``|g * w|`` are kept) or "random"; or a
+        function ``(weights, gradient, key) -> scores``, of one shape and not negative.
       sharing: "client" (each has its own mask) or "shared" (one, from the mean of the clients'
         scores, weighted by examples).
       scope: "layer" (the same density in each), "global" (all compete) or "erk".
@@ -94,7 +95,8 @@ def transient_sparsity(
       >>> [layer.name for layer in lips.sparsifier(run).layers]
       ['conv1', 'conv2', 'conv3']
     """
-    check_choice("criterion", criterion, CRITERIA)
+    if not callable(criterion):
+        check_choice("criterion", criterion, CRITERIA)
     check_choice("sharing", sharing, ("client", "shared"))
     check_choice("scope", scope, ("layer", "global", "erk"))
     check_choice("refill", refill, ("zero", "init", "noise"))
@@ -108,7 +110,8 @@ def transient_sparsity(
     if hold and Rank.HOLD in strategy.refuses:
         raise ValueError(f"hold must be 0 around {strategy.name}: {strategy.refuses[Rank.HOLD]}")
     schedule = density if callable(density) else densities.linear(density)
-    source = gradient if criterion in NEEDS_GRADIENT else None
+    scored = criterion if callable(criterion) else CRITERIA[criterion]
+    source = gradient if callable(criterion) or criterion in NEEDS_GRADIENT else None
     choose = masking.choose_smallest if criterion in KEEPS_SMALLEST else masking.choose
     stores = source == "stored"
     strategy = wrapped(strategy, name)
@@ -174,7 +177,7 @@ def transient_sparsity(
         def score(params, gradients, key):
             kernels = tree.kernels(params, masked)
             given = gradients if source else None
-            return masking.score_kernels(CRITERIA[criterion], kernels, given, key)
+            return masking.score_kernels(scored, kernels, given, key)
 
         return Sparsifier(
             layers=masked,
