@@ -39,11 +39,11 @@ def main(argv: list[str]) -> None:
     options = command.parse(Run, argv, program="logistic_floor", default=DEFAULT)
     startup.start_jax(options.execution)
     from lipsjax.runs.data import share_out
-    from lipsjax.runs.dataset import load
+    from lipsjax.runs.dataset import load_for
     from lipsjax.runs.trial import run_trial
 
     config = options.config
-    data = share_out(config, load(config.dataset, options.execution.data_dir)[0]).data
+    data = share_out(config, load_for(config, options.execution.data_dir)[0]).data
     run_dir = run_trial(config, options.execution, lambda _: None, lambda _: None)
     accuracy = recording.read(run_dir).scalars["global_accuracy"]
     window = max(1, -(-config.rounds // 10))

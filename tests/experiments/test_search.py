@@ -13,7 +13,7 @@ from helpers import commands, killing
 from lipsjax import recording
 from lipsjax.recording.runs import NEEDED
 from lipsjax.runs.config import Config, Execution, SparsityConfig, to_dict
-from lipsjax.runs.dataset import load
+from lipsjax.runs.dataset import load_for
 from lipsjax.runs.space import Choice, Range, as_differences, choose, read_space
 from lipsjax.runs.study import Study, expand
 from lipsjax.runs.trial import DivergedError, Progress, run_dir_of
@@ -47,7 +47,7 @@ class Fake:
         if recording.is_finished(run_dir):
             return run_dir
         if not run_dir.exists():
-            fingerprint = load(config.dataset, None)[1]
+            fingerprint = load_for(config, None)[1]
             recording.create(
                 run_dir,
                 config=to_dict(config),

@@ -8,7 +8,7 @@ import pytest
 from helpers import commands
 from helpers.commands import MLP, call, refusal
 from lipsjax import recording
-from lipsjax.runs.config import Config, PartitionConfig
+from lipsjax.runs.config import Config, PartitionConfig, source
 from lipsjax.runs.data import share_out
 from lipsjax.runs.sites import read, settle
 
@@ -34,7 +34,7 @@ def config_of(file, **options):
 
 def shared(file, **options):
     config = config_of(file, **options)
-    return share_out(config, read(config.dataset, None)[0])
+    return share_out(config, read(*source(config), None)[0])
 
 
 def test_clients_are_the_sites_as_they_are(file):

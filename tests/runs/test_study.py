@@ -252,10 +252,10 @@ def images(tmp_path):
 
 
 def identity(path: Path) -> str:
-    from lipsjax.runs.dataset import load
+    from lipsjax.runs.dataset import load_for
 
     config = Config(dataset=str(path))
-    return recording.run_hash(to_dict(config), load(config.dataset, None)[1])
+    return recording.run_hash(to_dict(config), load_for(config, None)[1])
 
 
 def test_data_are_known_by_content(images, monkeypatch):
