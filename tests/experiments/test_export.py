@@ -1,5 +1,8 @@
 """The global model of a run, in and out of safetensors."""
 
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -32,6 +35,46 @@ def test_what_is_exported_is_the_last_global_model(run, layout, tmp_path):
     names, flattened = weights.conventions("mlp", tuple(recording.read(run).setup["input_shape"]))
     again = weights.from_arrays(weights.read(file), model, names=names, flattened=flattened)
     jax.tree.map(np.testing.assert_array_equal, again, model)
+
+
+def test_a_run_begins_where_another_ended(run, tmp_path):
+    """The model that is exported in PyTorch's layout is the one that the next run starts from."""
+    file, out = tmp_path / "model.safetensors", tmp_path / "out"
+    assert call("export", str(run), str(file), "--layout", "torch").status == 0
+    begun = ("--model.init", str(file), "--local.learning-rate", "0")
+    assert commands.run(out, "--rounds", "1", *commands.MLP[:4], *begun).status == 0
+    _, wanted = read_global_model(run)
+    _, found = read_global_model(commands.run_dir(out))
+    # a mean of equal models, weighted by examples, is they to rounding
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), found.params, wanted.params
+    )
+    about = json.loads((commands.run_dir(out) / "config.json").read_text())
+    assert about["parts"].keys() == {"model.init"}
+    copied = shutil.copy(file, tmp_path / "copy.safetensors")
+    again = ("--model.init", str(copied), "--local.learning-rate", "0")
+    ended = commands.run(out, "--rounds", "1", *commands.MLP[:4], *again)
+    assert "found finished" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda x: {}, ["lacks"]),
+        (lambda x: x | {"more": np.ones(2)}, ["holds more", "does not have"]),
+        (lambda x: {n: v[..., :1] for n, v in x.items()}, ["and the model has"]),
+        (lambda x: {n: v * np.float32("nan") for n, v in x.items()}, ["holds NaN"]),
+        (None, ["cannot be read: no such file"]),
+    ],
+)
+def test_weights_of_another_model_are_refused(change, parts, run, tmp_path):
+    file, out = tmp_path / "w.safetensors", tmp_path / "out"
+    if change is not None:
+        arrays = weights.to_arrays(read_global_model(run)[1])
+        weights.write(file, change(arrays))
+    argv = ("--model.init", str(file), "--rounds", "1", *commands.MLP[:4])
+    refusal(commands.run(out, *argv), "model.init", "w.safetensors", *parts)
+    assert not out.exists()
 
 
 def checkpoints(folder):

@@ -36,6 +36,15 @@ class Normalised(nn.Module):
         return nn.Dense(4)(nn.relu(x).mean((1, 2)))
 
 
+class Careless(nn.Module):
+    """Takes a mask and does nothing with it."""
+
+    @nn.compact
+    def __call__(self, x, *, mask, train):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Conv(4, (3, 3))(x))
+        return nn.Dense(4)(nn.relu(x).mean((1, 2)))
+
+
 def test_layers_are_in_the_order_of_their_use():
     model = models.from_flax(Zigzag(), (8, 8, 1))
     assert [(x.name, x.role, x.kind) for x in model.layers] == [
@@ -73,6 +82,8 @@ def test_predictions_are_those_of_the_module():
 def test_statistics_that_padding_would_enter_are_refused():
     with pytest.raises(ValueError, match="Normalised has running statistics and takes no mask"):
         models.from_flax(Normalised(), (8, 8, 1))
+    with pytest.raises(ValueError, match=r"Careless hands its mask to no nn\.BatchNorm"):
+        models.from_flax(Careless(), (8, 8, 1))
     assert models.is_norm("params/GroupNorm_0/scale")
     assert len(models.from_flax(Normalised(groups=True), (8, 8, 1)).layers) == 2
 
@@ -102,3 +113,13 @@ def test_a_plain_module_trains_under_transient_sparsity():
     assert [x.role for x in model.layers] == ["stem", "middle", "middle", "classifier"]
     assert np.isfinite(metrics.layers["step"]).all()
     assert len(state["packed_masks"]) == 2  # of the middle layers
+
+
+@pytest.mark.parametrize(
+    ("width", "parameters"), [(None, 1_235_274), (64, 1_235_274), (32, 312_490)]
+)
+def test_resnets_take_a_width(width, parameters):
+    """Half of the width by hand: 9 c^2 of 3x3 convolutions, c d of shortcuts, 2 c of norms."""
+    model = models.build("resnet8", num_classes=10, input_shape=(32, 32, 3), width=width)
+    shapes = jax.eval_shape(model.init, jax.random.key(0)).params
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == parameters

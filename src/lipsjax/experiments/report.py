@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lipsjax.experiments import command
-from lipsjax.recording import BEHAVIOUR, Recording, StudyRecording
+from lipsjax.recording import Recording, StudyRecording
 from lipsjax.recording.files import finite
 from lipsjax.runs.config import Config, to_dict
 from lipsjax.runs.data import check_numbers
@@ -95,9 +95,10 @@ def _check_config(run: Recording, folder: Path) -> None:
         config = from_dict(Config, run.config)
         check_numbers(config)
         whole = to_dict(config)
-        lacking = {n for n, v in whole.items() if isinstance(v, dict)} - run.config.keys()
-        if run.behaviour < BEHAVIOUR:  # of then, when there were fewer fields
-            whole = {name: _among(whole[name], value) for name, value in run.config.items()}
+        sections = {name for name, value in whole.items() if isinstance(value, dict)}
+        lacking = sections - run.config.keys() - {"data"}  # how data were read, which no page tells
+        # of when it was recorded, when there may have been fewer fields
+        whole = {name: _among(whole.get(name), value) for name, value in run.config.items()}
         if lacking:
             raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
         if finite(whole) != run.config:

@@ -21,6 +21,9 @@ from lipsjax.types import Array, Model, Prediction, Variables
 Normalise = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation of each channel or feature, of images within 0..1 if uint8."""
 
+USUAL_WIDTH = 32
+PUBLISHED_WIDTH = 64
+"""Of the first stage of a ResNet."""
 RESNETS = {  # channels of the stages, blocks in each
     "resnet6": ((64, 128), 1),
     "resnet8": ((64, 128, 256), 1),
@@ -102,7 +105,7 @@ def from_flax(
         return Prediction(logits.astype(dtype), batch_stats, features)
 
     layers = layers_of(module, input_shape, dtype)
-    check_statistics(module, traced(module, init).batch_stats)
+    check_statistics(module, input_shape, traced(module, init).batch_stats)
     return Model(init, apply, layers)
 
 
@@ -127,7 +130,7 @@ def build(
     *,
     num_classes: int,
     input_shape: tuple[int, ...],
-    width: int = 32,
+    width: int | None = None,
     depth: int = 3,
     norm: str = "batch",
     normalise: Normalise | None = None,
@@ -167,6 +170,8 @@ def build(
     if name not in NAMES:
         raise ValueError(f"model must be one of {', '.join(NAMES)}, not {name!r}")
     _check_inputs(name, input_shape)
+    if width is None:
+        width = PUBLISHED_WIDTH if name in RESNETS else USUAL_WIDTH
     _check(name, width, depth, norm, conv, dtype)
     lowering = CONVOLUTIONS[conv]
     types = {"param_dtype": param_dtype, "dtype": jnp.bfloat16 if dtype == "bfloat16" else None}
@@ -182,6 +187,7 @@ def build(
         module = ViT(num_classes, width, depth, **types)
     else:
         stages, blocks = RESNETS[name]
+        stages = tuple(width * channels // PUBLISHED_WIDTH for channels in stages)
         module = ResNet(num_classes, stages, blocks, norm, lowering, **types)
     return from_flax(module, input_shape, normalise)
 

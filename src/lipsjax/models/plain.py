@@ -108,7 +108,7 @@ def arguments(module: nn.Module, *, mask: Array, train: bool = False) -> dict[st
     return {name: value for name, value in given.items() if name in taken}
 
 
-def check_statistics(module: nn.Module, batch_stats: Any) -> None:
+def check_statistics(module: nn.Module, input_shape: tuple[int, ...], batch_stats: Any) -> None:
     """Refuse a module whose running statistics padding would enter, or that never renews them.
 
     Clients hold different numbers of examples, so that batches are filled up with padding.
@@ -124,4 +124,23 @@ def check_statistics(module: nn.Module, batch_stats: Any) -> None:
             f"{type(module).__name__} has running statistics and takes no {sorted(lacking)[0]}: "
             "batches are filled up with padding, which must not enter them. Give it mask= and "
             "train= and normalise by lipsjax.models.layers.BatchNorm, or use nn.GroupNorm"
+        )
+    inputs, mask = jnp.zeros((2, *input_shape)), jnp.ones(2, bool)
+    careless = []
+
+    def note(call: Callable[..., Any], args, kwargs, context: nn.module.InterceptorContext):
+        if isinstance(context.module, nn.BatchNorm) and kwargs.get("mask") is None:
+            careless.append(context.module.name)
+        return call(*args, **kwargs)
+
+    def init(key):
+        with nn.intercept_methods(note):
+            return module.init(key, inputs, **arguments(module, mask=mask, train=True))
+
+    traced(module, init)
+    if careless:
+        raise ValueError(
+            f"{type(module).__name__} hands its mask to no nn.BatchNorm ({careless[0]}), so that "
+            "padding would enter its statistics: give it mask=, or use "
+            "lipsjax.models.layers.BatchNorm"
         )

@@ -34,6 +34,8 @@ _TORCH = {
 """Collection and name of a parameter -> what PyTorch calls it."""
 _COUNTS = "num_batches_tracked"
 """What PyTorch counts beside running statistics, and nothing here reads."""
+_RANKS = (2, 4)
+"""Dimensions of kernels whose layout in PyTorch is known: of dense layers and of convolutions."""
 _MOST_LISTED = 4
 
 
@@ -62,6 +64,27 @@ def read(path: str | Path) -> Weights:
         said = str(getattr(error, "strerror", None) or error).splitlines()[0]
         raise ValueError(f"{path} cannot be read: {said}; it must be a safetensors file") from None
     return Weights(arrays, hashlib.sha256(content).hexdigest(), str(path))
+
+
+def load(path: str | Path, like: Variables, name: str, input_shape: tuple[int, ...]) -> Variables:
+    """Return the variables of a model with the values of a file.
+
+    Args:
+      path: of a safetensors file, whose names are this package's, torchvision's of a ResNet, or
+        the model's paths with dots and PyTorch's words, as :func:`to_arrays` makes them.
+      like: the model's own, or their shapes and types.
+      name: of the model.
+      input_shape: of one example.
+
+    Raises:
+      ValueError: as :func:`read` and :func:`from_arrays`.
+    """
+    file = read(path)
+    names, flattened = conventions(name, input_shape)
+    modules = {each.rpartition(".")[0] for each in file.arrays}
+    if not modules & set(names.values()):
+        names = {}
+    return from_arrays(file, like, names=names, flattened=flattened)
 
 
 def write(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -250,6 +273,11 @@ def _torch_name(path: str, names: Mapping[str, str]) -> str:
 def _to_torch(path: str, value: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
     if not path.endswith("/kernel"):
         return value
+    if value.ndim not in _RANKS:
+        raise ValueError(
+            f"{path} has {value.ndim} dimensions, for which there is no layout of PyTorch here; "
+            "allowed are kernels of dense layers and of convolutions in two dimensions"
+        )
     if value.ndim == 2 and shape is not None:  # [H W C, out] -> [out, C H W]
         parted = value.reshape(*shape, -1)
         return np.moveaxis(parted, (-1, -2), (0, 1)).reshape(value.shape[1], -1)

@@ -107,9 +107,11 @@ def _record_of(
 
 
 def _identity(recorded: dict[str, Any], *, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return what of a config.json makes two runs the same: all but the way to its data."""
+    """Return what of a config.json makes two runs the same: all but the way to its files."""
     left_out = ("dataset", "dataset_options", "data", *without)
     config = {name: value for name, value in recorded["config"].items() if name not in left_out}
+    if isinstance(model := config.get("model"), dict) and "init" in model:
+        config["model"] = {name: value for name, value in model.items() if name != "init"}
     return {**recorded, "config": config}
 
 

@@ -157,7 +157,8 @@ def _model(model: Mapping[str, Any], num_params: int) -> str:
     inputs = " of inputs with mean 0 and deviation 1" if model.get("normalise") else ""
     if model["name"] not in _MODELS:  # a part from outside, which has its own normalisation
         return f"{model['name']}{_options(model)}{inputs}, {num_params:,} parameters"
-    return f"{model['name']}{inputs}, {num_params:,} parameters, {norm} normalisation"
+    begun = ", begun from given weights" if model.get("init") else ""
+    return f"{model['name']}{inputs}, {num_params:,} parameters, {norm} normalisation{begun}"
 
 
 def describe_arm(study: StudyRecording, arm: str) -> str:

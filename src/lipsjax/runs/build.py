@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from lipsjax import clients, models, simulation, strategies
 from lipsjax.augmentation import augmentation
 from lipsjax.local import LocalTraining
-from lipsjax.models import Normalise
+from lipsjax.models import Normalise, weights
 from lipsjax.rounds import Participation
 from lipsjax.runs import given, own, parts
 from lipsjax.runs.config import (
@@ -68,6 +68,7 @@ def _build(
     mesh: Mesh,
 ) -> Simulation:
     model = _model(config, plan, data, num_classes, normalise)
+    model = _begun(config, model, data.train.inputs.shape[1:])
     local = config.local
     built = simulation.build(
         model,
@@ -99,6 +100,22 @@ def _build(
                 f"a round with {' and '.join(named)} cannot be built: {parts.told(error)}"
             ) from None
     return built
+
+
+def _begun(config: Config, model: Model, input_shape: tuple[int, ...]) -> Model:
+    """Return a model that begins with the weights of a file, where the config names one.
+
+    Raises:
+      ValueError: for a file that cannot be read, or is not of this model.
+    """
+    if config.model.init is None:
+        return model
+    like = jax.eval_shape(model.init, jax.random.key(0))
+    try:
+        begin = weights.load(config.model.init, like, config.model.name, input_shape)
+    except ValueError as error:
+        raise ValueError(f"model.init: {error}") from None
+    return model._replace(init=lambda key: jax.tree.map(jnp.asarray, begin))
 
 
 def _model(

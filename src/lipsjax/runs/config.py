@@ -271,8 +271,12 @@ class ModelConfig:
     part: its name in an installed package, or package.module:function, whose code is then run."""
     options: PartOptions = dataclasses.field(default_factory=dict)
     """Arguments of an own model, as units=8; their types are those of its function."""
-    width: int = 32
-    """Channels of the stem of cnn and conv1d, units of an mlp's layers, of a vit's tokens."""
+    init: str | None = None
+    """Start every client from the weights of a safetensors file, as lipsjax export or PyTorch wrote
+    it; none: they are drawn."""
+    width: int | None = None
+    """Channels of the stem of cnn and conv1d, and of a ResNet's first stage, units of an mlp's
+    layers, of a vit's tokens; none: 64 of a ResNet, 32 of others."""
     depth: int = 3
     """Middle layers of an mlp, blocks of a vit; the others have their own."""
     normalise: bool = False
@@ -485,8 +489,11 @@ class Prices:
     """What a point (1 %) of accuracy is worth."""
 
 
-OF_OWN_PARTS = (("model", "options"), ("partition", "options"), ("evaluation", "measures"))
-"""Fields that only own parts read."""
+OF_OWN_PARTS = (
+    *(("model", "options"), ("model", "init")),
+    *(("partition", "options"), ("evaluation", "measures")),
+)
+"""Fields that only own parts, or weights of one's own, have."""
 
 
 def num_clients(config: Config) -> int:

@@ -192,7 +192,6 @@ def check_numbers(config: Config) -> None:
         if not math.isfinite(value):
             raise ValueError(f"{name} must be a finite number, not {value}")
     at_least_one = {
-        "model.width": config.model.width,
         "model.depth": config.model.depth,
         "rounds": config.rounds,
         "partition.clients": config.partition.clients,
@@ -203,6 +202,8 @@ def check_numbers(config: Config) -> None:
         "strategy.cohort": cohort_size(config),
         "evaluation.every": config.evaluation.every,
     }
+    if config.model.width is not None:
+        at_least_one["model.width"] = config.model.width
     if config.partition.most_examples is not None:
         at_least_one["partition.most_examples"] = config.partition.most_examples
     at_least_zero = {
@@ -218,7 +219,7 @@ def check_numbers(config: Config) -> None:
         "rounds": (config.rounds, 100_000),
         "partition.clients": (config.partition.clients, 1_000_000),
         "partition.new_clients": (config.partition.new_clients, 1_000_000),
-        "model.width": (config.model.width, 65_536),
+        "model.width": (config.model.width or 1, 65_536),
         "model.depth": (config.model.depth, 1_000),
         "local.epochs": (config.local.epochs, 100_000),
         "evaluation.tune_epochs": (config.evaluation.tune_epochs, 100_000),

@@ -334,16 +334,34 @@ def own_parts(config: Any) -> list[str]:
 
 
 def identity(config: Any) -> dict[str, str]:
-    """Return what of own parts identifies a run: name -> digest of its source.
+    """Return what of own parts and given weights identifies a run: name -> digest.
 
-    A data set is known by what it holds, and so is none of them.
+    Parts are known by their source, weights by their file. A data set is known by what it holds,
+    and so is none of them.
 
     >>> from lipsjax.runs.config import Config
     >>> identity(Config())
     {}
     """
-    return {
+    found = {
         f"{kind.field}={name}": source_digest(kind, name)
         for kind, name in named_in(config)
         if is_own(kind, name)
     }
+    if config.model.init is not None:
+        found["model.init"] = _file_digest(config.model.init)
+    return found
+
+
+def _file_digest(path: str) -> str:
+    """Return the digest of a file of weights.
+
+    Raises:
+      ValueError: if it cannot be read.
+    """
+    try:
+        content = Path(path).expanduser().read_bytes()
+    except (OSError, RuntimeError) as error:
+        said = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ValueError(f"model.init: {path} cannot be read: {said}") from None
+    return hashlib.sha256(content).hexdigest()[:16]

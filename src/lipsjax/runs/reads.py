@@ -4,13 +4,23 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from lipsjax.runs import parts
-from lipsjax.runs.config import CRITERIA, PARTITIONS, Config
+from lipsjax.runs.config import CRITERIA, MODELS, PARTITIONS, Config
 from lipsjax.runs.given import is_given
 
 SHRINKING = ("density", "schedule", "every", "operation", "kinds")
 """Fields of sparsity that operations other than mask read too."""
 NEEDS_GRADIENT = ("saliency", "gradient", "inverted")
 """Criteria that read where the gradient is from."""
+
+
+def is_own_model(config: Config) -> bool:
+    """Tell whether the model is from outside, with options of its own.
+
+    >>> is_own_model(Config())
+    False
+    """
+    return parts.is_own(MODELS, config.model.name) or is_given(config.model.name)
+
 
 _UNREAD: Mapping[str, Callable[[Config], bool]] = {
     "partition.alpha": lambda c: c.partition.kind != "dirichlet",
@@ -22,7 +32,7 @@ _UNREAD: Mapping[str, Callable[[Config], bool]] = {
     "partition.options": lambda c: not parts.is_own(PARTITIONS, c.partition.kind),
     "partition.size_skew": lambda c: c.partition.sizes == "equal",
     "partition.feature_skew": lambda c: c.partition.features == "alike",
-    "model.width": lambda c: c.model.name not in ("cnn", "conv1d", "mlp", "vit"),
+    "model.width": lambda c: c.model.name == "vgg5" or is_own_model(c),
     "model.depth": lambda c: c.model.name not in ("mlp", "vit"),
     "model.norm": lambda c: c.model.name == "vit" or is_given(c.model.name),
     "model.dtype": lambda c: is_given(c.model.name),
