@@ -110,6 +110,7 @@ def test_own_parts_name_the_run_and_are_recorded(tmp_path):
     report._check_config(run.recording, tmp_path / "runs" / run.run)  # pages can be drawn again
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unseen")
 def test_a_study_may_be_a_file(tmp_path):
     text = '[arms.dense]\n[config]\nrounds = 1\ndataset = "synthetic"\n'

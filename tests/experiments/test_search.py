@@ -332,7 +332,7 @@ BAD = {
     "unknown part": (["--space", "sparsty.every=[1, 2]"], ["space.sparsty", "mean sparsity?"]),
     "unknown criterion": (
         ["--space", 'sparsity.criterion=["saliency", "size"]'],
-        ["space.sparsity.criterion must be one of saliency, magnitude", "'size'"],
+        ["criterion must be one of saliency, magnitude", "'size'"],
     ),
     "density above 1": (
         ["--space", "sparsity.density=[0.1, 1.5]"],

@@ -193,7 +193,10 @@ def test_augmentation_is_of_images_alone(shape, kind):
 @pytest.mark.whole
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("conv1d", (16, 3)), ("mlp", (9,)), pytest.param("mlp", (16, 3), marks=pytest.mark.slow)],
+    [
+        ("conv1d", (16, 3)),
+        *(pytest.param("mlp", s, marks=pytest.mark.slow) for s in ((9,), (16, 3))),
+    ],
 )
 def test_two_rounds_of_lips(name, shape):
     rng, sizes = np.random.default_rng(0), np.array([8, 4, 8])

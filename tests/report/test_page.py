@@ -309,7 +309,7 @@ def test_arms_are_grouped_by_what_they_are(tmp_path):
     write_study(tmp_path, arms=arms, **SMALL)
     for path in tmp_path.glob("runs/*/config.json"):
         record = json.loads(path.read_text())
-        index = int(path.parent.name[2:4])
+        index = int(path.parent.name.split("-")[3])
         if index == 1:
             record["config"]["sparsity"] = None
             record["config"]["strategy"]["name"] = "local"

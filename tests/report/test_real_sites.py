@@ -236,6 +236,7 @@ def test_the_class_mix_is_of_names_where_there_are_names():
     assert mix().rows[1] == (1, 0, 2)
 
 
+@pytest.mark.slow
 def test_a_site_that_diverges_is_named(tmp_path):
     argv = (*stored(tmp_path), *MLP[:4], "--rounds", "2", "--local.learning-rate", "1e30")
     line = refusal(call("run", *argv, "--out", str(tmp_path / "out")), "the loss is not finite")

@@ -158,8 +158,8 @@ def test_training_alone_is_told_where_nothing_is_judged(tmp_path):
 
 
 def test_training_alone_is_told_beside_a_go(tmp_path):
-    write_study(tmp_path, arms=("dense", "lips", "alone"), gain=0.3, **SMALL)
-    edit(tmp_path, "alone", LOCAL, accuracy_dense=-0.2)
+    write_study(tmp_path, arms=("dense", "lips", "alone"), gain=0.2, **SMALL)
+    edit(tmp_path, "alone", LOCAL, accuracy_dense=-0.1)
     *_, advice = lines_of(tmp_path)
     assert advice.startswith(
         "Next: go for lips, as it helps; training alone (alone) is ahead of de"

@@ -20,7 +20,8 @@ def run(**options):
     return data, metrics, sim
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_a_cohort_is_known_and_nobody_else(devices):
     _, metrics, sim = run(devices=devices, cohort_size=3, chunk=2)
     each, scalars = metrics.by["clients"]["accuracy"], metrics.scalars

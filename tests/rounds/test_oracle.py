@@ -119,7 +119,7 @@ def name_of(case):
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, id=name_of(case), marks=pytest.mark.slow if i % 16 else ())
+        pytest.param(case, id=name_of(case), marks=pytest.mark.slow if i % 24 else ())
         for i, case in enumerate(CASES)
     ],
 )

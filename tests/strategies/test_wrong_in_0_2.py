@@ -176,7 +176,7 @@ def test_a_client_that_sends_no_number_is_withstood(strategy):
     """NaN of one client stopped a run even under the median."""
     data, training = world([6, 6, 6]), LocalTraining(optax.sgd(0.1), 1, 6)
     state, metrics, sim = simulate(tiny_model(), strategy, data, rounds=2, training=training)
-    _check_finite(sim, jax.random.key(1), metrics, 0, state)
+    _check_finite(sim, jax.random.key(1), metrics, 0, state, None)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state["global_model"]))
 
 
@@ -193,7 +193,7 @@ def test_a_client_whose_training_diverges_stops_no_robust_run():
     host = sim.to_host(sim.init(key))
 
     def check(*losses):
-        _check_finite(sim, key, FakeMetrics(np.array([losses])), 0, host)
+        _check_finite(sim, key, FakeMetrics(np.array([losses])), 0, host, None)
 
     check(0.1, np.nan, 0.1)
     with pytest.raises(DivergedError, match=r"round 0, clients 0, 1, 2"):
@@ -211,7 +211,7 @@ def test_a_global_model_that_is_no_number_after_the_last_round_is_seen():
     state, metrics, sim = simulate(tiny_model(), LIE, data, rounds=1, training=training)
     assert np.isfinite(metrics.client_loss).all()
     with pytest.raises(DivergedError, match=r"global model is not finite after round 0"):
-        _check_finite(sim, jax.random.key(1), metrics, 0, state)
+        _check_finite(sim, jax.random.key(1), metrics, 0, state, None)
 
 
 # ---- optimizers ----
