@@ -78,6 +78,14 @@ def test_every_site_has_its_share_of_every_class(source, share):
             assert tested.sum()
 
 
+@given(sources())
+def test_no_group_is_on_both_sides_as_data_are_read(source):
+    """Made-up clients of data with groups are tested on other groups too."""
+    sites = source[0].sites
+    one_test = len(sites.test.group) == 1  # the one that there must be
+    assert one_test or not set(sites.train.group) & set(sites.test.group)
+
+
 def test_seeds_draw_other_splits_and_equal_ones_the_same():
     found = Found(
         np.arange(40.0, dtype=np.float32)[:, None],

@@ -8,8 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lipsjax.datasets.base import MOST_PATH, DataError, Dataset, show, stratified_test_mask
+from lipsjax.datasets.base import (
+    MOST_PATH,
+    SPLIT_SEED,
+    TEST_FRACTION,
+    DataError,
+    Dataset,
+    show,
+    stratified_test_mask,
+)
 from lipsjax.datasets.sites import Origin, Sites, take
+from lipsjax.datasets.splitting import by_group
 from lipsjax.types import Examples
 
 
@@ -30,7 +39,7 @@ def assemble(name: str, found: Found, where: str | None = None) -> Dataset:
 
     Examples come in the order of their sites, then classes, then rows; without sites in that of
     their rows. Where the source does not say what is for testing, a fifth of every class of every
-    site is, always the same.
+    site is, or of every site's groups where it names some, always the same.
 
     Args:
       name: of the data set.
@@ -69,12 +78,14 @@ def assemble(name: str, found: Found, where: str | None = None) -> Dataset:
     order = np.lexsort((labels, number))  # stable: rows come last
     inputs, labels, origin = inputs[order], labels[order], take(origin, order)
     is_split = in_test is not None
-    if in_test is None:
-        in_test = stratified_test_mask(origin.site.astype(np.int64) * len(classes) + labels)
-        if not in_test.any():  # sites of a few examples each: one of the first is for testing
-            in_test[0] = True
-    else:
+    if in_test is not None:
         in_test = in_test[order]
+    elif origin.group is not None:
+        in_test = by_group(origin, labels, TEST_FRACTION, np.random.default_rng(SPLIT_SEED))
+    else:
+        in_test = stratified_test_mask(origin.site.astype(np.int64) * len(classes) + labels)
+    if not in_test.any() and not is_split:  # few examples, or one group a site
+        in_test[0] = True
     train, test = (Examples(inputs[rows], labels[rows]) for rows in (~in_test, in_test))
     sites = Sites(names, take(origin, ~in_test), take(origin, in_test), is_split)
     return Dataset(name, train, test, len(classes), classes, sites)

@@ -16,8 +16,8 @@ _MAX_LABEL = np.iinfo(np.int32).max
 MOST_PATH = 300
 """Characters of a path that a message repeats."""
 _MOST_SHOWN = 80
-_TEST_FRACTION = 0.2
-_SPLIT_SEED = 1998
+TEST_FRACTION = 0.2
+SPLIT_SEED = 1998
 
 
 class DataError(ValueError):
@@ -259,7 +259,7 @@ def stratified_test_mask(labels: np.ndarray) -> np.ndarray:
     """
     # NumPy promises that a bit generator's raw stream never changes, but promises nothing for
     # Generator.permutation: so that the split outlives versions, raw numbers are sorted.
-    lots = np.random.PCG64(_SPLIT_SEED).random_raw(len(labels))
+    lots = np.random.PCG64(SPLIT_SEED).random_raw(len(labels))
     in_test = np.zeros(len(labels), bool)
     # all classes at once, as there may be thousands: each one's members in the order of their lots
     drawn = np.lexsort((lots, labels))
@@ -267,5 +267,5 @@ def stratified_test_mask(labels: np.ndarray) -> np.ndarray:
         labels[drawn], return_index=True, return_inverse=True, return_counts=True
     )
     place = np.arange(len(labels)) - first[of_class]
-    in_test[drawn[place < np.round(_TEST_FRACTION * sizes)[of_class]]] = True
+    in_test[drawn[place < np.round(TEST_FRACTION * sizes)[of_class]]] = True
     return in_test

@@ -127,9 +127,10 @@ def _keep_one_of_each(in_test: np.ndarray, rows: np.ndarray) -> None:
         in_test[rows[0]] = False
 
 
-def _by_group(
+def by_group(
     origin: Origin, labels: np.ndarray, share: float, rng: np.random.Generator
 ) -> np.ndarray:
+    """Picks whole groups, drawn at random, until each site has its share, [N] bool."""
     del labels
     assert origin.group is not None
     pairs, sizes = np.unique(
@@ -165,4 +166,4 @@ def _by_time(
     return in_test
 
 
-_PICK: dict[str, Pick] = {"stratified": _stratified, "group": _by_group, "time": _by_time}
+_PICK: dict[str, Pick] = {"stratified": _stratified, "group": by_group, "time": _by_time}
