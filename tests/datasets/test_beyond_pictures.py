@@ -137,7 +137,7 @@ def found():
 
 
 def test_people_are_the_sites_of_the_watch(found):
-    assert found.sites.names == tuple(map(str, range(1, 11)))
+    assert found.sites.names == tuple(f"person {i}" for i in range(1, 11))
     assert (found.kind, found.train.inputs.shape[1:], found.num_classes) == ("series", (100, 6), 7)
     site, group = (np.concatenate([o[i] for o in found.sites[1:3]]) for i in (0, 1))
     assert len(site) == 2369

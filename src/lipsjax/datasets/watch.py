@@ -49,7 +49,7 @@ def watch() -> Dataset:
       >>> made.train.inputs.shape[1:], len(made.train.labels) + len(made.test.labels)
       ((100, 6), 2369)
       >>> made.sites.names[:2], made.class_names
-      (('1', '2'), ('PEN', 'ABD', 'FEL', 'IR', 'ER', 'TRAP', 'ROW'))
+      (('person 1', 'person 2'), ('PEN', 'ABD', 'FEL', 'IR', 'ER', 'TRAP', 'ROW'))
     """
     recordings = _read(_path())
     windows = [_windows(series) for series in recordings["X"]]
@@ -64,7 +64,10 @@ def watch() -> Dataset:
         site=person,
         group=np.repeat(np.arange(len(counts)), counts),
     )
-    return assemble("watch", found)
+    made = assemble("watch", found)
+    assert made.sites is not None
+    names = tuple(f"person {name}" for name in made.sites.names)  # once they are in order
+    return made._replace(sites=made.sites._replace(names=names))
 
 
 def _windows(series: np.ndarray) -> np.ndarray:
