@@ -14,7 +14,7 @@ from lipsjax.report.survey.words import Called, count
 
 ENOUGH = 20
 """Examples of a class at a site, for training and testing, below which more are asked for."""
-_MOST_ITEMS = 12
+_MOST_ITEMS = 3
 """Items of one sort that are listed, the most wanting first."""
 
 
