@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from lipsjax.analysis.finding import NO_DIFFERENCE, UNKNOWN
 from lipsjax.analysis.sites import GAINS, LOSES, Site, SiteTable, Spread, site_tables
 from lipsjax.analysis.stats import Interval
-from lipsjax.analysis.wording import gained, percent
+from lipsjax.analysis.wording import clipped, gained, percent
 from lipsjax.recording import StudyRecording, write_atomically
 from lipsjax.report.table import table_text
 
@@ -178,7 +178,7 @@ def write_sites(study: StudyRecording, path: Path) -> bool:
 def _csv_row(table: SiteTable, arm: str, site: Site) -> list[Any]:
     found = site.accuracies[arm]
     row = [table.cell, arm, site.name, int(site.trains), site.train_examples, site.test_examples]
-    row += [site.classes, found.n, *found[:3]]
+    row += [site.classes, found.n, *clipped(found, 0.0, 1.0)[:3]]
     for other, compared in (
         (table.references[arm], site.against_reference.get(arm)),
         (table.alone or "", site.against_alone.get(arm)),
