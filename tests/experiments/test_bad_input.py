@@ -594,6 +594,7 @@ def test_loss_that_is_not_finite(tmp_path):
 
 
 @pytest.mark.whole
+@pytest.mark.slow
 def test_sweep_with_an_arm_that_diverges(tmp_path):
     path, out = tmp_path / "study.toml", tmp_path / "out"
     path.write_text("seeds = 1\n[arms.dense]\n[arms.wild.local]\nlearning_rate = 1e30\n")

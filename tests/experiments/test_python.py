@@ -97,6 +97,7 @@ OWN = datasets.Dataset("own", two_classes(200), two_classes(80), 4)
 
 
 @pytest.mark.usefixtures("unseen")
+@pytest.mark.slow
 def test_own_parts_name_the_run_and_are_recorded(tmp_path):
     net = models.from_flax(TinyNet(norm="none"), SHAPE)
     results = lj.sweep(study_of(dataset=OWN, model={"name": net}, rounds=1), out=tmp_path)

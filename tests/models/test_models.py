@@ -71,7 +71,7 @@ def test_the_models_are_those_of_the_config():
     ],
 )
 def test_published_parameters(name, classes, count):
-    assert tree.size(shapes_of(build(name, (32, 32, 3), classes)).params) == count
+    assert tree.size(shapes_of(build(name, (32, 32, 3), classes, width=None)).params) == count
 
 
 def test_parameters_of_resnet18_by_hand():
@@ -84,7 +84,7 @@ def test_parameters_of_resnet18_by_hand():
         if before != channels:
             count += before * channels + 2 * channels  # a shortcut
         before = channels
-    assert tree.size(shapes_of(build("resnet18", (32, 32, 3), 10)).params) == count
+    assert tree.size(shapes_of(build("resnet18", (32, 32, 3), 10, width=None)).params) == count
 
 
 @pytest.mark.parametrize("norm", ["batch", "none"])

@@ -73,6 +73,7 @@ STATEFUL = (
 )
 
 
+@pytest.mark.slow
 def test_what_clients_keep_survives_a_stop(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert commands.run(whole, *STATEFUL).status == 0

@@ -239,6 +239,7 @@ def test_weights_do_not_decay_twice_or_the_wrong_way(name):
 # ---- measures ----
 
 
+@pytest.mark.slow
 def test_what_is_forgotten_has_not_moved():
     """IFA's re-initialised weights were counted as a step."""
     data, training = world([6, 6, 6]), LocalTraining(optax.sgd(0.0), 1, 6)
