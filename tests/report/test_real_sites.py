@@ -242,3 +242,18 @@ def test_a_site_that_diverges_is_named(tmp_path):
     line = refusal(call("run", *argv, "--out", str(tmp_path / "out")), "the loss is not finite")
     assert "sites " in line
     assert "Ulm $x$" in line
+
+
+def test_made_up_clients_of_data_with_sites_are_told_so(tmp_path):
+    """Nobody takes a partition that was drawn for the sites of the file."""
+    rng = np.random.default_rng(0)
+    file = tmp_path / "mine.npz"
+    x, y = rng.integers(0, 256, (60, 6, 6), np.uint8), np.arange(60) % 2
+    np.savez(file, x=x, y=y, site=np.repeat(["Brno", "Ulm"], 30))
+    small = ("--partition.clients", "3", "--partition.train-examples", "5")
+    small += ("--partition.test-examples", "3")
+    ended = call("survey", "--dataset", str(file), *small, "--out", str(tmp_path / "out"))
+    said = " ".join(ended.out.split())
+    assert "The data name 2 sites (Brno, Ulm); these clients are made up" in said
+    natural = ("--partition.kind", "natural", "--out", str(tmp_path / "natural"))
+    assert "made up" not in call("survey", "--dataset", str(file), *natural).out

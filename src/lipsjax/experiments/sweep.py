@@ -297,6 +297,11 @@ def _run_and_draw(
             watch.say(f"the study before in {out}, its runs kept: {replaced}")
         for note in recording.notes_of_others(out, begun):
             watch.say(note)
+        if dataset.sites is not None and surveyed.partition.kind != "natural":
+            watch.say(
+                f"{dataset.name} names {len(dataset.sites.names)} sites, and these clients are "
+                "made up: --partition.kind natural makes the sites the clients"
+            )
         if len(todo) < len(runs):
             watch.say(f"{len(runs) - len(todo)} of {len(runs)} runs found finished")
         diverged, stopped = _run(study, todo, workers, watch, callbacks)

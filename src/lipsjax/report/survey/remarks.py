@@ -80,6 +80,7 @@ def remarks(
         _classes(survey, called),
         _absent(survey, dataset, called),
         _untested(dataset),
+        _unused_sites(dataset) if sites is None else None,
         _differences(survey, called),
         *(of_sites(facts, survey, dataset, called) if facts else []),
         _steps(survey, batch_size, epochs, called),
@@ -221,6 +222,20 @@ def _plain(name: str) -> str:
     text = unicodedata.normalize("NFKC", name).casefold()
     blank = ("Cf", "Pc", "Zs")  # what is not seen, underscores and spaces
     return "".join(letter for letter in text if unicodedata.category(letter) not in blank)
+
+
+def _unused_sites(dataset: Dataset) -> Remark | None:
+    """Tells of sites that the data name where the clients are made up."""
+    if dataset.sites is None:
+        return None
+    names = dataset.sites.names
+    listed = ", ".join(show(name, 40) for name in names[:5]) + (", ..." if len(names) > 5 else "")
+    named = count(len(names), "site", "sites")
+    return Remark(
+        "Sites in the data",
+        f"The data name {named} ({listed}); these clients are made up and mix their examples.",
+        "Should the clients be these sites (--partition.kind natural)?",
+    )
 
 
 def _one(dataset: Dataset) -> str:
