@@ -550,6 +550,7 @@ def test_full_disk(whole, tmp_path, monkeypatch, write, name):
 
 
 @pytest.mark.whole
+@pytest.mark.slow
 def test_full_disk_in_a_process_of_its_own(tmp_path):
     """The system itself refuses to write more than a block, of 512 or 1024 bytes, to a file."""
     argv = ["-m", "lipsjax.experiments.run", *commands.TINY, "--out", str(tmp_path)]
@@ -587,6 +588,7 @@ def test_process_of_its_own_refuses_before_it_imports_jax(tmp_path):
 
 
 @pytest.mark.whole
+@pytest.mark.slow
 def test_loss_that_is_not_finite(tmp_path):
     ended = commands.run(tmp_path, "--local.learning-rate", "1e30")
     refusal(ended, "not finite in round 0", "clients 0, 1, 2", "learning_rate")

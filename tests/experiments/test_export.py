@@ -81,6 +81,7 @@ def checkpoints(folder):
     return sorted(folder.glob("checkpoints/*.npz"), key=lambda p: int(p.stem.split("-")[0]))
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_and_kept(tmp_path):
     out = tmp_path / "out"
     assert commands.run(out, "--rounds", "2", *commands.MLP[:4], *ONE_A_CALL).status == 0

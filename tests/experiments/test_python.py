@@ -148,6 +148,7 @@ def test_bad_studies_are_refused_in_one_line(tmp_path, monkeypatch, study, optio
 
 
 @pytest.mark.usefixtures("unseen")
+@pytest.mark.slow
 def test_a_callback_that_returns_no_text_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a callback must return None, or why to stop as a text"):
         lj.sweep(STUDY, out=tmp_path, callbacks=[lambda told: True])

@@ -303,6 +303,7 @@ def test_two_rounds_of_fedavg(name):
     # resnet8 and resnet10 have a stage more each than resnet6, and no other parts
     ["mlp", *(pytest.param(n, marks=pytest.mark.slow) for n in IMAGES[1:] if n not in STAGES)],
 )
+@pytest.mark.slow
 def test_two_rounds_of_lips(name):
     model = build(name, (5, 5, 1), 4, depth=1)
     kinds = ("conv",) if name in CONVOLVING else ("dense",)

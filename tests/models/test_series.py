@@ -198,6 +198,7 @@ def test_augmentation_is_of_images_alone(shape, kind):
         *(pytest.param("mlp", s, marks=pytest.mark.slow) for s in ((9,), (16, 3))),
     ],
 )
+@pytest.mark.slow
 def test_two_rounds_of_lips(name, shape):
     rng, sizes = np.random.default_rng(0), np.array([8, 4, 8])
     dataset = datasets.synthetic(input_shape=shape)

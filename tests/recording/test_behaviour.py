@@ -77,6 +77,7 @@ def test_an_old_run_does_not_go_on(old):
         recording.check(folder, **about)
 
 
+@pytest.mark.slow
 def test_a_new_run_beside_old_ones_says_that_they_are_left_alone(old):
     before = commands.files(old)
     ended = commands.run(old, "--rounds", "1")

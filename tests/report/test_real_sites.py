@@ -186,6 +186,7 @@ def study(tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", ["html", pytest.param("md", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_an_anonymous_report_holds_no_name_and_no_path(study, form):
     ended = call("report", str(study), "--format", form, "--anonymise")
     assert ended.status == 0, ended

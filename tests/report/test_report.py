@@ -346,6 +346,7 @@ def test_names_are_escaped(tmp_path):
 
 
 @pytest.mark.parametrize("arms", [("dense",), ("dense", *"abcde")])
+@pytest.mark.slow
 def test_one_to_six_arms(tmp_path, arms):
     write_study(tmp_path, arms=arms, **(SMALL | {"seeds": 2}))
     assert parsed(page_of(tmp_path)).figures == (8 if len(arms) == 1 else 9)

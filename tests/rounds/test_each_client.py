@@ -34,6 +34,7 @@ def test_a_cohort_is_known_and_nobody_else(devices):
         np.testing.assert_allclose(np.nanmean(each[t]), scalars["accuracy_dense"][t], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_two_devices_keep_the_same_as_one():
     (data, one, _), (_, two, _) = (run(devices=n, cohort_size=3) for n in (1, 2))
     for group in ("clients", "classes"):

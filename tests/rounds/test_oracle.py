@@ -80,6 +80,7 @@ def test_dense_fedavg(norm):
     check(tiny_model(norm=norm), fedavg(), data, loop, rounds=4, clients_on_global=True)
 
 
+@pytest.mark.slow
 def test_partial_participation_with_ragged_clients():
     data = world([9, 1, 5, 13, 4])
     loop = Loop(
@@ -119,7 +120,7 @@ def name_of(case):
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, id=name_of(case), marks=pytest.mark.slow if i % 24 else ())
+        pytest.param(case, id=name_of(case), marks=pytest.mark.slow if i % 48 else ())
         for i, case in enumerate(CASES)
     ],
 )

@@ -33,6 +33,7 @@ def loop_of(kind, data, **options):
 @pytest.mark.parametrize(
     "make", [pytest.param(fedavg, marks=pytest.mark.slow), strategies.scaffold]
 )
+@pytest.mark.slow
 def test_a_round_in_which_some_do_not_arrive(make):
     data, scaffold = world(SIZES), make is not fedavg
     kind = loops.ParticipationLoop
@@ -124,6 +125,7 @@ def test_clients_are_drawn_in_proportion_to_their_examples():
     "name",
     ["fedavg", *(pytest.param(n, marks=pytest.mark.slow) for n in ("ditto", "fedper", "fedrep"))],
 )
+@pytest.mark.slow
 def test_fine_tuning_and_new_clients(name):
     """Against the loop: tuned models of the cohort and of clients that never trained."""
     data = world(SIZES)

@@ -48,6 +48,7 @@ def in_two_processes(name, file):
     # dense and sparse rounds; gradients that are summed once more; state at some of the clients
     ["lips", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fresh", "stored"))],
 )
+@pytest.mark.slow
 def test_two_processes_are_one(name, tmp_path):
     half, metrics = in_two_processes(name, tmp_path / "half")
     model, strategy, data, options = case(name)

@@ -131,6 +131,7 @@ def test_exact_count_in_every_layer(density):
 
 
 @pytest.mark.whole
+@pytest.mark.slow
 def test_dense_rounds_send_no_mask():
     _, state, sim = chosen_masks(2, density=0.3, every=5)
     assert not state["sparse"]

@@ -164,7 +164,7 @@ TABLE = {
 }
 # enough for a quick run: what differs by more than an elementwise rule; and of what does, some
 QUICK = ("scaffold", "ditto", "feddst")
-FIRST = ("ditto", "feddst", "top_k of scaffold")
+FIRST = ("ditto", "top_k of scaffold")
 
 
 # measures depend on a strategy by what clients predict with, and keep, alone: one of each

@@ -265,6 +265,7 @@ def test_what_is_forgotten_has_not_moved():
     ],
     ids=["dsd", "constant_topk", "feddst"],
 )
+@pytest.mark.slow
 def test_what_is_masked_has_not_moved(strategy):
     """Weights that a mask has set to zero were counted as a step, at a learning rate of 0 too."""
     data, training = world([6, 6, 6]), LocalTraining(optax.sgd(0.0), 1, 6)
