@@ -22,7 +22,9 @@ WHOLE = (
 )
 """Places all of whose tests compile whole rounds, call commands or draw pages."""
 
-hypothesis.settings.register_profile("lipsjax", derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile(
+    "lipsjax", derandomize=True, deadline=None, database=None, max_examples=50
+)
 hypothesis.settings.load_profile("lipsjax")
 
 # tracing makes many objects that stay, and to look through them all takes long
