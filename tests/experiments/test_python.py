@@ -16,6 +16,8 @@ from lipsjax import datasets, models
 from lipsjax.experiments import report, survey
 from lipsjax.runs.study import Study
 
+pytestmark = pytest.mark.slow  # others of the kind are in the default tests
+
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "python.md"
 STUDY = {
     "seeds": 1,

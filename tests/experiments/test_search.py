@@ -18,6 +18,8 @@ from lipsjax.runs.space import Choice, Range, as_differences, choose, read_space
 from lipsjax.runs.study import Study, expand
 from lipsjax.runs.trial import DivergedError, Progress, run_dir_of
 
+pytestmark = pytest.mark.slow  # others of the kind are in the default tests
+
 explore = pytest.importorskip("lipsjax.runs.explore", exc_type=ImportError)
 SPACE = ("sparsity.density=[0.1, 0.9]", 'sparsity.criterion=["saliency", "magnitude", "random"]')
 ROUNDS, SEEDS = 8, 2

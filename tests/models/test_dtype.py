@@ -11,6 +11,8 @@ from lipsjax import fedavg, models
 from lipsjax.local import model_loss
 from lipsjax.models.convolution import CONVOLUTIONS
 
+pytestmark = pytest.mark.slow  # others of the kind are in the default tests
+
 
 def build(conv="loop", dtype="float32", norm="batch", name="cnn"):
     return models.build(

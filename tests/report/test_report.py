@@ -24,6 +24,8 @@ from lipsjax.report import terminal as report
 from lipsjax.report.html import MOST_CURVES, write_report
 from lipsjax.report.setting import describe_arm, describe_setting, describe_sparsity
 
+pytestmark = pytest.mark.slow  # others of the kind are in the default tests
+
 SMALL: dict[str, Any] = {"seeds": 3, "rounds": 12, "clients": 4, "classes": 3}
 
 

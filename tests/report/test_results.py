@@ -16,6 +16,8 @@ from lipsjax.recording import RecordingError
 from lipsjax.report import html, plots, results
 from lipsjax.report.plots.figures import panel
 
+pytestmark = pytest.mark.slow  # others of the kind are in the default tests
+
 SMALL = {"seeds": 3, "rounds": 6}
 FEWER = {"seeds": 2, "rounds": 3, "clients": 4}
 

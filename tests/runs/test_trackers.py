@@ -10,6 +10,8 @@ import pytest
 from helpers import commands, fake_trackers
 from lipsjax.runs import trackers
 
+pytestmark = pytest.mark.slow  # others of the kind are in the default tests
+
 ALL = ("tensorboard", "wandb", "mlflow")
 
 
