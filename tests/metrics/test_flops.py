@@ -18,6 +18,8 @@ from lipsjax.runs.config import Config, Execution, LocalConfig, ModelConfig, Par
 from lipsjax.runs.costs import training_flops
 from lipsjax.runs.prepare import prepare
 
+pytestmark = pytest.mark.slow  # others of the kind are in the default tests
+
 EXAMPLES, EPOCHS, CLIENTS = 8, 3, 4  # whole batches of 4, equal clients
 
 

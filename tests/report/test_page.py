@@ -21,6 +21,8 @@ from lipsjax.report import html as page
 from lipsjax.report import plots
 from lipsjax.report.summary import executive
 
+pytestmark = pytest.mark.slow  # others of the kind are in the default tests
+
 SMALL: dict[str, Any] = {"seeds": 3, "rounds": 6, "clients": 3, "classes": 3}
 FIELDS = {
     "partition.train_examples": [10, 30],

@@ -32,6 +32,7 @@ QUICK = ("client masks",)
     "variant",
     [pytest.param(v, marks=pytest.mark.slow if v not in QUICK else ()) for v in VARIANTS],
 )
+@pytest.mark.slow
 def test_chunks_and_devices(variant):
     make, cohort = VARIANTS[variant]
     model, data = tiny_model(), world(SIZES)

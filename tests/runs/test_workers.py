@@ -95,6 +95,7 @@ def test_two_workers_give_the_table_of_one(tmp_path):
 
 
 @pytest.mark.whole
+@pytest.mark.slow
 def test_what_diverges_in_a_worker_is_told(tmp_path):
     ended = call(
         *("sweep", *SWEEP, "--seeds", "2", "--workers", "2", "--out", str(tmp_path)),
