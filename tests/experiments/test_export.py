@@ -57,6 +57,19 @@ def test_a_run_begins_where_another_ended(run, tmp_path):
     assert "found finished" in ended.out
 
 
+def test_weights_that_were_written_anew_are_read_anew(run, tmp_path):
+    """In one process too, where simulations are kept: a file's name does not say what it holds."""
+    file, begun = tmp_path / "w.safetensors", {}
+    argv = (*commands.MLP[:4], "--model.init", str(file), "--local.learning-rate", "0")
+    arrays = weights.to_arrays(read_global_model(run)[1])
+    for factor in (1, 2):
+        out = tmp_path / f"out{factor}"
+        weights.write(file, {name: np.float32(factor) * x for name, x in arrays.items()})
+        assert commands.run(out, "--rounds", "1", *argv).status == 0
+        begun[factor] = read_global_model(commands.run_dir(out))[1].params
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(2 * x, y, rtol=1e-6), begun[1], begun[2])
+
+
 @pytest.mark.parametrize(
     ("change", "parts"),
     [

@@ -49,9 +49,9 @@ def simulation_of(
     mesh = simulation.client_mesh(plan["devices"], machine.devices)
     science = to_dict(dataclasses.replace(config, seed=0))
     shapes = [(x.shape, str(x.dtype)) for x in jax.tree.leaves(data)]
-    key = json.dumps(
-        [science, plan, shapes, data.num_examples.tolist(), num_classes, normalise], sort_keys=True
-    )
+    known = [data.num_examples.tolist(), num_classes, normalise]
+    # a file of weights may have been written anew since, under its old name
+    key = json.dumps([science, parts.identity(config), plan, shapes, known], sort_keys=True)
     if key not in _built:
         if len(_built) == 8:  # compiled programs are large
             _built.clear()
