@@ -2,7 +2,6 @@
 
 from lipsjax.models.build import Normalise, build, from_flax, is_bias, is_norm
 from lipsjax.models.cnn import CNN
-from lipsjax.models.conv1d import Conv1D
 from lipsjax.models.mlp import MLP
 from lipsjax.models.resnet import ResNet
 from lipsjax.models.vgg import VGG
@@ -12,7 +11,6 @@ __all__ = [
     "CNN",
     "MLP",
     "VGG",
-    "Conv1D",
     "Normalise",
     "ResNet",
     "ViT",

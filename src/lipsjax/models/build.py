@@ -9,7 +9,6 @@ import numpy as np
 
 from lipsjax.datasets.base import INPUTS
 from lipsjax.models.cnn import CNN
-from lipsjax.models.conv1d import Conv1D
 from lipsjax.models.convolution import CONVOLUTIONS
 from lipsjax.models.mlp import MLP
 from lipsjax.models.plain import arguments, check_statistics, layers_of, traced
@@ -180,7 +179,8 @@ def build(
     elif name == "cnn":
         module = CNN(num_classes, width, norm, lowering, **types)
     elif name == "conv1d":
-        module = Conv1D(num_classes, width, norm, lowering, **types)
+        series = {"kernel": (5, 1), "pool": (2, 1)}
+        module = CNN(num_classes, width, norm, lowering, **series, **types)
     elif name == "vgg5":
         module = VGG(num_classes, norm, lowering, **types)
     elif name == "vit":

@@ -1,4 +1,4 @@
-"""A small convolutional network: a stem, three middle convolutions, a classifier."""
+"""A small convolutional network of images or series: stem, three middle layers, classifier."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,10 @@ from lipsjax.types import Array, Layer
 
 
 class CNN(nn.Module):
-    """Stem, pool, conv1, conv2, pool, conv3, global average pool, classifier; all 3x3, same.
+    """Stem, pool, conv1, conv2, pool, conv3, global average pool, classifier; same padding.
+
+    A series is convolved as an image of one column, with kernels [5, 1, C, O], so that all
+    lowerings of convolution, counts and masks are those of images.
 
     Attributes:
       num_classes: outputs of the classifier.
@@ -21,6 +24,8 @@ class CNN(nn.Module):
       conv: stands in for ``lax.conv_general_dilated``.
       param_dtype: type of parameters.
       dtype: of arithmetic; None: that of the parameters.
+      kernel: height and width of all convolutions.
+      pool: height and width, and strides, of max-pooling.
     """
 
     num_classes: int
@@ -29,15 +34,18 @@ class CNN(nn.Module):
     conv: Callable[..., Array]
     param_dtype: Any = jnp.float32
     dtype: Any = None
+    kernel: tuple[int, int] = (3, 3)
+    pool: tuple[int, int] = (2, 2)
 
     @nn.compact
     def __call__(self, x: Array, *, mask: Array, train: bool) -> Array:
-        """Return logits [B, num_classes] of images [B, H, W, channels]."""
+        """Return logits [B, classes] of images [B, H, W, C] or series [B, steps, C]."""
+        x = x.reshape(*x.shape[:2], -1, x.shape[-1])  # images are that already
         widths = {"stem": self.width, **dict.fromkeys(("conv1", "conv2", "conv3"), 2 * self.width)}
         for name, features in widths.items():
             x = nn.Conv(
                 features,
-                (3, 3),
+                self.kernel,
                 use_bias=self.norm == "none",
                 kernel_init=he_normal_fan_out,
                 conv_general_dilated=self.conv,
@@ -48,7 +56,7 @@ class CNN(nn.Module):
             x = Norm(self.norm, self.param_dtype, name=f"norm_{name}")(x, mask=mask, train=train)
             x = nn.relu(x)
             if name in ("stem", "conv2"):
-                x = max_pool(x, (2, 2), (2, 2))
+                x = max_pool(x, self.pool, self.pool)
         x = x.mean(axis=(1, 2))
         self.sow("intermediates", "features", x)
         return Dense(
