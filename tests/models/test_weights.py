@@ -100,7 +100,7 @@ def test_logits_are_those_of_torch(name, stages, blocks):
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
 
     back = {n: x.numpy() for n, x in theirs.state_dict().items()}  # with num_batches_tracked
-    again = from_arrays(Weights(back, "", "theirs"), variables, names=NAMES[name])
+    again = from_arrays(Weights(back, "theirs"), variables, names=NAMES[name])
     jax.tree.map(np.testing.assert_array_equal, again, variables)
 
 
@@ -122,7 +122,7 @@ def test_a_dense_layer_after_a_flatten_reads_channels_last():
     wanted = theirs(flat).detach().numpy()
     arrays = {f"head.{n}": x.numpy() for n, x in theirs.state_dict().items()}
     like = Variables({"head": {"kernel": np.zeros((24, 7), "f"), "bias": np.zeros(7, "f")}}, {})
-    found = from_arrays(Weights(arrays, "", "theirs"), like, flattened={"head": (3, 4, 2)})
+    found = from_arrays(Weights(arrays, "theirs"), like, flattened={"head": (3, 4, 2)})
     head = found.params["head"]
     np.testing.assert_allclose(
         features.reshape(5, -1) @ head["kernel"] + head["bias"], wanted, rtol=1e-5, atol=1e-6
@@ -148,7 +148,7 @@ WHOLE = {"params/head/kernel": np.ones((3, 2), "f"), "params/bias": np.ones(2, "
 )
 def test_weights_that_do_not_fit_are_refused(arrays, parts):
     with pytest.raises(ValueError, match=r".") as refused:
-        from_arrays(Weights(arrays, "", "mine.safetensors"), LIKE)
+        from_arrays(Weights(arrays, "mine.safetensors"), LIKE)
     for part in ["mine.safetensors", *parts]:
         assert part in str(refused.value)
 

@@ -10,7 +10,6 @@ References:
   BatchNorm2d of PyTorch's documentation.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,10 +39,9 @@ _MOST_LISTED = 4
 
 
 class Weights(NamedTuple):
-    """The arrays of a file, and what identifies them."""
+    """The arrays of a file."""
 
     arrays: dict[str, np.ndarray]
-    digest: str  # SHA-256 of the file
     where: str  # what messages call it
 
 
@@ -58,12 +56,11 @@ def read(path: str | Path) -> Weights:
     try:
         if not path.is_file():
             raise ValueError("no such file")
-        content = path.read_bytes()
-        arrays = load(content)
+        arrays = load(path.read_bytes())
     except Exception as error:  # the package has errors of its own
         said = str(getattr(error, "strerror", None) or error).splitlines()[0]
         raise ValueError(f"{path} cannot be read: {said}; it must be a safetensors file") from None
-    return Weights(arrays, hashlib.sha256(content).hexdigest(), str(path))
+    return Weights(arrays, str(path))
 
 
 def load(path: str | Path, like: Variables, name: str, input_shape: tuple[int, ...]) -> Variables:
@@ -170,7 +167,7 @@ def from_arrays(
 
     Example:
       >>> like = Variables({"head": {"kernel": np.zeros((3, 2), np.float32)}}, {})
-      >>> file = Weights({"head.weight": np.arange(6.0).reshape(2, 3)}, "", "mine")
+      >>> file = Weights({"head.weight": np.arange(6.0).reshape(2, 3)}, "mine")
       >>> from_arrays(file, like).params["head"]["kernel"].tolist()
       [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
     """
