@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import io
 import pickle
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 _MAKES_ARRAYS: dict[str, Callable[..., Any]] = {
-    "numpy.core.multiarray._reconstruct": np.empty(0).__reduce__()[0],  # type: ignore[dict-item]
+    "numpy.core.multiarray._reconstruct": typing.cast(Any, np.empty(0).__reduce__())[0],
     "numpy.ndarray": np.ndarray,
     "numpy.dtype": np.dtype,
     "_codecs.encode": _encode,

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lipsjax.runs import parts
 from lipsjax.runs.fields import OF_PYTHON, shown
 
 PLACES = ("dataset", "model.name", "local.optimizer")
@@ -187,8 +188,7 @@ def told(place: str, function: Any, **passed: Any) -> Any:
         every = any(each.kind is each.VAR_KEYWORD for each in taken.values())
         return function(**{n: value for n, value in passed.items() if every or n in taken})
     except Exception as error:  # whatever the code of others raises
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"{place}: {_name_of(function)} raised {said}") from None
+        raise ValueError(f"{place}: {_name_of(function)} raised {parts.told(error)}") from None
 
 
 def _name_of(part: Any) -> str:

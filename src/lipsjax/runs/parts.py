@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import importlib.metadata
 import inspect
-import os
 import re
 import sys
 import types
@@ -96,8 +95,9 @@ def find(kind: Kind, name: str) -> Callable[..., Any]:
     place = _place(kind, name)
     module_name, _, attribute = place.partition(":")
     said = f"{kind.field}: {name}" if place == name else f"{kind.field}: {name} ({place})"
-    if os.getcwd() not in sys.path and "" not in sys.path:  # noqa: PTH109 - entries are texts
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
