@@ -347,6 +347,10 @@ BAD = {
         ["--dataset", "bad_parts:no_arrays", "--dataset-options", "size=3"],
         ["unknown option 'size' of bad_parts:no_arrays; allowed are none"],
     ),
+    "how a file is read": (
+        ["--dataset", "bad_parts:no_arrays", "--data.resize", "4", "4"],
+        ["bad_parts:no_arrays: data.resize is not read here; leave it out"],
+    ),
     "no data function": (["--dataset", "bad_parts:nowhere"], ["has no 'nowhere'"]),
     "too few clients": (
         ["--partition.kind", "bad_parts:too_few"],

@@ -9,7 +9,7 @@ from lipsjax.datasets.csvs import from_csv
 from lipsjax.datasets.digits import digits
 from lipsjax.datasets.load import load
 from lipsjax.datasets.mnist1d import mnist1d
-from lipsjax.datasets.options import ReadOptions
+from lipsjax.datasets.options import ReadOptions, check_read
 from lipsjax.datasets.own import from_idx, from_npz
 from lipsjax.datasets.pictures import from_pictures
 from lipsjax.datasets.sites import Origin, Sites
@@ -29,6 +29,7 @@ __all__ = [
     "Sites",
     "breast_cancer",
     "channel_statistics",
+    "check_read",
     "digits",
     "fingerprint",
     "from_csv",

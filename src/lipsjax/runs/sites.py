@@ -18,15 +18,17 @@ def read(name: str, data: DataConfig, options: tuple[tuple[str, Any], ...], data
     """
     from lipsjax import datasets  # not at the top: help needs none of it
 
-    if not is_own(name) and options:
-        raise ValueError(f"dataset_options are of own data sets, and {name} takes none")
-    if given.is_given(name) and not Path(name).exists():
-        dataset = given.find("dataset", name)
-        return dataset, datasets.fingerprint(dataset)
+    how = datasets.ReadOptions(**dataclasses.asdict(data))
     if not is_own(name):
-        how = datasets.ReadOptions(**dataclasses.asdict(data))
-        dataset = datasets.load(name, data_dir, how)
+        if options:
+            raise ValueError(f"dataset_options are of own data sets, and {name} takes none")
+        if given.is_given(name) and not Path(name).exists():
+            datasets.check_read(name, how, ())
+            dataset = given.find("dataset", name)
+        else:
+            dataset = datasets.load(name, data_dir, how)
         return dataset, datasets.fingerprint(dataset)
+    datasets.check_read(name, how, ())
     made = [parts.call(DATASETS, name, dict(options)) for _ in range(2)]
     for dataset in made:
         if not isinstance(dataset, datasets.Dataset):
