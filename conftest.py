@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent
 WHOLE = (
     *("tests/rounds", "tests/strategies", "src/lipsjax/simulation.py", "src/lipsjax/strategy.py"),
     *("tests/experiments", "tests/report", "tests/recording/test_damage.py"),
+    *("tests/recording/test_behaviour.py", "tests/runs/test_study.py", "tests/runs/test_sites.py"),
 )
 """Places all of whose tests compile whole rounds, call commands or draw pages."""
 
