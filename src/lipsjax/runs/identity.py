@@ -165,7 +165,12 @@ def _code(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
 
 
 def _source(value: Any) -> bytes:
+    code = getattr(value, "__code__", None)
     try:
+        # of a process begun by python -c, Python 3.13 takes its program for the source of all code
+        # that was made by exec
+        if code is not None and code.co_filename == "<string>":
+            raise OSError
         return inspect.getsource(value).encode()
     except (OSError, TypeError):
         raise UnknownError(f"{value.__qualname__} has no source that can be read") from None
