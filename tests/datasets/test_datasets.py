@@ -92,6 +92,7 @@ def signals():
     return load("mnist1d")
 
 
+@pytest.mark.slow
 def test_mnist1d_is_made_alike_and_leaves_the_global_generators_alone(signals):
     np.random.seed(7)  # noqa: NPY002
     before = np.random.get_state()[1].copy()  # noqa: NPY002

@@ -135,6 +135,7 @@ def test_archives_that_are_none(tmp_path, content, part):
         datasets.load(str(path))
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_a_run_on_data_of_ones_own(tmp_path):
     path = saved(tmp_path, x=np.repeat(X, 5, axis=0), y=np.repeat(Y, 5))

@@ -441,6 +441,7 @@ def unfinished(out):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 @pytest.mark.parametrize(
     ("content", "part"),

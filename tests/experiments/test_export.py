@@ -37,6 +37,7 @@ def test_what_is_exported_is_the_last_global_model(run, layout, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again, model)
 
 
+@pytest.mark.slow
 def test_a_run_begins_where_another_ended(run, tmp_path):
     """The model that is exported in PyTorch's layout is the one that the next run starts from."""
     file, out = tmp_path / "model.safetensors", tmp_path / "out"
@@ -57,6 +58,7 @@ def test_a_run_begins_where_another_ended(run, tmp_path):
     assert "found finished" in ended.out
 
 
+@pytest.mark.slow
 def test_weights_that_were_written_anew_are_read_anew(run, tmp_path):
     """In one process too, where simulations are kept: a file's name does not say what it holds."""
     file, begun = tmp_path / "w.safetensors", {}

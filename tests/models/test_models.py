@@ -259,7 +259,7 @@ def test_patches_are_at_most_64(shape, size):
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 1), (5, 9, 3), (28, 28, 1), (33, 32, 3)])
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("name", EACH)
 def test_images_of_other_sizes(name, shape):
     model = build(name, shape)
     assert_predicts(model, shape)

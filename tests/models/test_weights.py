@@ -80,7 +80,7 @@ def torch_resnet(stages, blocks, classes=10):
 @pytest.mark.parametrize(
     ("name", "stages", "blocks"),
     [
-        ("resnet8", (64, 128, 256), 1),
+        pytest.param("resnet8", (64, 128, 256), 1, marks=pytest.mark.slow),
         pytest.param("resnet18", (64, 128, 256, 512), 2, marks=pytest.mark.slow),
     ],
 )

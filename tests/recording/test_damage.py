@@ -187,6 +187,7 @@ def test_what_is_not_read_may_be_damaged(name, study):
     assert commands.call("report", str(study), "--format", "md").status == 0
 
 
+@pytest.mark.slow
 def test_a_summary_of_another_config_is_not_trusted(tmp_path):
     """A sweep that finds a finished run checks that it is of the config that it asks for."""
     out = tmp_path / "out"

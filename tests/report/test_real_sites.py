@@ -196,6 +196,7 @@ def test_an_anonymous_report_holds_no_name_and_no_path(study, form):
     assert "partition.hold_out_sites = ['Site" in texts[f"report.{form}"].replace("\\", "")
 
 
+@pytest.mark.slow
 def test_a_report_with_names_has_them(study):
     text = (study / "report.html").read_text()
     assert "Site 1" not in text

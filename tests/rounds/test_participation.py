@@ -105,6 +105,7 @@ def test_outcomes_come_as_often_as_asked():
     assert (outcomes.arrives == outcomes.straggled).all()
 
 
+@pytest.mark.slow
 def test_clients_are_drawn_in_proportion_to_their_examples():
     _, _, sim = simulate(
         tiny_model(),

@@ -421,6 +421,7 @@ def test_criteria_that_are_refused(name):
 # Used by the commands.
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 @pytest.mark.parametrize(
     "names", [BY_NAME, pytest.param(BY_PLACE, marks=pytest.mark.slow)], ids=["name", "place"]

@@ -164,6 +164,7 @@ def test_a_run_says_that_its_bits_may_differ(stopped, change, part):
     )
 
 
+@pytest.mark.slow
 def test_killed(tmp_path):
     """In a process of its own, by the system, somewhere after the first checkpoints."""
     whole, out = tmp_path / "whole", tmp_path / "out"

@@ -61,6 +61,7 @@ def test_a_site_keeps_no_more_than_it_may(file):
     assert all((np.diff(held) > 0).all() for held in found.partition.train)
 
 
+@pytest.mark.slow
 def test_a_site_without_test_examples_trains_and_is_not_scored(tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.random((21, 6, 6)), np.arange(21) % 2
@@ -76,6 +77,7 @@ def test_a_site_without_test_examples_trains_and_is_not_scored(tmp_path):
     np.testing.assert_allclose(4 * found.scalars["accuracy_dense"] % 1, 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_study_of_sites_keeps_their_names(file, tmp_path):
     argv = ("--dataset", str(file), "--partition.kind", "natural", *MLP, "--seeds", "1")
     ended = call("sweep", *argv, "--rounds", "2", "--out", str(tmp_path))
@@ -87,6 +89,7 @@ def test_a_study_of_sites_keeps_their_names(file, tmp_path):
     assert json.loads((tmp_path / "survey.json").read_text())
 
 
+@pytest.mark.slow
 def test_sites_one_by_one_are_what_their_means_are_of(file, tmp_path):
     argv = ("--dataset", str(file), "--partition.kind", "natural", *MLP[:4])
     argv += ("--partition.hold-out-sites", "Ulm", "--rounds", "3", "--evaluation.every", "2")

@@ -270,6 +270,7 @@ def test_data_are_known_by_content(images, monkeypatch):
     assert identity(copy.rename(copy.with_name("other.npz"))) != identity(images)
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_a_copy_of_the_data_is_found_finished(images, tmp_path):
     copy = str(shutil.copy(images, tmp_path / "copy.npz"))

@@ -27,7 +27,7 @@ SCORES = [0.0, 1e-45, 1e-38, 0.5, 0.5000001, 1.0, 3.0, 1e38, float("inf")]
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(
     # few lengths: each is a program
-    scores=st.sampled_from([1, 2, 3, 11, 40]).flatmap(
+    scores=st.sampled_from([1, 3, 40]).flatmap(
         lambda n: st.lists(st.sampled_from(SCORES), min_size=n, max_size=n)
     ),
     share=st.floats(0, 1),
@@ -140,6 +140,7 @@ def test_dense_rounds_send_no_mask():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_outer_layers_biases_and_norms_are_never_masked():
     model = tiny_model()

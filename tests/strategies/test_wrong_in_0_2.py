@@ -78,7 +78,7 @@ def test_other_norms_take_the_variance_in_two_passes(kind):
 @pytest.mark.parametrize(
     ("name", "deviation", "bias"),
     [
-        ("vgg5", 0.01, 0.0),
+        pytest.param("vgg5", 0.01, 0.0, marks=pytest.mark.slow),
         ("resnet6", 1 / np.sqrt(3 * 128), 128**-0.5),
         ("resnet8", 0.0361, 256**-0.5),
     ],
