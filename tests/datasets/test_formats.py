@@ -131,6 +131,27 @@ def test_names_stay_as_they_are_written(tmp_path):
     assert found.sites.names == ("01", "1", "NA")
 
 
+def test_whole_numbers_are_in_one_order_whatever_names_them(tmp_path):
+    """Folders are texts, and columns of CSV are not: 10 comes behind 9 in both."""
+    numbers, rng = np.arange(240) % 12, np.random.default_rng(0)
+    pixels, site = rng.integers(0, 256, (240, 1, 1), np.uint8), numbers + 1
+    for i in range(240):
+        path = tmp_path / "folder" / str(site[i]) / str(numbers[i]) / f"{i:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[i]).save(path)
+    table = {"label": numbers, "site": site, "p": pixels[:, 0, 0]}
+    flat = ReadOptions(shape=(1, 1, 1))
+    found = [
+        datasets.load(tmp_path / "folder"),
+        datasets.load(write_csv(tmp_path / "t.csv", table), options=flat),
+    ]
+    np.savez(tmp_path / "t.npz", x=pixels, y=numbers.astype(str), site=site.astype(str))
+    found.append(datasets.load(tmp_path / "t.npz"))
+    assert found[0].class_names == tuple(map(str, range(12)))
+    assert found[0].sites.names == tuple(map(str, range(1, 13)))
+    assert len({datasets.fingerprint(each) for each in found}) == 1
+
+
 def test_pictures_below_train_and_test(tmp_path):
     for part in ("train", "test"):
         write_pictures(tmp_path / "a", part)
