@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from helpers.commands import MLP, call, refusal
+from helpers.fake_study import write_study
 from lipsjax import recording
 from lipsjax.datasets import Dataset, Examples
 from lipsjax.partition import Partition, describe
@@ -222,6 +223,34 @@ def test_paths_and_code_in_a_config_are_withheld():
     assert hidden["dataset"] == "a data set"
     assert hidden["partition"] == {"hold_out_sites": ("Site 1", "a site", "1"), "kind": "natural"}
     assert set(hidden["model"].values()) == {"withheld"}
+
+
+def test_plain_words_of_data_are_withheld():
+    config = {
+        "data": {"label": "hepatitis", "shape": [8, 8]},
+        "dataset_options": {"hospital": "Ghent", "year": 2026},
+        "model": {"name": "cnn", "init": "weights-ghent"},
+    }
+    assert anonymous_config(config, names_for([], [])) == {
+        "data": {"label": "withheld", "shape": [8, 8]},
+        "dataset_options": {"hospital": "withheld", "year": 2026},
+        "model": {"name": "cnn", "init": "withheld"},
+    }
+    assert anonymous_config({"dataset_options.hospital": "Ghent"}, names_for([], [])) == {
+        "dataset_options.hospital": "withheld"
+    }
+
+
+def test_cells_stay_apart_without_their_names(tmp_path):
+    write_study(tmp_path, cells=("one", "two"), seeds=2, rounds=4, clients=2)
+    read = recording.read_study(tmp_path)
+    parts = ("mine:Net", "mine:Wider")
+    cells = tuple(
+        cell | {"overrides": {"model.name": part}}
+        for cell, part in zip(read.cells, parts, strict=True)
+    )
+    labels = [cell["label"] for cell in anonymous_study(read._replace(cells=cells)).cells]
+    assert labels == ["model.name = withheld (1)", "model.name = withheld (2)"]
 
 
 def mix(**setup):

@@ -2,8 +2,9 @@
 
 A function is its source text, its bytecode (a file may have been edited since it was imported), its
 defaults, decorators, what it closes over, and every global that it names, and so on from these; so
-an edit of a class that it calls counts as an edit of itself. Installed packages are their name and version. What has no source, as a lambda, is refused: a run that is
-found finished must be the run that was asked for. No JAX here.
+an edit of a class that it calls counts as an edit of itself. Installed packages are their name and
+version. What has no source, as a lambda, is refused: a run that is found finished must be the run
+that was asked for. No JAX here.
 """
 
 import builtins
