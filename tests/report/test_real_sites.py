@@ -14,12 +14,14 @@ from helpers.commands import MLP, call, refusal
 from helpers.fake_study import write_study
 from lipsjax import recording
 from lipsjax.datasets import Dataset, Examples
+from lipsjax.datasets.sites import Origin, Sites
 from lipsjax.partition import Partition, describe
 from lipsjax.partition.survey import compare_sites, look
 from lipsjax.recording import Recording
 from lipsjax.report import plots, survey
 from lipsjax.report.anonymise import anonymous_config, anonymous_study, names_for
 from lipsjax.report.setting import seeds_stand_for
+from lipsjax.report.survey import between
 
 SITES = {"<b>Brno</b>": 30, "=Ghent": 60, "Ulm $x$": 90}
 CLASSES = ("crack<i>", "finesse")
@@ -103,6 +105,18 @@ def test_times_and_groups_that_are_named_are_not_asked_for(tmp_path):
     whats = [i["what"] for i in json.loads((tmp_path / "survey.json").read_text())["checklist"]]
     assert not any("when each" in what or "of which part" in what for what in whats)
     assert "groups" in remarks(tmp_path / "survey.json")["Groups"][0]
+
+
+def test_groups_on_both_sides_of_a_test_are_told():
+    def made(groups):
+        origins = (Origin(np.arange(4) % 2, np.array(each)) for each in groups)
+        sites = Sites(("a", "b"), *origins, is_split=True)
+        examples = Examples(np.zeros((4, 2), np.float32), np.arange(4) % 2)
+        return Dataset("made", examples, examples, 2, sites=sites)
+
+    found = between._parted_groups(made([[0, 1, 2, 3], [3, 3, 0, 7]]))
+    assert found.statement.startswith("3 test examples are of a group that is trained on too (2 g")
+    assert between._parted_groups(made([[0, 1, 2, 3], [4, 5, 6, 7]])) is None
 
 
 @pytest.mark.parametrize(

@@ -268,16 +268,21 @@ def _is_installed(name: str) -> bool:
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None:  # a package without an __init__.py, or what was loaded otherwise
         return name.partition(".")[0] in ("jaxlib", "numpy", "jax")
-    return _lies_in_a_package(file)
+    return lies_in_a_package(file)
 
 
 def _is_of_a_package(code: types.CodeType) -> bool:
     """Tell whether code is of Python, an installed package, or this one, wherever it is named."""
-    return _lies_in_a_package(code.co_filename)
+    return lies_in_a_package(code.co_filename)
 
 
 @functools.lru_cache(maxsize=1024)
-def _lies_in_a_package(file: str) -> bool:
+def lies_in_a_package(file: str) -> bool:
+    """Tell whether a file is of Python, an installed package, or this one.
+
+    >>> lies_in_a_package(inspect.__file__), lies_in_a_package("mine.py")
+    (True, False)
+    """
     path = Path(file).resolve()
     return any(path.is_relative_to(root) for root in (*INSTALLED, OWN))
 
