@@ -95,6 +95,24 @@ def test_four_formats_give_the_same_bits_of_a_run(tmp_path):
 # What each format can say.
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("id", np.arange(100, 145), "column id numbers the rows"),
+        ("id", np.random.default_rng(0).permutation(45), "column id numbers the rows"),
+        ("Site", np.arange(45) % 3, "column Site would be an input; name it by data.site"),
+    ],
+)
+def test_columns_that_are_no_measurements_are_no_inputs(tmp_path, name, values, said):
+    table = {"label": np.arange(45) % 2, "x": np.arange(45) / 7, name: values}
+    path = write_csv(tmp_path / "t.csv", table)
+    with pytest.raises(DataError) as refused:
+        datasets.load(path)
+    assert said in str(refused.value)
+    named = datasets.load(path, options=ReadOptions(features=("x", name)))
+    assert named.train.inputs.shape[1] == 2
+
+
 def test_features_of_a_table(tmp_path):
     x = np.arange(20) / 7
     table = {"age": x, "kind": ["a", "b"] * 10, "dose": -x, "ward": [1, 10] * 10, "note": "n" * 20}
