@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import types
 import urllib.parse
 
 import numpy as np
@@ -15,6 +16,7 @@ from helpers.fake_study import write_study
 from lipsjax import recording
 from lipsjax.datasets import Dataset, Examples
 from lipsjax.datasets.sites import Origin, Sites
+from lipsjax.experiments.run import summary
 from lipsjax.partition import Partition, describe
 from lipsjax.partition.survey import compare_sites, look
 from lipsjax.recording import Recording
@@ -301,3 +303,10 @@ def test_made_up_clients_of_data_with_sites_are_told_so(tmp_path):
     assert "The data name 2 sites (Brno, Ulm); these clients are made up" in said
     natural = ("--partition.kind", "natural", "--out", str(tmp_path / "natural"))
     assert "made up" not in call("survey", "--dataset", str(file), *natural).out
+
+
+def test_a_run_without_a_global_model_names_no_accuracy_of_it():
+    scalars = {"round": np.arange(2), "accuracy_dense": np.array([0.25, 0.5])}
+    scalars["global_accuracy"] = np.full(2, np.nan)
+    run = types.SimpleNamespace(scalars=scalars, seconds=1.0, compile_seconds=1.0)
+    assert summary(run).endswith("accuracy after the last: personalised 50.0%")
