@@ -7,6 +7,7 @@ import json
 import re
 import types
 import urllib.parse
+from typing import Any
 
 import numpy as np
 import pytest
@@ -308,5 +309,5 @@ def test_made_up_clients_of_data_with_sites_are_told_so(tmp_path):
 def test_a_run_without_a_global_model_names_no_accuracy_of_it():
     scalars = {"round": np.arange(2), "accuracy_dense": np.array([0.25, 0.5])}
     scalars["global_accuracy"] = np.full(2, np.nan)
-    run = types.SimpleNamespace(scalars=scalars, seconds=1.0, compile_seconds=1.0)
+    run: Any = types.SimpleNamespace(scalars=scalars, seconds=1.0, compile_seconds=1.0)
     assert summary(run).endswith("accuracy after the last: personalised 50.0%")
