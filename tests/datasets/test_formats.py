@@ -95,6 +95,24 @@ def test_four_formats_give_the_same_bits_of_a_run(tmp_path):
 # What each format can say.
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("id", np.arange(100, 145), "column id numbers the rows"),
+        ("id", np.random.default_rng(0).permutation(45), "column id numbers the rows"),
+        ("Site", np.arange(45) % 3, "column Site would be an input; name it by data.site"),
+    ],
+)
+def test_columns_that_are_no_measurements_are_no_inputs(tmp_path, name, values, said):
+    table = {"label": np.arange(45) % 2, "x": np.arange(45) / 7, name: values}
+    path = write_csv(tmp_path / "t.csv", table)
+    with pytest.raises(DataError) as refused:
+        datasets.load(path)
+    assert said in str(refused.value)
+    named = datasets.load(path, options=ReadOptions(features=("x", name)))
+    assert named.train.inputs.shape[1] == 2
+
+
 def test_features_of_a_table(tmp_path):
     x = np.arange(20) / 7
     table = {"age": x, "kind": ["a", "b"] * 10, "dose": -x, "ward": [1, 10] * 10, "note": "n" * 20}
@@ -129,6 +147,27 @@ def test_names_stay_as_they_are_written(tmp_path):
     table = columns(site=["01", "1", "NA"] * 15)
     found = datasets.load(write_csv(tmp_path / "t.csv", table), options=AS_COLUMNS)
     assert found.sites.names == ("01", "1", "NA")
+
+
+def test_whole_numbers_are_in_one_order_whatever_names_them(tmp_path):
+    """Folders are texts, and columns of CSV are not: 10 comes behind 9 in both."""
+    numbers, rng = np.arange(240) % 12, np.random.default_rng(0)
+    pixels, site = rng.integers(0, 256, (240, 1, 1), np.uint8), numbers + 1
+    for i in range(240):
+        path = tmp_path / "folder" / str(site[i]) / str(numbers[i]) / f"{i:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[i]).save(path)
+    table = {"label": numbers, "site": site, "p": pixels[:, 0, 0]}
+    flat = ReadOptions(shape=(1, 1, 1))
+    found = [
+        datasets.load(tmp_path / "folder"),
+        datasets.load(write_csv(tmp_path / "t.csv", table), options=flat),
+    ]
+    np.savez(tmp_path / "t.npz", x=pixels, y=numbers.astype(str), site=site.astype(str))
+    found.append(datasets.load(tmp_path / "t.npz"))
+    assert found[0].class_names == tuple(map(str, range(12)))
+    assert found[0].sites.names == tuple(map(str, range(1, 13)))
+    assert len({datasets.fingerprint(each) for each in found}) == 1
 
 
 def test_pictures_below_train_and_test(tmp_path):

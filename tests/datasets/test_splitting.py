@@ -119,6 +119,20 @@ def of(**facts):
 SITE = np.repeat(["south", "north"], 4)
 
 
+def test_two_ways_to_write_an_accent_are_one_site_and_one_group():
+    two = np.array(["Caf\u00e9", "Cafe\u0301 "] * 4)
+    made = of(site=two, group=two)
+    assert made.sites.names == ("Caf\u00e9",)
+    assert set(made.sites.train.group) == {0}
+
+
+def test_a_time_that_is_none_is_refused():
+    time = np.arange(8).astype("datetime64[D]")
+    time[3] = np.datetime64("NaT")
+    with pytest.raises(DataError, match=r"^made: time of example 3 is not a time \(NaT\)"):
+        of(site=SITE, time=time)
+
+
 @pytest.mark.parametrize(
     ("facts", "rule", "parts"),
     [

@@ -5,20 +5,26 @@ import csv
 import io
 import json
 import re
+import types
 import urllib.parse
+from typing import Any
 
 import numpy as np
 import pytest
 
 from helpers.commands import MLP, call, refusal
+from helpers.fake_study import write_study
 from lipsjax import recording
 from lipsjax.datasets import Dataset, Examples
+from lipsjax.datasets.sites import Origin, Sites
+from lipsjax.experiments.run import summary
 from lipsjax.partition import Partition, describe
 from lipsjax.partition.survey import compare_sites, look
 from lipsjax.recording import Recording
 from lipsjax.report import plots, survey
 from lipsjax.report.anonymise import anonymous_config, anonymous_study, names_for
 from lipsjax.report.setting import seeds_stand_for
+from lipsjax.report.survey import between
 
 SITES = {"<b>Brno</b>": 30, "=Ghent": 60, "Ulm $x$": 90}
 CLASSES = ("crack<i>", "finesse")
@@ -102,6 +108,18 @@ def test_times_and_groups_that_are_named_are_not_asked_for(tmp_path):
     whats = [i["what"] for i in json.loads((tmp_path / "survey.json").read_text())["checklist"]]
     assert not any("when each" in what or "of which part" in what for what in whats)
     assert "groups" in remarks(tmp_path / "survey.json")["Groups"][0]
+
+
+def test_groups_on_both_sides_of_a_test_are_told():
+    def made(groups):
+        origins = (Origin(np.arange(4) % 2, np.array(each)) for each in groups)
+        sites = Sites(("a", "b"), *origins, is_split=True)
+        examples = Examples(np.zeros((4, 2), np.float32), np.arange(4) % 2)
+        return Dataset("made", examples, examples, 2, sites=sites)
+
+    found = between._parted_groups(made([[0, 1, 2, 3], [3, 3, 0, 7]]))
+    assert found.statement.startswith("3 test examples are of a group that is trained on too (2 g")
+    assert between._parted_groups(made([[0, 1, 2, 3], [4, 5, 6, 7]])) is None
 
 
 @pytest.mark.parametrize(
@@ -225,6 +243,34 @@ def test_paths_and_code_in_a_config_are_withheld():
     assert set(hidden["model"].values()) == {"withheld"}
 
 
+def test_plain_words_of_data_are_withheld():
+    config = {
+        "data": {"label": "hepatitis", "shape": [8, 8]},
+        "dataset_options": {"hospital": "Ghent", "year": 2026},
+        "model": {"name": "cnn", "init": "weights-ghent"},
+    }
+    assert anonymous_config(config, names_for([], [])) == {
+        "data": {"label": "withheld", "shape": [8, 8]},
+        "dataset_options": {"hospital": "withheld", "year": 2026},
+        "model": {"name": "cnn", "init": "withheld"},
+    }
+    assert anonymous_config({"dataset_options.hospital": "Ghent"}, names_for([], [])) == {
+        "dataset_options.hospital": "withheld"
+    }
+
+
+def test_cells_stay_apart_without_their_names(tmp_path):
+    write_study(tmp_path, cells=("one", "two"), seeds=2, rounds=4, clients=2)
+    read = recording.read_study(tmp_path)
+    parts = ("mine:Net", "mine:Wider")
+    cells = tuple(
+        cell | {"overrides": {"model.name": part}}
+        for cell, part in zip(read.cells, parts, strict=True)
+    )
+    labels = [cell["label"] for cell in anonymous_study(read._replace(cells=cells)).cells]
+    assert labels == ["model.name = withheld (1)", "model.name = withheld (2)"]
+
+
 def mix(**setup):
     counts = {"survey": {"train_counts": [[3, 1], [0, 2]]}}
     return plots.class_mix(Recording({}, {}, counts | setup, {}, {}, 0, 0))
@@ -259,3 +305,10 @@ def test_made_up_clients_of_data_with_sites_are_told_so(tmp_path):
     assert "The data name 2 sites (Brno, Ulm); these clients are made up" in said
     natural = ("--partition.kind", "natural", "--out", str(tmp_path / "natural"))
     assert "made up" not in call("survey", "--dataset", str(file), *natural).out
+
+
+def test_a_run_without_a_global_model_names_no_accuracy_of_it():
+    scalars = {"round": np.arange(2), "accuracy_dense": np.array([0.25, 0.5])}
+    scalars["global_accuracy"] = np.full(2, np.nan)
+    run: Any = types.SimpleNamespace(scalars=scalars, seconds=1.0, compile_seconds=1.0)
+    assert summary(run).endswith("accuracy after the last: personalised 50.0%")

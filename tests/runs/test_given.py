@@ -1,6 +1,7 @@
 """What identifies parts that are handed over in Python, and what is refused."""
 
 import functools
+import importlib
 import linecache
 import types
 from pathlib import Path
@@ -19,19 +20,31 @@ from lipsjax.runs.config import LocalConfig
 from lipsjax.runs.identity import UnknownError, digest_of
 
 SOURCE = """
+import functools
 import flax.linen as nn
 import jax
 import numpy as np
 import optax
 
 WIDTH = 4
+UNITS = 7
 TABLE = np.arange(3)
+
+def twice(function):
+    @functools.wraps(function)
+    def doubled(*args, **kwargs):
+        return 2 * function(*args, **kwargs)
+    return doubled
 
 class Base:
     factor = 2
 
 class Net(nn.Module):
     num_classes: int = 3
+    units: int = UNITS
+    @twice
+    def head(self, x):
+        return x
     def setup(self):
         self.dense = nn.Dense(WIDTH)
     def __call__(self, x):
@@ -45,6 +58,10 @@ def make(num_classes):
 
 def optimizer(learning_rate, decay=0.1):
     return optax.sgd(learning_rate * decay)
+
+@twice
+def decorated(learning_rate):
+    return learning_rate
 
 @jax.jit
 def jitted(x):
@@ -66,7 +83,7 @@ def module_of(text, name="own_parts"):
     return types.SimpleNamespace(**names)
 
 
-@pytest.mark.parametrize("part", ["make", "Net", "optimizer", "jitted", "helper"])
+@pytest.mark.parametrize("part", ["make", "Net", "optimizer", "decorated", "jitted", "helper"])
 def test_equal_sources_have_equal_digests(part):
     first, second = (digest_of(getattr(module_of(SOURCE), part)) for _ in range(2))
     assert first == second
@@ -76,6 +93,8 @@ def test_equal_sources_have_equal_digests(part):
     ("part", "old", "new"),
     [
         ("make", "WIDTH = 4", "WIDTH = 5"),
+        ("Net", "return 2 * function", "return 3 * function"),
+        ("decorated", "return 2 * function", "return 3 * function"),
         ("make", "nn.Dense(WIDTH)", "nn.Dense(2 * WIDTH)"),
         ("make", "num_classes: int = 3", "num_classes: int = 4"),
         ("make", "x * TABLE", "x + TABLE"),
@@ -96,6 +115,34 @@ def test_an_edit_of_what_it_reads_is_an_edit(part, old, new):
 def test_an_edit_of_what_it_does_not_read_is_none(part):
     edited = module_of(SOURCE.replace("factor = 2", "factor = 3"))
     assert digest_of(getattr(module_of(SOURCE), part)) == digest_of(getattr(edited, part))
+
+
+def test_what_a_class_names_in_its_body_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for name, units in (("units_7", 7), ("units_8", 8)):
+        text = SOURCE.replace("UNITS = 7", f"UNITS = {units}")
+        (tmp_path / f"{name}.py").write_text(text)  # of which a class has its source
+        found.append(digest_of(importlib.import_module(name).Net))
+    assert len(set(found)) == 2
+
+
+def test_a_setting_of_a_module_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "settings_of_a_test.py").write_text("rate = 0.5")
+    settings = importlib.import_module("settings_of_a_test")
+    first = digest_of(settings)
+    settings.rate = 0.25
+    assert digest_of(settings) != first
+
+
+def test_a_file_that_was_edited_after_its_import_is_neither_the_old_nor_the_new():
+    text = SOURCE.replace("* decay)", "* decay * 5)")
+    old, new = module_of(SOURCE), module_of(text)
+    place = old.optimizer.__code__.co_filename
+    before = digest_of(old.optimizer)
+    linecache.cache[place] = (len(text), None, text.splitlines(keepends=True), place)
+    assert len({digest_of(old.optimizer), digest_of(new.optimizer), before}) == 3
 
 
 def test_closures_and_arguments_count():

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -153,6 +154,28 @@ def test_the_digest_is_of_all_files_of_a_package(bad):
         importlib.invalidate_caches()
         digests.append(parts.source_digest(STRATEGIES, "scratch.inner:method"))
     assert digests[0] != digests[1]
+
+
+def test_the_digest_is_of_what_a_module_imports_beside_it(bad, monkeypatch):
+    module = types.ModuleType("scratch")
+    module.__file__ = str(bad / "scratch.py")
+    monkeypatch.setitem(sys.modules, "scratch", module)
+
+    def digest():
+        parts._digest_of.cache_clear()
+        return parts._digest_of("scratch")
+
+    (bad / "scratch.py").write_text("from rates import RATE\n\ndef method(): ...\n")
+    (bad / "rates.py").write_text("from base import RATE\n")
+    (bad / "unread.py").write_text("")
+    digests = []
+    for name, text in (("unread", "a = 1"), ("base", "RATE = 1"), ("base", "RATE = 2")):
+        (bad / "base.py").touch()
+        (bad / f"{name}.py").write_text(text)
+        digests.append(digest())
+    (bad / "unread.py").write_text("a = 2")
+    assert digest() == digests[-1]
+    assert len(set(digests)) == 3
 
 
 # Names and options.

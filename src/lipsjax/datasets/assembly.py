@@ -3,7 +3,7 @@
 Symbols: N examples.
 """
 
-from collections.abc import Sequence
+import unicodedata
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from lipsjax.datasets.base import (
     TEST_FRACTION,
     DataError,
     Dataset,
+    in_order,
     show,
     stratified_test_mask,
 )
@@ -106,19 +107,28 @@ def coded(where: str, what: str, values: np.ndarray) -> tuple[tuple[str, ...], n
             values = np.char.decode(values, "utf-8")
         except UnicodeDecodeError:
             raise DataError(f"{where}: {what} holds what is no text; allowed is UTF-8") from None
-    if values.dtype.kind == "U":
-        values = np.char.strip(values)
     found, number = np.unique(values, return_inverse=True)
-    names: Sequence[Any] = found.tolist()
+    names = [_plain(name) for name in found.tolist()]
     if "" in names:
         first = int((number == names.index("")).argmax())
         raise DataError(f"{where}: {what} of example {first} is an empty text")
-    return tuple(map(str, names)), number.astype(np.int32)
+    ordered = in_order(set(names))
+    position = {name: number for number, name in enumerate(ordered)}
+    codes = np.array([position[name] for name in names], np.int32)
+    return tuple(map(str, ordered)), codes[number]
+
+
+def _plain(name: Any) -> Any:
+    """Returns a text as names are compared, labels too; an integer as it is."""
+    return unicodedata.normalize("NFC", name).strip() if isinstance(name, str) else name
 
 
 def _times(where: str, values: np.ndarray) -> np.ndarray:
     """Returns times as float64; only their order is read."""
     if values.dtype.kind == "M":
+        if np.isnat(values).any():
+            row = int(np.isnat(values).argmax())
+            raise DataError(f"{where}: time of example {row} is not a time (NaT); fill it in")
         return values.astype("datetime64[us]").astype(np.int64).astype(np.float64)
     if values.dtype.kind not in "iuf":
         raise DataError(

@@ -4,8 +4,9 @@ Symbols: N examples of a split, S sites, images of height H, width W and C chann
 """
 
 import hashlib
-from collections.abc import Iterator
-from typing import NamedTuple
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ _MAX_LABEL = np.iinfo(np.int32).max
 MOST_PATH = 300
 """Characters of a path that a message repeats."""
 _MOST_SHOWN = 80
+_WHOLE = re.compile("0|-?[1-9][0-9]{0,17}")
 TEST_FRACTION = 0.2
 SPLIT_SEED = 1998
 
@@ -42,6 +44,20 @@ class Dataset(NamedTuple):
     def kind(self) -> str:
         """What the inputs are: images, series or features."""
         return INPUTS.get(self.train.inputs.ndim, "inputs")
+
+
+def in_order(names: Iterable[Any]) -> list[Any]:
+    """Returns names ascending: texts that are all whole numbers as these, whatever named them.
+
+    Folders and columns of texts know no numbers, and other formats do; one order is of all.
+
+    >>> in_order(["10", "9"]), in_order(["10", "9", "a"]), in_order(["10", "09"]), in_order([10, 9])
+    (['9', '10'], ['10', '9', 'a'], ['09', '10'], [9, 10])
+    """
+    found = list(names)
+    if all(isinstance(name, str) and _WHOLE.fullmatch(name) for name in found):
+        return sorted(found, key=int)
+    return sorted(found)
 
 
 def show(value: object, most: int = _MOST_SHOWN) -> str:

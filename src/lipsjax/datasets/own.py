@@ -22,7 +22,14 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from lipsjax.datasets.assembly import Found, assemble
-from lipsjax.datasets.base import MOST_PATH, DataError, Dataset, show, stratified_test_mask
+from lipsjax.datasets.base import (
+    MOST_PATH,
+    DataError,
+    Dataset,
+    in_order,
+    show,
+    stratified_test_mask,
+)
 from lipsjax.datasets.files import check_room, expanded, open_file
 from lipsjax.datasets.options import AS_NAMED, ReadOptions, check_validation
 from lipsjax.types import Examples
@@ -656,13 +663,13 @@ def _numbered(
 ) -> tuple[list[np.ndarray], tuple[str, ...]]:
     """Returns each split's labels as integers from 0, and the names of the classes.
 
-    Classes are the labels that occur, integers in their order and texts in that of their
-    characters.
+    Classes are the labels that occur, integers in their order, whether or not they are texts, and
+    other texts in that of their characters.
     """
     if len({split.kind for split in labels.values()}) > 1:
         kinds = " and ".join(f"{split.kind} in {name}" for name, split in labels.items())
         raise DataError(f"{where}: labels of two kinds, {kinds}; allowed is one of them")
-    classes = sorted(set().union(*(split.values for split in labels.values())))
+    classes = in_order(set().union(*(split.values for split in labels.values())))
     number = sum(len(split.codes) for split in labels.values())
     if 2 * len(classes) > number:
         raise DataError(

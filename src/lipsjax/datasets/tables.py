@@ -104,6 +104,12 @@ def _input_names(table: Table, roles: Mapping[str, str], options: ReadOptions) -
     """Returns the columns of inputs: those that options name, or all that are left."""
     where = table.where
     names = options.features or tuple(n for n in table.names if n not in roles.values())
+    for name in () if options.features else names:
+        if (role := name.lower()) in ROLES and role not in roles:
+            raise DataError(
+                f"{where}: column {show(name)} would be an input; name it by data.{role}, or name "
+                "the columns to read by data.features"
+            )
     if unknown := [name for name in names if name not in table.names]:
         raise DataError(
             f"{where} has no column {listed(unknown)}, which data.features names; its columns are "
@@ -166,8 +172,7 @@ def _numbers(table: Table, names: Sequence[str], options: ReadOptions) -> np.nda
         missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(0, bool)
         if missing.any():
             raise missing_value(where, name, int(missing.argmax()))
-        steps = np.unique(np.diff(values)).tolist() if table.rows > 2 else []
-        if steps == [1] and not options.features and values[0] in (0, 1):
+        if not options.features and _numbers_rows(values):
             raise DataError(
                 f"{where}: column {show(name)} numbers the rows, which tells nothing of them; take "
                 "it out, or name the columns to read by data.features"
@@ -177,6 +182,17 @@ def _numbers(table: Table, names: Sequence[str], options: ReadOptions) -> np.nda
     if options.shape:
         return inputs_of(where, "images", values.reshape(-1, *options.shape))
     return inputs_of(where, "features", values)
+
+
+def _numbers_rows(values: np.ndarray) -> bool:
+    """Tells whether a column is whole numbers without a gap, each once: ids, in any order.
+
+    >>> _numbers_rows(np.array([7, 5, 6])), _numbers_rows(np.array([5, 5, 6]))
+    (True, False)
+    """
+    if len(values) < 3 or values.max() - values.min() != len(values) - 1:
+        return False
+    return bool((np.diff(np.sort(values)) == 1).all())
 
 
 def missing_value(where: str, name: str, row: int) -> DataError:

@@ -1,6 +1,7 @@
 """Train one federated run and record it: ``python -m lipsjax.experiments.run``."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -66,6 +67,7 @@ def summary(run: Recording) -> str:
     accuracies = (
         f"{name} {run.scalars[key][-1]:.1%}"
         for name, key in (("personalised", "accuracy_dense"), ("global", "global_accuracy"))
+        if not math.isnan(run.scalars[key][-1])  # who trains alone has no global model
     )
     return (
         f"{len(run.scalars['round'])} rounds in {run.seconds:.1f} s, compiled in "

@@ -10,12 +10,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from lipsjax.datasets import Dataset
+from lipsjax.datasets.base import in_order
 from lipsjax.recording import Recording, StudyRecording
 
 FOLDER = "anonymous"
 """Where pages and exports without names are written, below OUT."""
 _HARMLESS = re.compile(r"[A-Za-z0-9_-]*")
 """Texts of a config that name a choice; paths and code from outside have other characters."""
+
+_OF_DATA = {"data", "dataset_options", "init"}
+"""Fields whose texts name columns, places and files, however plain."""
 
 
 class Names(NamedTuple):
@@ -26,13 +30,15 @@ class Names(NamedTuple):
 
 
 def names_for(sites: Iterable[str], datasets: Iterable[str]) -> Names:
-    """Returns what stands for names, numbered in the order in which they come first.
+    """Returns what stands for names: sites are numbered in the order of their names.
+
+    So a survey and a report call a site alike, whichever sites a run holds out and has last.
 
     Example:
-      >>> names_for(["Brno", "Ulm", "Brno"], ["/home/me/mine.npz"])
+      >>> names_for(["Ulm", "Brno", "Ulm"], ["/home/me/mine.npz"])
       Names(sites={'Brno': 'Site 1', 'Ulm': 'Site 2'}, datasets={'/home/me/mine.npz': 'Data set 1'})
     """
-    return Names(_numbered("Site", sites), _numbered("Data set", datasets))
+    return Names(_numbered("Site", in_order(set(sites))), _numbered("Data set", datasets))
 
 
 def _numbered(word: str, names: Iterable[str]) -> dict[str, str]:
@@ -88,7 +94,7 @@ def anonymous_config(config: Mapping[str, Any], names: Names) -> dict[str, Any]:
 def _anonymous(field: str, value: Any, names: Names) -> Any:
     last = field.rpartition(".")[2]
     if isinstance(value, Mapping):
-        return anonymous_config(value, names)
+        return {name: _anonymous(f"{field}.{name}", each, names) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_anonymous(field, each, names) for each in value)
     if not isinstance(value, str):
@@ -98,7 +104,8 @@ def _anonymous(field: str, value: Any, names: Names) -> Any:
     if last == "hold_out_sites":
         # by number it names nobody
         return names.sites.get(value, value if value.isdecimal() else "a site")
-    return value if _HARMLESS.fullmatch(value) else "withheld"
+    is_choice = _OF_DATA.isdisjoint(field.split(".")) and _HARMLESS.fullmatch(value)
+    return value if is_choice else "withheld"
 
 
 def anonymous_study(study: StudyRecording) -> StudyRecording:
@@ -119,7 +126,7 @@ def anonymous_study(study: StudyRecording) -> StudyRecording:
         name="A study",
         description="",
         command="lipsjax sweep",
-        cells=tuple(_cell(cell, names) for cell in study.cells),
+        cells=_told_apart([_cell(cell, names) for cell in study.cells]),
         trials=tuple(t._replace(recording=_recording(t.recording, names)) for t in study.trials),
         diverged=tuple(trial | {"reason": "withheld"} for trial in study.diverged),
     )
@@ -131,6 +138,15 @@ def _cell(cell: Mapping[str, Any], names: Names) -> dict[str, Any]:
     replaced = anonymous_config(overrides, names)
     label = ", ".join(f"{name} = {value}" for name, value in replaced.items())
     return dict(cell) | {"overrides": replaced, "label": label}
+
+
+def _told_apart(cells: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Cells of which labels that became equal are numbered, as pages know cells by their labels."""
+    labels = [cell["label"] for cell in cells]
+    return tuple(
+        cell | {"label": f"{label} ({i})" if labels.count(label) > 1 else label}
+        for i, (cell, label) in enumerate(zip(cells, labels, strict=True), start=1)
+    )
 
 
 def _recording(run: Recording, names: Names) -> Recording:

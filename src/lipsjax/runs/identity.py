@@ -1,9 +1,10 @@
 """What identifies code that was handed over in Python: a digest of its source and all it reads.
 
-A function is its source text, its defaults, what it closes over, and every global that it names,
-and so on from these; so an edit of a class that it calls counts as an edit of itself. Installed
-packages are their name and version. What has no source, as a lambda, is refused: a run that is
-found finished must be the run that was asked for. No JAX here.
+A function is its source text, its bytecode (a file may have been edited since it was imported), its
+defaults, decorators, what it closes over, and every global that it names, and so on from these; so
+an edit of a class that it calls counts as an edit of itself. Installed packages are their name and
+version. What has no source, as a lambda, is refused: a run that is found finished must be the run
+that was asked for. No JAX here.
 """
 
 import builtins
@@ -12,6 +13,7 @@ import dis
 import functools
 import hashlib
 import inspect
+import re
 import sys
 import sysconfig
 import types
@@ -136,8 +138,11 @@ def _module(module: types.ModuleType, seen: dict[int, Any]) -> Iterator[bytes]:
         raise UnknownError(f"the module {name} has no file")
     yield name.encode()
     yield Path(file).read_bytes()
-    for other in vars(module).values():
+    for held, other in [*vars(module).items()]:
         if isinstance(other, types.ModuleType):
+            yield from _told(other, seen)
+        elif isinstance(other, PLAIN) and not held.startswith("__"):
+            yield held.encode()  # may come from elsewhere, or have been set since
             yield from _told(other, seen)
         elif isinstance(other, type | types.FunctionType) and other.__module__ != name:
             yield from _told(sys.modules.get(other.__module__, other), seen)
@@ -154,9 +159,7 @@ def _code(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
     elif isinstance(value, types.FunctionType):
         if name.endswith("<lambda>") and not _is_installed(module):
             raise UnknownError("a lambda has no source of its own")
-        # made by a package, as by a call of it: its source is that package
-        yield _version(module) if _is_installed(module) and is_built_in else _source(value)
-        yield from _read_by(value, seen)
+        yield from _function(value, seen)
     elif (wrapped := getattr(value, "__wrapped__", None)) is not None:  # as of jax.jit
         yield type(value).__qualname__.encode()
         yield from _told(wrapped, seen)
@@ -164,40 +167,71 @@ def _code(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
         raise UnknownError(f"{name} has no source")
 
 
-def _source(value: Any) -> bytes:
-    code = getattr(value, "__code__", None)
+def _function(function: Any, seen: dict[int, Any]) -> Iterator[bytes]:
+    """A function and those that it is wrapped around: the source of each, and what it reads."""
+    while function is not None:
+        if isinstance(function, types.FunctionType):
+            if _is_of_a_package(function.__code__):  # as what a package made of a function
+                yield _version(function.__globals__.get("__name__", ""))
+            else:
+                yield _source(function, function.__code__)
+                yield from _bytecode(function.__code__)
+            yield from _read_by(function, seen)
+        function = getattr(function, "__wrapped__", None)
+
+
+def _source(named: Any, of: Any) -> bytes:
+    """The source text of code or of a class, which errors call by a name."""
     try:
         # of a process begun by python -c, Python 3.13 takes its program for the source of all code
         # that was made by exec
-        if code is not None and code.co_filename == "<string>":
+        if getattr(of, "co_filename", None) == "<string>":
             raise OSError
-        return inspect.getsource(value).encode()
+        return inspect.getsource(of).encode()
     except (OSError, TypeError):
-        raise UnknownError(f"{value.__qualname__} has no source that can be read") from None
+        raise UnknownError(f"{named.__qualname__} has no source that can be read") from None
+
+
+def _bytecode(code: types.CodeType) -> Iterator[bytes]:
+    """What is carried out: its file may have been edited since it was imported."""
+    yield code.co_code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _bytecode(constant)
+        else:
+            yield from _told(constant, {})
 
 
 def _class(value: type, seen: dict[int, Any]) -> Iterator[bytes]:
     """A class: its source, or where that cannot be had, as in a notebook, that of what it holds."""
     yield from _all((base for base in value.__bases__ if base is not object), seen)
     try:
-        text = _source(value)
+        text = _source(value, value).decode()
     except UnknownError:
         text = None
-    yield value.__qualname__.encode() if text is None else text
+    yield value.__qualname__.encode() if text is None else text.encode()
     for name, held in vars(value).items():
-        inner = held.fget if isinstance(held, property) else getattr(held, "__func__", held)
-        function = (
-            inspect.unwrap(inner) if callable(inner) and not isinstance(inner, type) else None
-        )
+        inner = _behind(held)
+        function = inspect.unwrap(inner) if hasattr(inner, "__wrapped__") else inner
         if isinstance(function, types.FunctionType):
             if function.__code__.co_filename == "<string>":  # made by dataclasses
                 continue
-            if text is None:
-                yield from (name.encode(), _source(function))
-            yield from _read_by(function, seen)
-        elif text is None and not name.startswith("_") and name not in OF_FLAX:
+            yield name.encode()
+            yield from _function(inner, seen)
+        elif name not in OF_FLAX and (
+            # a value that the body names may come from elsewhere: units: int = WIDTH
+            not name.startswith("_") if text is None else re.search(rf"\b{name}\b", text)
+        ):
             yield name.encode()
             yield from _told(held, seen)
+
+
+def _behind(held: Any) -> Any:
+    """The function of a method, a property or the like; anything else as it is."""
+    for name in ("__func__", "fget", "func"):
+        if not isinstance(held, type | functools.partial) and hasattr(held, name):
+            return getattr(held, name)
+    return held
 
 
 def _read_by(function: types.FunctionType, seen: dict[int, Any]) -> Iterator[bytes]:
@@ -234,6 +268,21 @@ def _is_installed(name: str) -> bool:
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None:  # a package without an __init__.py, or what was loaded otherwise
         return name.partition(".")[0] in ("jaxlib", "numpy", "jax")
+    return lies_in_a_package(file)
+
+
+def _is_of_a_package(code: types.CodeType) -> bool:
+    """Tell whether code is of Python, an installed package, or this one, wherever it is named."""
+    return lies_in_a_package(code.co_filename)
+
+
+@functools.lru_cache(maxsize=1024)
+def lies_in_a_package(file: str) -> bool:
+    """Tell whether a file is of Python, an installed package, or this one.
+
+    >>> lies_in_a_package(inspect.__file__), lies_in_a_package("mine.py")
+    (True, False)
+    """
     path = Path(file).resolve()
     return any(path.is_relative_to(root) for root in (*INSTALLED, OWN))
 

@@ -5,6 +5,7 @@ function is: ``package.module:function``, the working folder included as ``pytho
 Naming code runs it. No JAX here, and nothing of a part is imported before it is asked for.
 """
 
+import ast
 import functools
 import hashlib
 import importlib
@@ -12,7 +13,6 @@ import importlib.metadata
 import inspect
 import re
 import sys
-import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -216,8 +216,9 @@ def _as_declared(value: Any, hint: Any, parameter: inspect.Parameter | None, wha
 
 
 def source_digest(kind: Kind, name: str) -> str:
-    """Return a digest of a part's source: of all Python files of its package, or its one file.
+    """Return a digest of a part's source.
 
+    It is of all Python files of its package, or else of its file and those beside that it imports.
     Nothing is imported that was not.
 
     Raises:
@@ -234,24 +235,47 @@ def source_digest(kind: Kind, name: str) -> str:
 @functools.lru_cache(maxsize=256)
 def _digest_of(module_name: str) -> str:
     """Return the digest of what was imported under a name; once, as a module is imported once."""
-    module, folder = sys.modules[module_name], None
+    from lipsjax.runs.identity import lies_in_a_package  # not at the top: help needs none of it
+
+    module, package = sys.modules[module_name], None
     for end in range(1, module_name.count(".") + 2):
-        package = sys.modules[".".join(module_name.split(".")[:end])]
-        if getattr(package, "__path__", None) and getattr(package, "__file__", None):
-            folder = Path(str(package.__file__)).parent  # the outermost that is one package
+        outer = sys.modules[".".join(module_name.split(".")[:end])]
+        if getattr(outer, "__path__", None) and getattr(outer, "__file__", None):
+            package = Path(str(outer.__file__)).parent  # the outermost that is one package
             break
+    file = getattr(module, "__file__", None)
+    found = {} if file is None else {Path(file).name: Path(file)}  # one of the interpreter has none
+    if package is not None:
+        found = {str(path.relative_to(package)): path for path in package.rglob("*.py")}
+    elif file is not None and not lies_in_a_package(file):
+        found |= _beside(Path(file), {})
     digest = hashlib.sha256()
-    for path in _files(module, folder):
-        digest.update(f"{path.relative_to(folder) if folder else path.name}\0".encode())
+    for name, path in sorted(found.items()):
+        digest.update(f"{name}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 
-def _files(module: types.ModuleType, folder: Path | None) -> list[Path]:
-    if folder is not None:
-        return sorted(folder.rglob("*.py"))
-    file = getattr(module, "__file__", None)
-    return [] if file is None else [Path(file)]  # a module of the interpreter has none
+def _beside(file: Path, found: dict[str, Path]) -> dict[str, Path]:
+    """Add the files that one names in imports, and those name, which lie in its folder or below."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # of a module that is imported nowhere
+        return found
+    named = [n.name for node in ast.walk(tree) if isinstance(node, ast.Import) for n in node.names]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+            named += [node.module, *(f"{node.module}.{each.name}" for each in node.names)]
+    for name in named:
+        place = file.parent / name.partition(".")[0]
+        within = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+        for path in within:
+            label = str(path.relative_to(file.parent))
+            if label not in found and path.is_file():
+                found[label] = path
+                if path.parent == file.parent:
+                    _beside(path, found)
+    return found
 
 
 def told(error: BaseException) -> str:

@@ -47,6 +47,7 @@ def of_sites(facts: SiteFacts, survey: Survey, dataset: Dataset, called: Called)
         _lacking(survey, dataset, called),
         _few_tests(survey, called),
         _groups(facts, survey, called),
+        _parted_groups(dataset),
     ]
     return [remark for remark in found if remark is not None]
 
@@ -197,6 +198,21 @@ def _groups(facts: SiteFacts, survey: Survey, called: Called) -> Remark | None:
         return Remark("Groups", text, "Do groups name recordings or patients, or rows again?")
     text = f"A site holds {facts.groups.min():,} to {facts.groups.max():,} groups."
     return Remark("Groups", text, "Is everything that belongs together in one group?")
+
+
+def _parted_groups(dataset: Dataset) -> Remark | None:
+    """Tells of groups on both sides of a test, as a given split or a rule by class may leave."""
+    sites = dataset.sites
+    if sites is None or sites.train.group is None or sites.test.group is None:
+        return None
+    both = np.intersect1d(sites.train.group, sites.test.group)
+    if not len(both):
+        return None
+    tested = int(np.isin(sites.test.group, both).sum())
+    what = count(tested, "test example is", "test examples are")
+    text = f"{what} of a group that is trained on too ({count(len(both), 'group', 'groups')})."
+    ask = "Does a test of what was partly trained on say what you want (--partition.split group)?"
+    return Remark("Parted groups", text, ask)
 
 
 def class_names(dataset: Dataset) -> Sequence[str]:
