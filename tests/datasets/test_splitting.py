@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as draw
 
 from lipsjax.datasets import DataError, split
@@ -23,7 +23,11 @@ def sources(drawn):
     site, labels, group, time = numbers
     inputs = np.arange(size, dtype=np.float32)[:, None]
     found = Found(inputs, labels, ("a", "b", "c"), site, group, time.astype(float))
-    return assemble("made", found), site
+    try:
+        return assemble("made", found), site
+    except DataError as error:  # each group is all that some site has
+        assert "no group can be kept for testing" in str(error)
+        reject()
 
 
 def rows(examples):
@@ -82,8 +86,13 @@ def test_every_site_has_its_share_of_every_class(source, share):
 def test_no_group_is_on_both_sides_as_data_are_read(source):
     """Made-up clients of data with groups are tested on other groups too."""
     sites = source[0].sites
-    one_test = len(sites.test.group) == 1  # the one that there must be
-    assert one_test or not set(sites.train.group) & set(sites.test.group)
+    assert not set(sites.train.group) & set(sites.test.group)
+
+
+def test_groups_that_are_sites_again_cannot_be_kept_for_testing():
+    with pytest.raises(DataError, match=r"^made: no group can be kept for testing, as each is all"):
+        of(site=SITE, group=SITE)
+    assert of(site=SITE, group=SITE, in_test=np.arange(8) % 4 == 0).sites.is_split
 
 
 def test_seeds_draw_other_splits_and_equal_ones_the_same():
@@ -121,7 +130,7 @@ SITE = np.repeat(["south", "north"], 4)
 
 def test_two_ways_to_write_an_accent_are_one_site_and_one_group():
     two = np.array(["Caf\u00e9", "Cafe\u0301 "] * 4)
-    made = of(site=two, group=two)
+    made = of(site=two, group=two, in_test=np.arange(8) < 2)
     assert made.sites.names == ("Caf\u00e9",)
     assert set(made.sites.train.group) == {0}
 

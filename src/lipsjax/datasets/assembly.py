@@ -51,7 +51,8 @@ def assemble(name: str, found: Found, where: str | None = None) -> Dataset:
       The data set, not validated. Sites are named by their integers or texts, in ascending order.
 
     Raises:
-      DataError: sites, groups or times that are not one for each example, or not of their types.
+      DataError: sites, groups or times that are not one for each example, or not of their types, or
+        groups of which each is all that some site has, where nothing says what is for testing.
 
     Example:
       >>> inputs, labels = np.zeros((6, 2), np.float32), np.array([0, 1] * 3)
@@ -85,8 +86,13 @@ def assemble(name: str, found: Found, where: str | None = None) -> Dataset:
         in_test = by_group(origin, labels, TEST_FRACTION, np.random.default_rng(SPLIT_SEED))
     else:
         in_test = stratified_test_mask(origin.site.astype(np.int64) * len(classes) + labels)
-    if not in_test.any() and not is_split:  # few examples, or one group a site
-        in_test[0] = True
+    if not in_test.any() and not is_split:
+        if origin.group is not None:
+            raise DataError(
+                f"{where}: no group can be kept for testing, as each is all that some site has; "
+                "allowed are several groups in a site, or data that say what is for testing"
+            )
+        in_test[0] = True  # of few examples
     train, test = (Examples(inputs[rows], labels[rows]) for rows in (~in_test, in_test))
     sites = Sites(names, take(origin, ~in_test), take(origin, in_test), is_split)
     return Dataset(name, train, test, len(classes), classes, sites)
