@@ -30,7 +30,7 @@ LEAST = 1e-4
 REACH = 8.5
 """Standard deviations to either side that the recursion covers."""
 
-NODES = 160
+NODES = 96
 """Nodes of its Gauss-Legendre quadrature at each look."""
 
 
