@@ -143,7 +143,9 @@ def decide(
     this look and at those after it, so the chance of any wrong claim of a family is at most its
     alpha. Holm on the p values of each look would not do: it spends the whole alpha at each.
 
-    With ``gated``, a comparison is tested once all before it were claimed, whatever was claimed.
+    With ``gated``, a comparison is tested once all before it were claimed, whatever was claimed. A
+    wrong "equivalent" may so open the way to a wrong "better": that family's chance is then up to
+    about alpha / (1 - equivalence) instead of alpha.
 
     A seed that diverged has no number. From the look that would read it on, its comparison cannot
     be claimed, as to leave the seed out would favour an arm that fails: it is "not decided", unless
