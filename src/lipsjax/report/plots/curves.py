@@ -47,6 +47,9 @@ from lipsjax.report.plots.roles import LIGHT, Arms, Dash, Look, looks_of_arms
 MOST_PANELS = 4
 """Arms that have a panel of full width each."""
 
+MOST_SPREADS = 5
+"""Lines that all have their seeds or bands; of more, those of controls are in the table alone."""
+
 BAND_FROM = 5
 """Seeds from which on their interval is drawn as a band; fewer have a thin line each."""
 
@@ -92,7 +95,8 @@ def accuracy_curves(arms: Arms) -> Drawing:
         figure, ax = _over_rounds(height=max(2.35, 0.75 + 0.17 * len(drawn)))
         for arm, curve in drawn.items():
             look = finished[arm].look
-            _line(ax, curve, look.colour, dash=look.dash, arm=arm)
+            spread = look.is_told or len(drawn) <= MOST_SPREADS
+            _line(ax, curve, look.colour, dash=look.dash, arm=arm, spread=spread)
         ax.set_title(title)
         ax.margins(x=0.01)
         percent_axis(ax, "y")
@@ -263,8 +267,8 @@ def relative_steps(arms: Arms) -> Drawing:
         rows=_table(curves),
         key=line_key(
             [
-                ("stem, classifier", Look(GREY, "--")),
-                ("middle layers, in the arm's colour", Look(INK)),
+                ("stem and classifier", Look(GREY, "--")),
+                ("middle layers", Look(INK)),
             ]
         ),
     )
@@ -334,7 +338,7 @@ def class_mix(recording: Recording) -> Drawing:
     one = "client" if sites is None else "site"
     ax.set_xlabel(one)
     ax.set_ylabel("class")
-    ax.xaxis.set_major_locator(MaxNLocator(min(clients, 20), integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(min(classes, 10), integer=True))
     if sites is not None and clients <= 24:
         ax.set_xticks(range(clients), list(map(_tick, sites)))
@@ -479,16 +483,19 @@ def _dots(ax: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> Line2D:
     return dots
 
 
-def _line(ax: Axes, curve: Curve, colour: str, *, arm: str, dash: Dash = "-") -> None:
-    """Mean over seeds, and each of few seeds thin, or the interval of many."""
+def _line(
+    ax: Axes, curve: Curve, colour: str, *, arm: str, dash: Dash = "-", spread: bool = True
+) -> None:
+    """Mean over seeds; with their spread, each of few seeds thin, or the interval of many."""
     mean, low, high = curve.bands.T
-    artists: list[Artist] = ax.plot(curve.rounds, mean, color=colour, linestyle=dash)
-    if len(curve.seeds) >= BAND_FROM:
+    above = 2.2 if spread else 2.0  # what stands for itself lies on what stands for any
+    artists: list[Artist] = ax.plot(curve.rounds, mean, color=colour, linestyle=dash, zorder=above)
+    if spread and len(curve.seeds) >= BAND_FROM:
         band = ax.fill_between(curve.rounds, low, high, color=colour, alpha=0.18, linewidth=0)
         artists.append(band)
-    elif len(curve.seeds) > 1:
+    elif spread and len(curve.seeds) > 1:
         style = {"color": colour, "linestyle": dash, "linewidth": 0.6, "alpha": 0.5}
-        artists += ax.plot(curve.rounds, curve.seeds.T, **style)
+        artists += ax.plot(curve.rounds, curve.seeds.T, zorder=above, **style)
     for artist in artists:
         tag(artist, arm, arm)
 

@@ -236,6 +236,7 @@ def _cross(ax: Axes, arm: str, x: Interval, y: Interval, look: Look, tip: str) -
     bars = ax.plot([x.low, x.high], [y.mean, y.mean], [x.mean, x.mean], [y.low, y.high], **style)
     fill = "none" if math.isnan(y.low) else look.colour
     style = {"color": look.colour, "marker": look.marker, "markerfacecolor": fill}
+    style |= {"clip_on": False}  # a cost may be none
     for artist in (*bars, *ax.plot([x.mean], [y.mean], markersize=5, **style)):
         tag(artist, arm, tip)
 

@@ -65,28 +65,25 @@ def name_beside(ax: Axes, points: Sequence[tuple[float, float, str, Look]]) -> N
     if not points:
         return
     low, high = ax.get_ylim()
-    right = ax.get_xlim()[1]
-    height = ax.figure.get_figheight()
-    line = LINE / (72 * height - 55)  # as a share of the axes
+    line = LINE / (72 * ax.figure.get_figheight() - 55)  # as a share of the axes
     points = sorted(points, key=lambda point: point[1])
     wanted = [(y - low) / (high - low) for _, y, _, _ in points]
     for place, (x, y, name, look) in zip(spread(wanted, line), points, strict=True):
-        at = low + place * (high - low)
-        style = {"color": look.colour, "linewidth": 0.7, "alpha": 0.6, "zorder": 1}
-        (leader,) = ax.plot([x, right], [y, at], clip_on=False, scalex=False, **style)
+        leader = {"arrowstyle": "-", "color": look.colour, "linewidth": 0.8, "alpha": 0.7}
+        leader |= {"relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 0}
         text = ax.annotate(
             label_of(name, 22, lines=1),
-            (right, at),
-            (3, 0),
-            textcoords="offset points",
+            (x, y),
+            (1.05, place),
+            textcoords="axes fraction",
             va="center",
             color=INK,
             fontsize=8,
             annotation_clip=False,
+            arrowprops=leader,
         )
-        for artist in (leader, text):
+        for artist in (text, text.arrow_patch):
             tag(artist, name)
-    ax.set_ylim(low, high)
 
 
 def spread(wanted: Sequence[float], gap: float) -> np.ndarray:

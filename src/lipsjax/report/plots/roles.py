@@ -52,6 +52,11 @@ class Look(NamedTuple):
     dash: Dash = "-"
     marker: str = "o"
 
+    @property
+    def is_told(self) -> bool:
+        """Whether the role has a hue of its own."""
+        return self.colour != LIGHT["other"]
+
 
 def looks(configs: Mapping[str, Config]) -> dict[str, Look]:
     """How each arm of a study is drawn.
