@@ -299,6 +299,8 @@ def changes(arms: Arms) -> Drawing:
     panels, table = [], []
     for arm, drawn in _finished(arms).items():
         figure, ax = panel(width=SMALL, height=1.7)
+        for line in (ax.axhline, ax.axvline):
+            line(0, color=AXIS, linewidth=0.7, zorder=0.5)
         for run in drawn.runs:
             step, gain = middle_step(run), aggregation_gain(run)
             known = np.flatnonzero(~np.isnan(step) & ~np.isnan(gain))
@@ -309,8 +311,6 @@ def changes(arms: Arms) -> Drawing:
                 *(moved.tolist(), gained.tolist()),
                 strict=True,
             )
-        for line in (ax.axhline, ax.axvline):
-            line(0, color=AXIS, linewidth=0.7, zorder=0.5)
         ax.set_title(label_of(arm), fontsize=8)
         ax.set_xlabel("change of step, % of norm", fontsize=7)
         ax.set_ylabel("change of gain, points", fontsize=7)
