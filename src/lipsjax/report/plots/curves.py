@@ -114,7 +114,7 @@ def accuracy_curves(arms: Arms) -> Drawing:
             (float(curve.rounds[-1]), float(curve.bands[-1, 0]), arm, finished[arm].look)
             for arm, curve in drawn.items()
         ]
-        name_beside(ax, ends)
+        name_beside(figure, ax, ends)
         panels.append(figure)
     return Drawing(
         panels=tuple(panels),
@@ -182,7 +182,7 @@ def accuracy_cells(cells: Mapping[str, Arms]) -> Drawing:
         for arm, runs in arms.items():
             if runs:
                 curve = _curve(_scalar(runs, "accuracy_dense"))
-                style = {"color": looks[arm].colour, "linestyle": looks[arm].dash}
+                style: dict[str, Any] = {"color": looks[arm].colour, "linestyle": looks[arm].dash}
                 (line,) = ax.plot(curve.rounds, curve.bands[:, 0], linewidth=1.2, **style)
                 tag(line, arm, arm)
                 columns[f"{label}: {arm}"] = curve
