@@ -272,8 +272,8 @@ def _site_figure(study: StudyRecording, section: Section, index: int) -> Shown |
     """The accuracies of sites that have a line each, and what they gain; None of many sites."""
     if len(section.sites) < len(section.table.sites):
         return None
-    shade = plots.colours(study.arms)
-    drawing = plots.sites(section.sites, section.arms, shade, alone=section.table.alone)
+    look = plots.looks_of(study)
+    drawing = plots.sites(section.sites, section.arms, look, alone=section.table.alone)
     return Shown(drawing, f"sites-{index}", "Accuracy of each site") if drawing.panels else None
 
 
@@ -327,7 +327,10 @@ def _cell(study: StudyRecording, rows: list[Row], label: str, arms: plots.Arms) 
         "seed": runs[0].config["seed"],
         "has_curves": "accuracy" in drawn,
         "sparse": any((run.scalars["density"] < 1).any() for run in runs),
-    } | {name: Shown(drawing, f"{name}-{index}", title) for name, (drawing, title) in drawn.items()}
+    } | {
+        name: Shown(drawing, f"{name}-{index}", title) if drawing.panels else None
+        for name, (drawing, title) in drawn.items()
+    }
 
 
 def _reached(row: Row) -> str:
