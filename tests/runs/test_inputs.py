@@ -137,7 +137,7 @@ REFUSED = {
         ["features is 'noise', which distorts images alone, and wine holds features"],
     ),
     "masks of convolutions": (
-        ["--model.name", "mlp", "--lips", "True"],
+        ["--model.name", "mlp", "--lips", "True", "--sparsity.kinds", "conv"],
         ["nothing to mask", "kinds must name some of ['dense']"],
     ),
 }
