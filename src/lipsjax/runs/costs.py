@@ -97,7 +97,7 @@ def sent_after(simulation: Simulation, first: int, metrics: Metrics) -> list[Sen
     """
     spec, rounds = simulation.spec, range(first, first + len(metrics.client_loss))
     if trigger_of(spec) is None:
-        return [_scheduled(simulation, t) for t in rounds]
+        return [scheduled(simulation, t) for t in rounds]
     assert spec.sparsifier is not None
     masked = positions(spec.model.layers, spec.sparsifier.layers)
     return [_chosen(simulation, row[masked]) for row in metrics.layers["density_level"]]
@@ -108,10 +108,11 @@ def on_its_way(simulation: Simulation, host: dict[str, PyTree]) -> Sent:
     if trigger_of(simulation.spec) is not None:
         return _chosen(simulation, host["trigger"].levels)
     done = int(host["round"])
-    return _scheduled(simulation, done - 1) if done else DENSE
+    return scheduled(simulation, done - 1) if done else DENSE
 
 
-def _scheduled(simulation: Simulation, t: int) -> Sent:
+def scheduled(simulation: Simulation, t: int) -> Sent:
+    """Return what the schedule sends after a round."""
     density, kept = simulation.schedule.densities[t], simulation.schedule.per_round.kept[t]
     return Sent(float(density), int(kept.sum()) if density < 1 and kept.size else None)
 
