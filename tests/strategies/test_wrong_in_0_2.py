@@ -16,8 +16,8 @@ from lipsjax.models.layers import BatchNorm
 from lipsjax.rounds import Participation
 from lipsjax.runs.build import build_optimizer
 from lipsjax.runs.config import Config, Execution, LocalConfig
-from lipsjax.runs.fields import override
 from lipsjax.runs.costs import scheduled
+from lipsjax.runs.fields import override
 from lipsjax.runs.prepare import prepare
 from lipsjax.runs.trial import DivergedError, _check_finite
 from lipsjax.sparsity import transient_sparsity
