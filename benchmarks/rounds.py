@@ -167,8 +167,6 @@ def lips_cases(workload: Workload, chunk: int) -> tuple[dict[str, Case], dict[st
     there["global_model"] = sparse["global_model"]
     plain = {**fedavg.to_host(plain), **there}
     watched = {**triggered.to_host(watched), **there}
-    just_before = np.asarray(DENSE - 1, np.int32)  # too short ago for another sparse broadcast
-    watched["trigger"] = watched["trigger"]._replace(last=just_before)
     cases = {
         "fedavg": one_round(fedavg, placed, plain),
         "dense": one_round(lips, placed, dense),

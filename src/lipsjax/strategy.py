@@ -152,7 +152,7 @@ class Trigger(NamedTuple):
 
     threshold: float  # that the inertia index must be above
     window: int  # rounds that began unmasked, of which it is the mean
-    every: int  # rounds from one sparse broadcast to the next, at least
+    every: int  # rounds whose index is a multiple of this may be followed by a sparse broadcast
     levels: Callable[[Array], Array]  # inertia of the masked layers -> their density levels, int32
 
 

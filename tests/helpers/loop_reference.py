@@ -96,7 +96,6 @@ class Loop:
         self.masks = {}  # client -> {path: bool array}, on its way
         self.adapts = bool(sparsity) and sparsity.get("trigger") == "inertia"
         self.lags = []  # inertia of each layer in the rounds that began unmasked
-        self.last_sparse = None
         self.levels = {}  # path -> density level, of what is on its way
         self.reference = None
         self.t = 0
@@ -363,8 +362,7 @@ class Loop:
     def triggered(self):
         """The density of each masked layer that inertia asks for; 1 if it asks for none."""
         s, self.levels = self.sparsity, {}
-        waits = self.last_sparse is not None and self.t < self.last_sparse + s["every"]
-        if waits or not self.lags or not self.index() > s["threshold"]:
+        if self.t % s["every"] or not self.lags or not self.index() > s["threshold"]:
             return 1.0
         recent, levels = self.lags[-s["window"] :], {}
         for layer in self.masked_layers():
@@ -373,7 +371,7 @@ class Loop:
             levels[self.path(layer)] = min(max(steps, 0), 15)
         if not any(levels.values()):
             return 1.0
-        self.last_sparse, self.levels = self.t, levels
+        self.levels = levels
         return {p: 1 - (1 - s["density"]) * level / 15 for p, level in levels.items()}
 
     def density(self):

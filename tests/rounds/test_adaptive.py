@@ -102,11 +102,11 @@ def test_an_index_within_1e_6_of_the_threshold():
     assert set(metrics.layers) == {"density_level"}
     middle = [layer.role == "middle" for layer in sim.spec.model.layers]
 
-    def sparse_at(index, *, last=-2):
+    def sparse_at(index):
         """Whether round 0 ends sparse if its index and that of a round before have this mean."""
         history = start["trigger"].inertia.copy()
         history[-1] = 2 * index - first[middle].mean()
-        trigger = start["trigger"]._replace(inertia=history, last=np.int32(last))
+        trigger = start["trigger"]._replace(inertia=history)
         state, metrics = sim.run(sim.from_host(start | {"trigger": trigger}), placed, 1)
         host = sim.to_host(state)
         assert bool(host["sparse"]) == bool(metrics.layers["density_level"].any())
@@ -116,7 +116,6 @@ def test_an_index_within_1e_6_of_the_threshold():
     threshold = RULE["threshold"]
     assert sparse_at(threshold + 1e-6)
     assert not sparse_at(threshold - 1e-6)
-    assert not sparse_at(threshold + 1e-6, last=-1)  # too soon after the one before
 
 
 def test_nothing_is_kept_without_a_trigger():

@@ -250,11 +250,9 @@ def describe_sparsity(sparsity: Mapping[str, Any] | None) -> str:
     name = "Transient sparsity"
     if sparsity.get("trigger", "schedule") == "inertia":
         name = "Adaptive transient sparsity"
-        when = (
-            f"after a round, at most every {_ordinal(sparsity['every'])}, if the inertia index of "
-            f"the last {_count(sparsity['window'], 'round')} that began unmasked is above "
-            f"{sparsity['threshold']:g},"
-        )
+        rounds = _count(sparsity["window"], "round")
+        when += f", if the inertia index of the last {rounds} that began unmasked is above "
+        when += f"{sparsity['threshold']:g},"
         share = f"from 100% down to {start}, the less the more the layer lags"
         scope = "in each layer by its own inertia"
     return (

@@ -21,7 +21,6 @@ class TriggerState(NamedTuple):
     """What a trigger knows of the rounds before."""
 
     inertia: Array  # [window, L] of the last that began unmasked, the newest last; NaN: none yet
-    last: Array  # () int32, the round that the last sparse broadcast followed; -every: none
     levels: Array  # [masked layers] int32, densities of what is on its way; 0 is whole
 
 
@@ -34,7 +33,6 @@ def start_trigger(spec: RoundSpec, kernels: Kernels) -> TriggerState | tuple[()]
     shape = trigger.window, len(spec.model.layers)
     return TriggerState(
         inertia=jnp.full(shape, jnp.nan, jnp.result_type(*kernels)),
-        last=jnp.int32(-trigger.every),
         levels=jnp.zeros(len(spec.sparsifier.layers), jnp.int32),
     )
 
@@ -73,15 +71,15 @@ def decide(
     by_layer = remembered(history)
     index = jnp.mean(by_layer[np.array([layer.role == "middle" for layer in layers])])
     levels = trigger.levels(by_layer[masked])
-    is_due = ended - old.trigger.last >= trigger.every
+    is_due = ended % trigger.every == 0
     sparse = is_due & (index > trigger.threshold) & jnp.any(levels > 0)
     levels = jnp.where(sparse, levels, 0)
     densities, counts = sparsifier.kept(new.global_model)
     kept = jnp.asarray(counts)[levels, jnp.arange(len(masked))]
     sizes = [w.size for w in tree.kernels(new.global_model.params, sparsifier.layers)]
     density = jnp.sum(jnp.asarray(densities)[levels] * (np.array(sizes) / sum(sizes)))
-    state = TriggerState(history, jnp.where(sparse, ended, old.trigger.last), levels)
-    return new._replace(density=density.astype(jnp.float32), trigger=state), sparse, kept
+    trigger_state = TriggerState(history, levels)
+    return new._replace(density=density.astype(jnp.float32), trigger=trigger_state), sparse, kept
 
 
 def density_levels(spec: RoundSpec, state: State) -> dict[str, Array]:

@@ -401,7 +401,7 @@ class SparsityConfig:
     trigger: Trigger = "schedule"
     """schedule; or inertia, which is this project's own: a round is followed by a sparse broadcast
     if the inertia index of the last rounds is above the threshold, and the layers that lag most
-    keep least. every is then the fewest rounds between, and density what a layer keeps that stands
+    keep least. every then says which rounds may be, and density what a layer keeps that stands
     still."""
     threshold: float = 0.0
     """Of the inertia index, below 1. Read by trigger = inertia only."""

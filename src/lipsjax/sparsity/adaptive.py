@@ -26,7 +26,7 @@ def inertia_trigger(*, threshold: float, window: int, every: int) -> Trigger:
     Args:
       threshold: of the inertia index, below 1, at which no layer moves any more.
       window: rounds that the index is a mean of.
-      every: rounds from one sparse broadcast to the next, at least.
+      every: rounds between those that a sparse broadcast may follow.
 
     Raises:
       ValueError: for a value out of range.

@@ -60,20 +60,20 @@ def transient_sparsity(
 
     With ``trigger="inertia"``, which is this project's own extension and in no paper, no clock but
     what stands still decides. Let ``i_l = 1 - step_l / mean(step of outer layers)``, averaged over
-    the last ``window`` rounds that began unmasked, round i included. It is followed by a sparse
-    broadcast if the mean of i_l over the middle layers, the inertia index, is above ``threshold``,
-    some masked layer's i_l is, and the last sparse broadcast is ``every`` rounds past. Layer l then
-    keeps ``floor(d_l n_l)``: d_l has 16 levels, from 1 at the threshold down to ``density`` at
-    ``i_l = 1``, where a layer stands still. By default the index must be above 0, where the middle
-    layers move less than the outer ones: what a report calls stuck. A window of 3 rounds is the
-    most that is free of the regrowth right after a mask when ``every`` is 5.
+    the last ``window`` rounds that began unmasked, round i included. Where ``i mod every == 0``, it
+    is followed by a sparse broadcast if the mean of i_l over the middle layers, the inertia index,
+    is above ``threshold``, and some masked layer's i_l is. Layer l then keeps ``floor(d_l n_l)``:
+    d_l has 16 levels, from 1 at the threshold down to ``density`` at ``i_l = 1``, where a layer
+    stands still. By default the index must be above 0, where the middle layers move less than the
+    outer ones: what a report calls stuck. A window of 3 rounds is the most that is free of the
+    regrowth right after a mask when ``every`` is 5.
 
     Args:
       strategy: what clients and server do otherwise.
       density: schedule of the kept fraction, in (0, 1]; a number d0 means ``linear(d0, 1.0)``. With
         trigger="inertia" a number: the least that a layer keeps.
-      every: rounds between sparse broadcasts, at least 1; with trigger="inertia" the fewest, at
-        least 2, as a round that begins masked moves by construction and tells nothing.
+      every: rounds between sparse broadcasts, at least 1; with trigger="inertia" between those
+        that may be sparse, at least 2, as a round that begins masked moves by construction.
       criterion: "saliency" ``|g * w|``, "gradient" ``|g|``, "magnitude" ``|w|``, "lowest" (the
         smallest are kept), "inverted" (the smallest ``|g * w|`` are kept) or "random"; or a
         function ``(weights, gradient, key) -> scores``, of one shape and not negative.
