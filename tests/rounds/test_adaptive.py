@@ -1,5 +1,7 @@
 """Adaptive transient sparsity against the loop of ``loop_reference``, in float64 to 1e-9."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import optax
@@ -12,9 +14,15 @@ from lipsjax import fedavg, transient_sparsity
 from lipsjax.local import LocalTraining
 from lipsjax.simulation import build, client_mesh
 
-RULE = {"density": 0.3, "trigger": "inertia", "threshold": -0.4, "window": 2, "every": 2}
-MASKS = {"criterion": "saliency", "gradient": "last_local", "sharing": "client", "scope": "layer"}
-MASKS |= {"refill": "zero", "hold": 0, "kinds": ("conv", "dense")}
+RULE: dict[str, Any] = {
+    "density": 0.3,
+    "trigger": "inertia",
+    "threshold": -0.4,
+    "window": 2,
+    "every": 2,
+}
+MASKS: dict[str, Any] = {"criterion": "saliency", "gradient": "last_local", "sharing": "client"}
+MASKS |= {"scope": "layer", "refill": "zero", "hold": 0, "kinds": ("conv", "dense")}
 ROUNDS = 10
 
 
@@ -46,7 +54,7 @@ def watched(loop):
     return found
 
 
-CASES = {
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "as by default": ({}, {"chunk": 3}),
     "of two devices, stopped": ({}, {"devices": 2, "chunk": 1, "stops": True}),
     "shared, held, of convolutions": (
