@@ -61,7 +61,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"sharing": "shared", "hold": 3, "refill": "noise", "kinds": ("conv",)},
         {"devices": 2, "chunk": 2},
     ),
-    "of a cohort": ({"gradient": "stored", "window": 3, "every": 3}, {"cohort_size": 3}),
+    "of a cohort": ({"gradient": "stored", "window": 3}, {"cohort_size": 3}),
 }
 
 
