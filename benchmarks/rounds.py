@@ -1,5 +1,7 @@
 """Seconds a round, and what a transient-sparse round costs beside a dense one.
 
+Of adaptive LIPS a dense round, in which it looks at how far layers moved and chooses no mask.
+
 python benchmarks/rounds.py --json rounds.json
 """
 
@@ -63,6 +65,11 @@ def half_sparse(strategy):
         density=lambda progress: 0.5 if progress < 0.5 else 1.0,
         every=1,
     )
+
+
+def adaptive(strategy):
+    """Wrap a strategy in adaptive LIPS."""
+    return transient_sparsity(strategy, trigger="inertia")
 
 
 def prepared(simulation: Simulation, data, key):
@@ -136,18 +143,20 @@ def time_dense(workload: Workload, options: Options) -> list[Figure]:
 
 
 def lips_cases(workload: Workload, chunk: int) -> tuple[dict[str, Case], dict[str, float]]:
-    """Compile LIPS and FedAvg; return a sparse and two dense rounds, and the seconds of compiling.
+    """Compile LIPS, adaptive LIPS and FedAvg; return rounds of them, and seconds of compiling.
 
-    The sparse round starts from masked models and ends with the choice of the next masks. All
-    three have the same model; the dense ones have the same batches too.
+    The sparse round starts from masked models and ends with the choice of the next masks. All have
+    the same model; the dense ones have the same batches too.
     """
     key, data = jax.random.key(0), make_data(workload)
     if workload.cohort < workload.clients:  # masks of last gradients need every client
         workload = workload._replace(clients=workload.cohort)
         data = make_data(workload)
     lips = make_simulation(workload, data, wrap=half_sparse, rounds=ROUNDS, chunk=chunk)
+    triggered = make_simulation(workload, data, wrap=adaptive, rounds=ROUNDS, chunk=chunk)
     fedavg = make_simulation(workload, data, rounds=ROUNDS, chunk=chunk)
     lips_seconds, placed, state = prepared(lips, data, key)
+    triggered_seconds, _, watched = prepared(triggered, data, key)
     seconds, _, plain = prepared(fedavg, data, key)
     state, _ = lips.run(state, placed, 1)
     assert int(state.round) == SPARSE, "round 0 is done"
@@ -155,29 +164,36 @@ def lips_cases(workload: Workload, chunk: int) -> tuple[dict[str, Case], dict[st
     sparse = lips.to_host(state)
     there = {"round": np.asarray(DENSE, np.int32)}
     dense = {**sparse, **there, "sparse": np.zeros((), bool)}
-    plain = {**fedavg.to_host(plain), **there, "global_model": sparse["global_model"]}
+    there["global_model"] = sparse["global_model"]
+    plain = {**fedavg.to_host(plain), **there}
+    watched = {**triggered.to_host(watched), **there}
     cases = {
         "fedavg": one_round(fedavg, placed, plain),
         "dense": one_round(lips, placed, dense),
+        "adaptive": one_round(triggered, placed, watched),
         "sparse": one_round(lips, placed, sparse),
     }
-    return cases, {"fedavg": seconds, "lips": lips_seconds}
+    return cases, {"fedavg": seconds, "lips": lips_seconds, "adaptive": triggered_seconds}
 
 
 def time_lips(workload: Workload, options: Options) -> list[Figure]:
-    """Time a sparse and a dense round of one compiled LIPS program, and one of FedAvg, in turn."""
+    """Time a sparse and a dense round of LIPS, dense ones of adaptive LIPS and FedAvg, in turn."""
     cases, compiled = lips_cases(workload, options.chunk)
     times = interleave(cases, options.pairs)
     rate = [workload.round_flops / t / 1e9 for t in times["fedavg"]]
     return [
         Figure(f"{workload.name}_compile", "s", [compiled["fedavg"]]),
         Figure(f"{workload.name}_compile_lips", "s", [compiled["lips"]]),
+        Figure(f"{workload.name}_compile_adaptive", "s", [compiled["adaptive"]]),
         Figure(f"{workload.name}_round", "s", times["fedavg"]),
         Figure(f"{workload.name}_rate", "GFLOP/s", rate),
         Figure(f"{workload.name}_round_lips_dense", "s", times["dense"]),
         Figure(f"{workload.name}_round_lips_sparse", "s", times["sparse"]),
+        Figure(f"{workload.name}_round_adaptive_dense", "s", times["adaptive"]),
         ratio(f"{workload.name}_sparse_over_dense", times["sparse"], times["dense"]),
         ratio(f"{workload.name}_lips_dense_over_fedavg", times["dense"], times["fedavg"]),
+        ratio(f"{workload.name}_adaptive_dense_over_lips", times["adaptive"], times["dense"]),
+        ratio(f"{workload.name}_adaptive_dense_over_fedavg", times["adaptive"], times["fedavg"]),
     ]
 
 

@@ -38,8 +38,9 @@ class Options:
     """The other checkout."""
     workload: Literal["w1", "w2", "w3"] = "w2"
     """Whose rounds."""
-    cases: tuple[Literal["fedavg", "dense", "sparse"], ...] = ("dense", "sparse")
-    """Which rounds: of federated averaging, and a dense and a sparse one of LIPS."""
+    cases: tuple[Literal["fedavg", "dense", "sparse", "adaptive"], ...] = ("dense", "sparse")
+    """Which rounds: of federated averaging, a dense and a sparse one of LIPS, a dense one of
+    adaptive LIPS."""
     pairs: Annotated[int, tyro.conf.arg(metavar="N")] = 30
     """Interleaved pairs behind each ratio."""
     json: Path | None = None

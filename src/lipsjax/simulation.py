@@ -32,6 +32,7 @@ from lipsjax.rounds import (
     State,
     run_round,
 )
+from lipsjax.rounds.decision import start_trigger
 from lipsjax.rounds.participation import EVERYONE, draw_cohort
 from lipsjax.rounds.participation import check as check_participation
 from lipsjax.rounds.placement import home_of, slot_of
@@ -43,7 +44,7 @@ from lipsjax.types import Array, Model, PyTree, Variables
 class Schedule(NamedTuple):
     """What is decided per round on the host, before anything is compiled."""
 
-    densities: np.ndarray  # [T] float64; 1 is a dense broadcast
+    densities: np.ndarray  # [T] float64; 1 is a dense broadcast, or one that a trigger decides on
     per_round: PerRound
 
 
@@ -384,6 +385,7 @@ def _initial_state(spec: RoundSpec, key: Array) -> State:
     if spec.sparsifier is not None:
         masked = tree.kernels(model.params, spec.sparsifier.layers)
         packed = tuple(jnp.zeros((slots, math.ceil(w.size / 8)), jnp.uint8) for w in masked)
+    kernels = tree.kernels(model.params, spec.model.layers)
     return State(
         key=key,
         round=jnp.zeros((), jnp.int32),
@@ -393,7 +395,8 @@ def _initial_state(spec: RoundSpec, key: Array) -> State:
         packed_masks=packed,
         sparse=jnp.zeros((), bool),
         density=jnp.ones((), jnp.float32),
-        reference=jax.tree.map(jnp.zeros_like, tree.kernels(model.params, spec.model.layers)),
+        reference=jax.tree.map(jnp.zeros_like, kernels),
+        trigger=start_trigger(spec, kernels),
     )
 
 
@@ -460,7 +463,7 @@ def _put(sharding: Any, x: np.ndarray) -> Array:
 
 def _schedule(spec: RoundSpec, initial, evaluate_every: int) -> Schedule:
     rounds, sparsifier = spec.run.rounds, spec.sparsifier
-    if sparsifier is None:
+    if sparsifier is None or sparsifier.trigger is not None:  # nothing is decided before the run
         densities, kept = np.ones(rounds), np.zeros((rounds, 1), np.int32)
     else:
         densities, kept = sparsifier.kept(initial)

@@ -147,6 +147,15 @@ class ServerContext(NamedTuple):
     share: Any = 1.0  # () their share of the weight of all K clients; arrived / K if they are equal
 
 
+class Trigger(NamedTuple):
+    """The rule by which the inertia of layers, and no schedule, decides on sparse broadcasts."""
+
+    threshold: float  # that the inertia index must be above
+    window: int  # rounds that began unmasked, of which it is the mean
+    every: int  # rounds whose index is a multiple of this may be followed by a sparse broadcast
+    levels: Callable[[Array], Array]  # inertia of the masked layers -> their density levels, int32
+
+
 class Sparsifier(NamedTuple):
     """The rule by which a broadcast is thinned out; ``transient_sparsity`` makes it.
 
@@ -159,12 +168,13 @@ class Sparsifier(NamedTuple):
     shared: bool  # one mask, from the clients' mean score
     hold: float  # local steps after which masked weights are set back; inf: all
     kept: Callable[[Variables], tuple[np.ndarray, np.ndarray]]
-    """variables -> densities [T] and kept counts [T, groups]."""
+    """variables -> densities [T] and kept counts [T, groups]; with a trigger, of each level."""
     score: Callable[[Params, Kernels, Array], Kernels]
     """(params, gradient, key) -> what decides which weights are kept, not negative."""
     mask: Callable[[Kernels, Array], Kernels]  # (scores, kept [groups]) -> packed masks
     last: Callable[[Kernels], Kernels]  # last gradients of all layers asked for -> of the masked
     stored: Callable[[PyTree], "StoredGradient"]  # client state -> its last gradient
+    trigger: Trigger | None = None  # None: the schedule of ``kept`` says when
 
 
 class StoredGradient(NamedTuple):

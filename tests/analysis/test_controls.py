@@ -33,7 +33,6 @@ class ShrinkLoop(Loop):
         if density < 1:
             paths = [self.path(layer) for layer in self.masked_layers()]
             self.masks = {c: dict.fromkeys(paths, density) for c in self.cohort(self.t + 1)}
-        return density
 
     def thin(self, variables, mask, client, after):
         params, initial = flat(variables.params), flat(self.initial.params)

@@ -6,6 +6,7 @@ derivation of keys, because draws must be the same to be compared.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +94,9 @@ class Loop:
         self.stored = [None] * self.num_clients
         self.steps = {}  # client -> of its last round
         self.masks = {}  # client -> {path: bool array}, on its way
+        self.adapts = bool(sparsity) and sparsity.get("trigger") == "inertia"
+        self.lags = []  # inertia of each layer in the rounds that began unmasked
+        self.levels = {}  # path -> density level, of what is on its way
         self.reference = None
         self.t = 0
         self.measures = True
@@ -316,11 +320,11 @@ class Loop:
             mask = keep(everything, int(np.floor(density * everything.size)))
             parts = np.split(mask, np.cumsum(list(sizes.values()))[:-1])
             return {p: m.reshape(scores[p].shape) for p, m in zip(scores, parts, strict=True)}
-        per_layer = dict.fromkeys(scores, density)
+        per_layer = density if self.adapts else dict.fromkeys(scores, density)
         if self.sparsity["scope"] == "erk":
             per_layer = self.erk(density, {p: s.shape for p, s in scores.items()})
         return {
-            p: keep(s.ravel(), int(np.floor(per_layer[p] * s.size))).reshape(s.shape)
+            p: keep(s.ravel(), math.floor(per_layer[p] * s.size)).reshape(s.shape)
             for p, s in scores.items()
         }
 
@@ -339,7 +343,40 @@ class Loop:
                 return {p: 1.0 if p in order[:full] else factor * raw[p] for p in order}
         return dict.fromkeys(order, 1.0)
 
+    def lag(self, before):
+        """How far each layer lags behind stem and classifier in a round: 1 - step / their mean."""
+        old, new = flat(before.params), flat(self.average.params)
+        step = {}
+        for layer in self.model.layers:
+            w, moved = old[self.path(layer)], new[self.path(layer)] - old[self.path(layer)]
+            step[layer] = np.linalg.norm(moved.ravel()) / np.linalg.norm(w.ravel())
+        outer = np.mean([s for layer, s in step.items() if layer.role != "middle"])
+        return {layer: 1 - s / outer for layer, s in step.items()}
+
+    def index(self):
+        """The inertia index of the last rounds that began unmasked."""
+        recent = self.lags[-self.sparsity["window"] :]
+        middle = [layer for layer in self.model.layers if layer.role == "middle"]
+        return np.mean([[lags[layer] for layer in middle] for lags in recent])
+
+    def triggered(self):
+        """The density of each masked layer that inertia asks for; 1 if it asks for none."""
+        s, self.levels = self.sparsity, {}
+        if self.t % s["every"] or not self.lags or not self.index() > s["threshold"]:
+            return 1.0
+        recent, levels = self.lags[-s["window"] :], {}
+        for layer in self.masked_layers():
+            above = sum(lags[layer] for lags in recent) / len(recent) - s["threshold"]
+            steps = math.ceil(15 * above / (1 - s["threshold"]))
+            levels[self.path(layer)] = min(max(steps, 0), 15)
+        if not any(levels.values()):
+            return 1.0
+        self.levels = levels
+        return {p: 1 - (1 - s["density"]) * level / 15 for p, level in levels.items()}
+
     def density(self):
+        if self.adapts:
+            return self.triggered()
         s, x = self.sparsity, self.t / self.rounds
         if self.t % s["every"]:
             return 1.0
@@ -356,7 +393,7 @@ class Loop:
         self.masks = {}
         density = self.density() if self.sparsity else 1.0
         if density == 1.0:
-            return density
+            return
         receivers = self.cohort(self.t + 1)
         needs = self.sparsity["criterion"] in ("saliency", "gradient", "inverted")
         scores = {}
@@ -387,13 +424,12 @@ class Loop:
                 if untrained and self.stored[client] is None:
                     mask = {p: np.ones_like(m) for p, m in mask.items()}
                 self.masks[client] = mask
-        return density
 
     # ---- a round ----
     def round(self):
         """Do one round; return its metrics."""
         members = self.cohort(self.t)
-        before = self.average
+        before, began_masked = self.average, bool(self.masks)
         starts, results, last = {}, {}, {}
         loss_sum = seen = 0
         self.drawn = members
@@ -411,18 +447,20 @@ class Loop:
         for client in members:
             self.memory[client] = self.own_leaves(results[client])
             self.stored[client] = last[client]
-        density = self.choose_masks(last)
+        if self.adapts and not began_masked:
+            self.lags.append(self.lag(before))
+        self.choose_masks(last)
         if self.t <= 2:
             self.reference = self.average
         metrics = {}
         if self.measures:
             with np.errstate(divide="ignore", invalid="ignore"):  # of layers that stand still
-                metrics = self.metrics(members, before, starts, results, last, weight, density)
+                metrics = self.metrics(members, before, starts, results, last, weight)
         metrics["loss_train"] = loss_sum / seen
         self.t += 1
         return metrics
 
-    def metrics(self, members, before, starts, results, last, weight, density):
+    def metrics(self, members, before, starts, results, last, weight):
         out = {}
         everyone = self.data.global_index
 
@@ -436,7 +474,7 @@ class Loop:
             self.score_own(self.predicts(c, self.with_own(self.average, c)), c) for c in self.drawn
         ]
         personal("dense", dense)
-        if density < 1:
+        if self.masks:
             dense = [
                 self.score_own(
                     self.predicts(
@@ -455,6 +493,9 @@ class Loop:
             for x in self.model.layers
         ]
         out["layers"] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        if self.adapts:
+            levels = [self.levels.get(self.path(x), 0) for x in self.model.layers]
+            out["layers"]["density_level"] = np.array(levels)
         step = dict(zip([x.role for x in self.model.layers], out["layers"]["step"], strict=False))
         middle = [
             s

@@ -552,6 +552,11 @@ def test_setting_in_words(tmp_path):
     assert "after every 5 rounds" in words
     assert "Kept are 50%, the largest |gradient × weight|" in words
     assert "held for the first 1 local step." in words
+    trigger = {"trigger": "inertia", "threshold": 0.25, "window": 3}
+    words = describe_sparsity(lips["sparsity"] | trigger)
+    assert words.startswith("Adaptive transient sparsity: after every 5 rounds, if the inertia")
+    assert "of the last 3 rounds that began unmasked is above 0.25, clients receive" in words
+    assert "Kept are from 100% down to 50%, the less the more the layer lags" in words
 
 
 @pytest.mark.parametrize(

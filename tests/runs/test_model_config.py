@@ -101,11 +101,11 @@ REFUSED = {
         ["width of vit must be a multiple of its 4 heads, not 6"],
     ),
     "masks of convolutions that an mlp has not": (
-        ["--model.name", "mlp", "--lips", "True"],
+        ["--model.name", "mlp", "--lips", "True", "--sparsity.kinds", "conv"],
         ["nothing to mask", "['conv']", "kinds must name some of ['dense']"],
     ),
     "masks of convolutions that a vit has not": (
-        ["--model.name", "vit", "--model.width", "8", "--lips", "True"],
+        ["--model.name", "vit", "--model.width", "8", "--lips", "True", "--sparsity.kinds", "conv"],
         ["nothing to mask", "['conv']", "kinds must name some of ['dense']"],
     ),
     "masks of dense layers that a vgg5 has not": (

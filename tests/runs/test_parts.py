@@ -59,7 +59,6 @@ local = {{ epochs = 1, batch_size = 4 }}
 evaluation = {{ measures = ["{step}"], global_examples = 20 }}
 [sparsity]
 criterion = "{squared}"
-kinds = ["dense"]
 [arms.fedexp]
 strategy = {{ name = "{fedexp}" }}
 [arms.fedsam]

@@ -16,6 +16,7 @@ from lipsjax.models.layers import BatchNorm
 from lipsjax.rounds import Participation
 from lipsjax.runs.build import build_optimizer
 from lipsjax.runs.config import Config, Execution, LocalConfig
+from lipsjax.runs.costs import scheduled
 from lipsjax.runs.fields import override
 from lipsjax.runs.prepare import prepare
 from lipsjax.runs.trial import DivergedError, _check_finite
@@ -362,7 +363,9 @@ def test_masks_leave_out_what_a_value_takes(compression, options, saved):
         strategy__compression=compression,
         strategy__compression_options=options,
     )
-    bits = prepare(config, Execution(devices=1)).bits[1]
+    prepared = prepare(config, Execution(devices=1))
+    before, sent = (scheduled(prepared.simulation, t) for t in (0, 1))
+    bits = prepared.account.bits(1, sent, before)
     masked = 2880 // 4  # of 4 clients, each with half of its maskable weights
     assert bits.uplink - bits.uplink_server_masks == 4 * masked * saved
     if compression == "sign_majority":

@@ -1,10 +1,10 @@
 """Is it the saliency, or would any disturbance do? LIPS against the controls of itself.
 
 A control is an arm of transient sparsity that differs from the LIPS arm in its criterion,
-operation, sharing or hold, and in nothing else that it reads. It is found by its config, whatever
-it is called. Only controls of another criterion or operation lack the saliency: a shared or a held
-mask is chosen by it too, and says something else. Where LIPS diverged in any seed, nothing is shown
-to be its merit.
+operation, sharing, hold or trigger, and in nothing else that it reads. It is found by its config,
+whatever it is called. Only controls of another criterion or operation lack the saliency: a shared
+or a held mask, or one that inertia triggers, is chosen by it too, and says something else. Where
+LIPS diverged in any seed, nothing is shown to be its merit.
 """
 
 import math
@@ -27,7 +27,10 @@ from lipsjax.analysis.finding import (
 from lipsjax.analysis.stats import Difference, holm
 from lipsjax.analysis.wording import points
 
-LIPS = {"criterion": "saliency", "operation": "mask", "sharing": "client", "hold": 0}
+LIPS = {
+    **{"criterion": "saliency", "operation": "mask", "sharing": "client", "hold": 0},
+    "trigger": "schedule",
+}
 """What makes transient sparsity LIPS; a control differs in at least one of these."""
 
 OPPOSITE = ("inverted", "lowest")
@@ -143,7 +146,9 @@ def _rest(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_by(sparsity: Mapping[str, Any]) -> list[str]:
     """The fields beyond those of LIPS that a control's operation and criterion read."""
-    fields = ["density", "schedule", "every", "kinds"]
+    fields = ["density", "every", "kinds"]
+    if sparsity.get("trigger", "schedule") == "schedule":
+        fields.append("schedule")
     if sparsity.get("operation", "mask") == "mask":
         fields += ["scope", "refill"]
         if sparsity["criterion"] not in ("magnitude", "lowest", "random"):

@@ -132,6 +132,29 @@ def delta_measures(total: DeltaSums, before: Kernels) -> dict[str, Array]:
     }
 
 
+def layer_inertia(steps: Array, layers: tuple[Layer, ...]) -> Array:
+    """Return how far each layer lags behind the outer ones: ``1 - step / mean(outer)``.
+
+    Its mean over the middle layers is the :func:`inertia_index`.
+
+    Args:
+      steps: [L] from :func:`relative_step`.
+      layers: the model's layers.
+
+    Returns:
+      [L] no unit; not finite where the outer layers stand still.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> names = ("stem", "middle", "classifier")
+      >>> layers = tuple(Layer(name, name, "dense", (name,)) for name in names)
+      >>> layer_inertia(jnp.array([0.5, 0.125, 0.5]), layers).tolist()
+      [0.0, 0.75, 0.0]
+    """
+    middle = jnp.array([layer.role == "middle" for layer in layers])
+    return 1 - steps / jnp.mean(steps, where=~middle)
+
+
 def inertia_index(steps: Array, layers: tuple[Layer, ...]) -> Array:
     """Return how far middle layers lag behind outer ones: ``1 - mean(middle) / mean(outer)``.
 

@@ -171,11 +171,12 @@ def describe_arm(study: StudyRecording, arm: str) -> str:
     Returns:
       One or two sentences; that nothing is known yet if no trial of the arm is finished.
     """
-    configs = {trial.arm: trial.recording.config for trial in reversed(study.trials)}
-    if arm not in configs:
+    runs = {trial.arm: trial.recording for trial in reversed(study.trials)}
+    if arm not in runs:
         return "No trial is finished yet."
+    configs = {name: run.config for name, run in runs.items()}
     config = configs[arm]
-    words = [describe_sparsity(config["sparsity"])]
+    words = [describe_sparsity(_as_masked(runs[arm]))]
     reference = study.references[arm]
     if arm != reference and reference in configs:
         own, other = (_flat(c) for c in (config, configs[reference]))
@@ -187,6 +188,20 @@ def describe_arm(study: StudyRecording, arm: str) -> str:
         if changed:
             words.append(f"Also differs in {'; '.join(sorted(changed))}.")
     return " ".join(words)
+
+
+def _as_masked(run: Recording) -> Mapping[str, Any] | None:
+    """The section of sparsity, with kinds of layers that the model has.
+
+    By default convolutions are masked, or dense layers of a model without, which the config of
+    a model from outside does not say.
+    """
+    sparsity = run.config["sparsity"]
+    if sparsity is None:
+        return None
+    present = {layer.get("kind") for layer in run.setup["layers"] if layer["role"] == "middle"}
+    kinds = [kind for kind in sparsity["kinds"] if kind in present]
+    return sparsity if kinds else {**sparsity, "kinds": sorted(filter(None, present))}
 
 
 def describe_sparsity(sparsity: Mapping[str, Any] | None) -> str:
@@ -231,10 +246,19 @@ def describe_sparsity(sparsity: Mapping[str, Any] | None) -> str:
         if sparsity["hold"] == 0
         else f"The mask is held for the first {_count(sparsity['hold'], 'local step')}."
     )
+    when, scope = f"after every {_ordinal(sparsity['every'])}", _SCOPES[sparsity["scope"]]
+    name = "Transient sparsity"
+    if sparsity.get("trigger", "schedule") == "inertia":
+        name = "Adaptive transient sparsity"
+        rounds = _count(sparsity["window"], "round")
+        when += f", if the inertia index of the last {rounds} that began unmasked is above "
+        when += f"{sparsity['threshold']:g},"
+        share = f"from 100% down to {start}, the less the more the layer lags"
+        scope = "in each layer by its own inertia"
     return (
-        f"Transient sparsity: after every {_ordinal(sparsity['every'])} clients receive the "
+        f"{name}: {when} clients receive the "
         f"global model with part of the {kinds} weights of its middle layers "
-        f"{_REFILLS[sparsity['refill']]}. Kept are {share}, {kept} ({_SCOPES[sparsity['scope']]}; "
+        f"{_REFILLS[sparsity['refill']]}. Kept are {share}, {kept} ({scope}; "
         f"{owner}{score}). {held}"
     )
 

@@ -7,19 +7,22 @@ from lipsjax import tree
 from lipsjax.clients import ClientData
 from lipsjax.keys import Purpose, derive
 from lipsjax.local import model_loss, whole_gradient
+from lipsjax.rounds.decision import decide
 from lipsjax.rounds.evaluation import Personal, score_own
 from lipsjax.rounds.participation import draw_cohort
 from lipsjax.rounds.placement import AXIS, own_slots, scan_chunks, states_in_slots
 from lipsjax.rounds.spec import PerRound, RoundSpec, State, client_context, where_measured
 from lipsjax.strategy import ClientContext
-from lipsjax.types import Array, Kernels
+from lipsjax.types import Array, Kernels, Variables
 
 
 def broadcast(
     spec: RoundSpec,
     data: ClientData,
     per_round: PerRound,
+    old: State,
     state: State,
+    learned: Variables,
     last_gradient: Kernels,
     dense: Personal | None,
 ) -> tuple[State, Personal | None]:
@@ -29,7 +32,9 @@ def broadcast(
       spec: static.
       data: of all clients.
       per_round: decisions for every round.
+      old: before the round.
       state: after the round's update; ``round`` is that of the receivers.
+      learned: what of the global model was learned.
       last_gradient: of the layers asked for, [slots, ...] of the round that ends.
       dense: scores of the dense global model.
 
@@ -39,8 +44,7 @@ def broadcast(
     sparsifier, ended = spec.sparsifier, state.round - 1
     if sparsifier is None:
         return state, dense
-    sparse, kept = per_round.sparse[ended], per_round.kept[ended]
-    state = state._replace(density=per_round.density[ended])
+    state, sparse, kept = decide(spec, per_round, ended, old, state, learned)
     receivers = draw_cohort(spec.run, spec.participation, state.key, state.round)
     slots = own_slots(spec.placement, receivers)
 

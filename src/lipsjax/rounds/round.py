@@ -16,6 +16,7 @@ from lipsjax.keys import SERVER, Purpose, derive
 from lipsjax.metrics import inertia
 from lipsjax.rounds.broadcast import broadcast
 from lipsjax.rounds.client_update import Participants, Totals, Trained, train_cohort
+from lipsjax.rounds.decision import density_levels
 from lipsjax.rounds.evaluation import (
     DenseScores,
     Personal,
@@ -67,7 +68,9 @@ def run_round(
         reference=tree.select(t <= inertia.DRIFT_REFERENCE, kernels, state.reference),
     )
     dense = score_dense(spec, data, updated, slots, trained.arrived, measured)
-    new, after = broadcast(spec, data, per_round, updated, trained.gradient, dense and dense.cohort)
+    new, after = broadcast(
+        spec, data, per_round, state, updated, learned, trained.gradient, dense and dense.cohort
+    )
     scalars, by_layer, by = {}, {}, {}
     if spec.measures:
         by_layer = _inertia(spec, totals, state, new, learned)
@@ -77,6 +80,7 @@ def run_round(
         scalars, by_layer, by = jax.tree.map(
             lambda x: jnp.where(measured, x, jnp.nan), (scalars, by_layer, by)
         )
+    by_layer |= density_levels(spec, new)
     scalars["loss_train"] = totals.loss / totals.examples
     scalars |= _participants(spec, participants)
     at_the_end, of_new = score_finetuned(spec, data, updated, slots, per_round.finetuned[t])

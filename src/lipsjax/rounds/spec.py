@@ -64,6 +64,7 @@ class State(NamedTuple):
     sparse: Array  # () bool, whether these masks count
     density: Array  # () float32, of what is on its way
     reference: Kernels  # of the global model after round DRIFT_REFERENCE
+    trigger: PyTree = ()  # what a trigger knows of the rounds before; () without one
 
 
 class Metrics(NamedTuple):

@@ -238,11 +238,17 @@ def _sparse(masks: dict[str, Any]) -> Wrap:
     """Return what makes broadcasts sparse, or shrinks what they would mask."""
     density = check_density(masks.pop("density"))
     schedule = SCHEDULES[masks.pop("schedule")](density)
-    operation = masks.pop("operation")
+    operation, adapts = masks.pop("operation"), masks["trigger"] == "inertia"
+    if adapts and operation != "mask":
+        raise ValueError(
+            f"operation must be mask with trigger='inertia', not {operation!r}: a layer that "
+            "shrinks has one density with all others"
+        )
     if operation == "mask":
         if parts.is_own(CRITERIA, masks["criterion"]):
             masks["criterion"] = own.build_criterion(masks["criterion"])
-        return lambda inner: transient_sparsity(inner, density=schedule, **masks)
+        rule = density if adapts else schedule
+        return lambda inner: transient_sparsity(inner, density=rule, **masks)
     return lambda inner: transient_shrink(
         inner,
         density=schedule,

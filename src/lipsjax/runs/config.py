@@ -21,6 +21,7 @@ Sharing = Literal["client", "shared"]
 Scope = Literal["layer", "global", "erk"]
 Refill = Literal["zero", "init", "noise"]
 GradientSource = Literal["last_local", "fresh", "stored"]
+Trigger = Literal["schedule", "inertia"]
 Norm = Literal["batch", "group", "none"]
 NormPolicy = Literal["global", "local", "local_with_biases"]
 StrategyName = Literal[
@@ -372,7 +373,7 @@ class FaultConfig:
 class SparsityConfig:
     """Transient sparsity (LIPS): what is zeroed, when, and by which rule.
 
-    What follows the criterion, and itself, is read by operation = mask only, but for kinds.
+    The criterion and what follows it are read by operation = mask only, but for kinds.
     """
 
     density: float = 0.5
@@ -395,8 +396,17 @@ class SparsityConfig:
     """Local steps after which masked weights are set back again; 0: they are free at once."""
     gradient: GradientSource = "last_local"
     """last_local: of the last batch; fresh: at the global model; stored: last_local for cohorts."""
-    kinds: tuple[Literal["conv", "dense"], ...] = ("conv",)
-    """Kinds of middle layers that are masked."""
+    kinds: tuple[Literal["conv", "dense"], ...] | None = None
+    """Kinds of middle layers that are masked; none: convolutions, or dense of a model without."""
+    trigger: Trigger = "schedule"
+    """schedule; or inertia, which is this project's own: a round is followed by a sparse broadcast
+    if the inertia index of the last rounds is above the threshold, and the layers that lag most
+    keep least. every then says which rounds may be, and density what a layer keeps that stands
+    still."""
+    threshold: float = 0.0
+    """Of the inertia index, below 1. Read by trigger = inertia only."""
+    window: int = 3
+    """Rounds that began unmasked over which that is a mean. Read by trigger = inertia only."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -523,14 +533,23 @@ def fit_devices(execution: Execution, config: Config) -> Execution:
     return dataclasses.replace(execution, devices=devices and min(devices, cohort_size(config)))
 
 
+TRIGGERS = ("trigger", "threshold", "window")
+"""Fields of sparsity that a trigger has beside a schedule."""
+WITHOUT_CONVOLUTIONS = ("mlp", "vit")
+"""Models of this package that have none between stem and classifier."""
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a config as nested dicts, as it is recorded and hashed.
 
-    Fields of own parts are left out where they are empty, so that runs without own parts have the
-    names that they had before there were any.
+    Fields of own parts are left out where they are empty, and those of triggers where there is
+    none, so that runs without have the names that they had before there were any. For the same
+    reason the kinds that masks have by default are written out.
 
     >>> "options" in to_dict(Config())["model"]
     False
+    >>> to_dict(Config(sparsity=SparsityConfig()))["sparsity"]["kinds"]
+    ('conv',)
     """
     values = dataclasses.asdict(config)
     if isinstance(config, Config):
@@ -539,4 +558,16 @@ def to_dict(config: Any) -> dict[str, Any]:
                 del values[section][field]
         if not values["dataset_options"]:
             del values["dataset_options"]
+        if config.sparsity is not None:
+            _write_out(values["sparsity"], config)
     return values
+
+
+def _write_out(sparsity: dict[str, Any], config: Config) -> None:
+    """Bring a section of sparsity to the form in which it is recorded."""
+    if all(sparsity[name] == getattr(SparsityConfig, name) for name in TRIGGERS):
+        for name in TRIGGERS:
+            del sparsity[name]
+    if sparsity["kinds"] is None:
+        is_dense = config.model.name in WITHOUT_CONVOLUTIONS
+        sparsity["kinds"] = ("dense",) if is_dense else ("conv",)

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,8 +11,10 @@ import numpy as np
 from lipsjax import tree
 from lipsjax.metrics.costs import Bits, round_bits
 from lipsjax.metrics.flops import flops
+from lipsjax.rounds import Metrics
+from lipsjax.rounds.decision import positions, trigger_of
 from lipsjax.simulation import Simulation
-from lipsjax.types import Array
+from lipsjax.types import Array, PyTree
 
 
 @functools.lru_cache(maxsize=8)
@@ -26,8 +29,38 @@ def training_flops(simulation: Simulation) -> float:
     return flops(simulation.trace_training().jaxpr)
 
 
-def bits_of_rounds(simulation: Simulation, key: Array) -> tuple[Bits, ...]:
-    """Return the bits of every round of a run, if all clients that are drawn arrive.
+class Sent(NamedTuple):
+    """What of the weights that can be masked a broadcast keeps."""
+
+    density: float  # that it aims at, the mean over these weights; 1: it is dense
+    kept: int | None  # how many; None: all, as it is dense
+
+
+DENSE = Sent(1.0, None)
+
+
+class Account(NamedTuple):
+    """What the cohorts of a run move, if all clients that are drawn arrive."""
+
+    clients: int  # of a cohort
+    up: tuple[int, ...]  # [T] bits, without masks
+    down: tuple[int, ...]  # [T]
+    masks: dict[str, Any]  # how masks are counted
+
+    def bits(self, t: int, sent: Sent, before: Sent) -> Bits:
+        """Return the bits of a round, of the broadcast that follows it and the one before it."""
+        return round_bits(
+            clients=self.clients,
+            uplink=self.up[t],
+            downlink=self.down[t],
+            kept=sent.kept,
+            kept_before=before.kept,
+            **self.masks,
+        )
+
+
+def account_of(simulation: Simulation, key: Array) -> Account:
+    """Return what the rounds of a run move, whatever its broadcasts turn out to keep.
 
     What a client receives may depend on the round in which it received last, and so on the cohorts
     that the run's key draws.
@@ -36,10 +69,9 @@ def bits_of_rounds(simulation: Simulation, key: Array) -> tuple[Bits, ...]:
       simulation: of the run.
       key: the run's root key; not consumed.
     """
-    spec, (densities, per_round) = simulation.spec, simulation.schedule
+    spec = simulation.spec
     variables = jax.eval_shape(spec.model.init, jax.random.key(0))
     traffic = spec.strategy.traffic(spec.run, variables)
-    downs = _received(simulation, key, traffic.down)
     sparsifier, masks = spec.sparsifier, {}
     if sparsifier is not None and sparsifier.layers:
         kernels = tree.kernels(variables.params, sparsifier.layers)
@@ -51,21 +83,57 @@ def bits_of_rounds(simulation: Simulation, key: Array) -> tuple[Bits, ...]:
             "shared": sparsifier.shared,
             "sent_per_value": traffic.per_value,
         }
-    kept = [
-        int(counts.sum()) if density < 1 and counts.size else None
-        for density, counts in zip(densities, per_round.kept, strict=True)
-    ]
-    return tuple(
-        round_bits(
-            clients=spec.cohort,
-            uplink=spec.cohort * int(traffic.up[t]),
-            downlink=down,
-            kept=kept[t],
-            kept_before=kept[t - 1] if t else None,
-            **masks,
-        )
-        for t, down in enumerate(downs)
-    )
+    up = tuple(spec.cohort * int(traffic.up[t]) for t in range(spec.run.rounds))
+    return Account(spec.cohort, up, tuple(_received(simulation, key, traffic.down)), masks)
+
+
+def sent_after(simulation: Simulation, first: int, metrics: Metrics) -> list[Sent]:
+    """Return what went out after each round of a call: by the schedule, or as a trigger chose.
+
+    Args:
+      simulation: of the run.
+      first: round of the call.
+      metrics: of its rounds.
+    """
+    spec, rounds = simulation.spec, range(first, first + len(metrics.client_loss))
+    if trigger_of(spec) is None:
+        return [scheduled(simulation, t) for t in rounds]
+    assert spec.sparsifier is not None
+    masked = positions(spec.model.layers, spec.sparsifier.layers)
+    return [_chosen(simulation, row[masked]) for row in metrics.layers["density_level"]]
+
+
+def on_its_way(simulation: Simulation, host: dict[str, PyTree]) -> Sent:
+    """Return what was sent after the last round of a state on the host."""
+    if trigger_of(simulation.spec) is not None:
+        return _chosen(simulation, host["trigger"].levels)
+    done = int(host["round"])
+    return scheduled(simulation, done - 1) if done else DENSE
+
+
+def scheduled(simulation: Simulation, t: int) -> Sent:
+    """Return what the schedule sends after a round."""
+    density, kept = simulation.schedule.densities[t], simulation.schedule.per_round.kept[t]
+    return Sent(float(density), int(kept.sum()) if density < 1 and kept.size else None)
+
+
+def _chosen(simulation: Simulation, levels: np.ndarray) -> Sent:
+    """Return what density levels [masked layers] keep."""
+    if not levels.any():
+        return DENSE
+    densities, counts, sizes = _of_levels(simulation)
+    kept = counts[levels, np.arange(len(levels))]
+    return Sent(float(np.average(densities[levels], weights=sizes)), int(kept.sum()))
+
+
+@functools.lru_cache(maxsize=8)
+def _of_levels(simulation: Simulation) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Return the density of each level, what each layer keeps at it, and the layers' sizes."""
+    spec = simulation.spec
+    assert spec.sparsifier is not None
+    variables = jax.eval_shape(spec.model.init, jax.random.key(0))
+    sizes = [w.size for w in tree.kernels(variables.params, spec.sparsifier.layers)]
+    return *spec.sparsifier.kept(variables), sizes
 
 
 def _received(simulation: Simulation, key: Array, down) -> Iterator[int]:

@@ -10,12 +10,11 @@ import numpy as np
 
 from lipsjax import clients, partition, tree
 from lipsjax.datasets import channel_statistics
-from lipsjax.metrics.costs import Bits
 from lipsjax.models import Normalise
 from lipsjax.runs import processes, trackers
 from lipsjax.runs.build import simulation_of
 from lipsjax.runs.config import Config, Execution, cohort_size, num_clients
-from lipsjax.runs.costs import bits_of_rounds
+from lipsjax.runs.costs import Account, account_of
 from lipsjax.runs.data import Shared, check_numbers, share_out
 from lipsjax.runs.dataset import load_for
 from lipsjax.runs.machine import (
@@ -42,7 +41,7 @@ class Prepared(NamedTuple):
     setup: dict[str, Any]  # what reports need to know about it
     simulation: Simulation
     data: clients.ClientData
-    bits: tuple[Bits, ...]  # per round
+    account: Account  # of the bits that it moves
 
 
 def prepare(
@@ -98,8 +97,8 @@ def prepare(
         "class_names": dataset.class_names,
         "site_names": shared.names,
     }
-    bits = bits_of_rounds(sim, jax.random.key(config.seed))
-    return Prepared(config, fingerprint, plan, setup, sim, data, bits)
+    account = account_of(sim, jax.random.key(config.seed))
+    return Prepared(config, fingerprint, plan, setup, sim, data, account)
 
 
 def _normalisation(config: Config, shared: Shared) -> Normalise:

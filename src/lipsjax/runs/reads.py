@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from lipsjax.runs import parts
-from lipsjax.runs.config import CRITERIA, MODELS, PARTITIONS, Config
+from lipsjax.runs.config import CRITERIA, MODELS, PARTITIONS, Config, SparsityConfig
 from lipsjax.runs.given import is_given
 
 SHRINKING = ("density", "schedule", "every", "operation", "kinds")
@@ -45,6 +45,15 @@ _UNREAD: Mapping[str, Callable[[Config], bool]] = {
 """Field -> whether nothing reads it."""
 
 
+def adapts(sparsity: SparsityConfig) -> bool:
+    """Tell whether inertia decides on sparse broadcasts, and no schedule.
+
+    >>> adapts(SparsityConfig())
+    False
+    """
+    return sparsity.trigger == "inertia"
+
+
 def unread(config: Config) -> set[str]:
     """Return the dotted names of the fields that make no difference to a run.
 
@@ -57,6 +66,8 @@ def unread(config: Config) -> set[str]:
     if sparsity is None:
         return found
     fields = {field.name for field in dataclasses.fields(sparsity)}
+    by_inertia = {"sparsity.threshold", "sparsity.window"}
+    found |= {"sparsity.schedule"} if adapts(sparsity) else by_inertia
     if sparsity.operation != "mask":
         return found | {f"sparsity.{name}" for name in fields.difference(SHRINKING)}
     reads = parts.is_own(CRITERIA, sparsity.criterion) or sparsity.criterion in NEEDS_GRADIENT

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from lipsjax.recording.checkpoints import Checkpoints
 from lipsjax.rounds import Metrics
 from lipsjax.runs import cache, parts, processes, trackers
 from lipsjax.runs.config import Config, Execution, cohort_size, to_dict
-from lipsjax.runs.costs import training_flops
+from lipsjax.runs.costs import Sent, on_its_way, sent_after, training_flops
 from lipsjax.runs.dataset import load_for
 from lipsjax.runs.machine import here
 from lipsjax.runs.prepare import Prepared, prepare
@@ -151,9 +152,10 @@ def _train(
     sim, rounds = prepared.simulation, prepared.config.rounds
     key = jax.random.key(prepared.config.seed)
     state = sim.init(key)
-    like = sim.to_host(state)
-    found, done = processes.agree(lambda: _find_start(run_dir, like, say))
+    host = sim.to_host(state)
+    found, done = processes.agree(lambda: _find_start(run_dir, host, say))
     if found is not None:
+        host = found
         state = sim.from_host(found)
         say(f"{run_dir.name} goes on after round {done} of {rounds}")
     log()  # rounds that trackers lack of what was recorded before
@@ -167,9 +169,9 @@ def _train(
         state, metrics = sim.run(state, data, count)
         metrics = jax.device_get(metrics)
         seconds = time.perf_counter() - begin
-        host = sim.to_host(state)
+        before, host = on_its_way(sim, host), sim.to_host(state)
         _check_finite(sim, key, metrics, done, host, prepared.setup["site_names"])
-        rows = list(_rows(prepared, metrics, done))
+        rows = list(_rows(prepared, metrics, done, before))
         timing = {"first_round": done, "rounds": count, "seconds": seconds}
         timing |= {"compile_seconds": compile_seconds, "cache": cached}
         done += count
@@ -247,17 +249,19 @@ def _check_finite(
         raise DivergedError(f"the global model is not finite after round {last}; {hint}")
 
 
-def _rows(prepared: Prepared, metrics: Metrics, first: int) -> Iterator[dict[str, Any]]:
+def _rows(
+    prepared: Prepared, metrics: Metrics, first: int, before: Sent
+) -> Iterator[dict[str, Any]]:
     """Turn the metrics of a call into recorded rows, one per round."""
-    densities = prepared.simulation.schedule.densities
-    for i in range(len(metrics.client_loss)):
-        bits = prepared.bits[first + i]
+    broadcasts = [before, *sent_after(prepared.simulation, first, metrics)]
+    for i, (before, sent) in enumerate(itertools.pairwise(broadcasts)):
+        bits = prepared.account.bits(first + i, sent, before)
         cohort = prepared.simulation.spec.cohort
         # who does not arrive has received, and sends nothing; every client sends as much
         arrived = int(metrics.scalars["clients_arrived"][i]) if _reports(metrics) else cohort
         yield {
             "round": first + i,
-            "density": float(densities[first + i]),
+            "density": sent.density,
             **{name: float(values[i]) for name, values in metrics.scalars.items()},
             "uplink_bits": bits.uplink * arrived // cohort,
             "downlink_bits": bits.downlink,

@@ -106,22 +106,33 @@ def without_masked(layers: tuple[Layer, ...], old: Variables, new: Variables) ->
     return new._replace(params=tree.with_kernels(new.params, layers, kept))
 
 
-def maskable(layers: tuple[Layer, ...], kinds: tuple[str, ...]) -> tuple[Layer, ...]:
-    """Return the middle layers of some kinds.
+def maskable(layers: tuple[Layer, ...], kinds: tuple[str, ...] | None) -> tuple[Layer, ...]:
+    """Return the middle layers of some kinds; None: the convolutions, or if there is none, all.
 
     Raises:
       ValueError: for a kind that does not exist, or if there is no such layer.
+
+    Example:
+      >>> hidden = Layer("hidden", "middle", "dense", ("hidden", "kernel"))
+      >>> [layer.name for layer in maskable((hidden,), None)]
+      ['hidden']
     """
-    for kind in kinds:
-        check_choice("kinds", kind, ("conv", "dense"))
-    masked = tuple(layer for layer in middle_layers(layers) if layer.kind in kinds)
+    check_kinds(kinds)
+    middle = middle_layers(layers)
+    present = sorted({layer.kind for layer in middle})
+    wanted = present[:1] if kinds is None else kinds  # conv comes first
+    masked = tuple(layer for layer in middle if layer.kind in wanted)
     if not masked:
-        present = sorted({layer.kind for layer in middle_layers(layers)})
-        raise ValueError(
-            f"nothing to mask: the model has no middle layer of kind {list(kinds)}; kinds must "
-            f"name some of {present}"
-        )
+        allowed = f"kinds must name some of {present}" if present else "none is left to be masked"
+        named = "" if kinds is None else f" of kind {list(kinds)}"
+        raise ValueError(f"nothing to mask: the model has no middle layer{named}; {allowed}")
     return masked
+
+
+def check_kinds(kinds: tuple[str, ...] | None) -> None:
+    """Raise ValueError for a kind of layers that does not exist."""
+    for kind in kinds or ():
+        check_choice("kinds", kind, ("conv", "dense"))
 
 
 def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:

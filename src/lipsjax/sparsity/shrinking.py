@@ -32,7 +32,7 @@ def transient_shrink(
     density: densities.Schedule | float = 0.5,
     every: int = 5,
     perturb: bool = False,
-    kinds: tuple[str, ...] = ("conv",),
+    kinds: tuple[str, ...] | None = None,
 ) -> Strategy:
     """Shrink the middle layers of the global model, every few rounds, before clients train.
 

@@ -6,6 +6,7 @@ densely, so that masked weights grow back at once (arXiv 2506.00932). A mask is 
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ import optax
 from lipsjax import tree
 from lipsjax.sparsity import density as densities
 from lipsjax.sparsity import masking
+from lipsjax.sparsity.adaptive import inertia_trigger, level_densities
 from lipsjax.sparsity.criteria import CRITERIA, KEEPS_SMALLEST, NEEDS_GRADIENT, Criterion
 from lipsjax.sparsity.masking import check_choice, maskable
 from lipsjax.sparsity.topk import unpack
@@ -44,7 +46,10 @@ def transient_sparsity(
     refill: str = "zero",
     hold: float = 0,
     gradient: str = "last_local",
-    kinds: tuple[str, ...] = ("conv",),
+    kinds: tuple[str, ...] | None = None,
+    trigger: str = "schedule",
+    threshold: float = 0.0,
+    window: int = 3,
     name: str = "transient_sparsity",
 ) -> Strategy:
     """Mask part of the middle layers of the global model, every few rounds, before clients train.
@@ -53,10 +58,22 @@ def transient_sparsity(
     receives ``m_k * w + (1 - m_k) * refill``: m_k keeps the ``floor(d_i n_l)`` largest scores of
     each middle layer l, ties by index. In all other rounds it receives w.
 
+    With ``trigger="inertia"``, which is this project's own extension and in no paper, no clock but
+    what stands still decides. Let ``i_l = 1 - step_l / mean(step of outer layers)``, averaged over
+    the last ``window`` rounds that began unmasked, round i included. Where ``i mod every == 0``, it
+    is followed by a sparse broadcast if the mean of i_l over the middle layers, the inertia index,
+    is above ``threshold``, and some masked layer's i_l is. Layer l then keeps ``floor(d_l n_l)``:
+    d_l has 16 levels, from 1 at the threshold down to ``density`` at ``i_l = 1``, where a layer
+    stands still. By default the index must be above 0, where the middle layers move less than the
+    outer ones: what a report calls stuck. A window of 3 rounds is the most that is free of the
+    regrowth right after a mask when ``every`` is 5.
+
     Args:
       strategy: what clients and server do otherwise.
-      density: schedule of the kept fraction, in (0, 1]; a number d0 means ``linear(d0, 1.0)``.
-      every: rounds between sparse broadcasts, at least 1.
+      density: schedule of the kept fraction, in (0, 1]; a number d0 means ``linear(d0, 1.0)``. With
+        trigger="inertia" a number: the least that a layer keeps.
+      every: rounds between sparse broadcasts, at least 1; with trigger="inertia" between those
+        that may be sparse, at least 2, as a round that begins masked moves by construction.
       criterion: "saliency" ``|g * w|``, "gradient" ``|g|``, "magnitude" ``|w|``, "lowest" (the
         smallest are kept), "inverted" (the smallest ``|g * w|`` are kept) or "random"; or a
         function ``(weights, gradient, key) -> scores``, of one shape and not negative.
@@ -72,12 +89,17 @@ def transient_sparsity(
         model, over all the client's examples) or "stored" (as last_local, kept by every client
         between its rounds: [K, masked weights] values; one that never trained receives w, or,
         where masks are shared, the common mask, to which it adds zeros).
-      kinds: kinds of middle layers that are masked.
+      kinds: kinds of middle layers that are masked, "conv", "dense"; None: the convolutions, or of
+        a model that has none in its middle, its dense layers.
+      trigger: "schedule" or "inertia".
+      threshold: that the inertia index must be above, below 1. Read by trigger="inertia" only.
+      window: rounds that it is the mean of, or as many as there were. Read by it only.
       name: of the wrapper, in errors.
 
     Returns:
       A strategy with a ``sparsifier``. State: server, the refill's source; client, nothing unless
-      gradients are stored. In flight: one bit per masked weight and client.
+      gradients are stored. In flight: one bit per masked weight and client. A trigger keeps
+      [window, layers] values.
 
     Raises:
       ValueError: for a value that is not listed above, or if the strategy refuses masks or has some
@@ -101,15 +123,17 @@ def transient_sparsity(
     check_choice("scope", scope, ("layer", "global", "erk"))
     check_choice("refill", refill, ("zero", "init", "noise"))
     check_choice("gradient", gradient, ("last_local", "fresh", "stored"))
-    for kind in kinds:
-        check_choice("kinds", kind, ("conv", "dense"))
+    masking.check_kinds(kinds)
+    check_choice("trigger", trigger, ("schedule", "inertia"))
     if every < 1:
         raise ValueError(f"every must be at least 1, not {every}")
     if hold < 0:
         raise ValueError(f"hold must be at least 0, not {hold}")
     if hold and Rank.HOLD in strategy.refuses:
         raise ValueError(f"hold must be 0 around {strategy.name}: {strategy.refuses[Rank.HOLD]}")
-    schedule = density if callable(density) else densities.linear(density)
+    adapts = trigger == "inertia"
+    rule = inertia_trigger(threshold=threshold, window=window, every=every) if adapts else None
+    densities_of = _by_level(density, scope) if adapts else _by_round(density, every)
     scored = criterion if callable(criterion) else CRITERIA[criterion]
     source = gradient if callable(criterion) or criterion in NEEDS_GRADIENT else None
     choose = masking.choose_smallest if criterion in KEEPS_SMALLEST else masking.choose
@@ -170,7 +194,7 @@ def transient_sparsity(
         masked, asked = masked_of(run), gradient_layers(run)
 
         def kept(variables: Variables) -> tuple[np.ndarray, np.ndarray]:
-            table = densities.density_table(schedule, every=every, rounds=run.rounds)
+            table = densities_of(run)
             shapes = [kernel.shape for kernel in tree.kernels(variables.params, masked)]
             return table, densities.kept_counts(table, shapes, scope=scope)
 
@@ -189,6 +213,7 @@ def transient_sparsity(
             mask=choose,
             stored=lambda client_state: client_state.outer,
             last=lambda gradients: _among(gradients, asked, masked if source else ()),
+            trigger=rule,
         )
 
     def learned(context: ServerContext, mean, new: Variables) -> Variables:
@@ -204,6 +229,29 @@ def transient_sparsity(
         gradient_layers=gradient_layers,
         sparsifier=sparsifier,
     )
+
+
+def _by_round(
+    density: densities.Schedule | float, every: int
+) -> Callable[[RunContext], np.ndarray]:
+    """Return what gives the density of each round's broadcast, by a schedule."""
+    schedule = density if callable(density) else densities.linear(density)
+    return lambda run: densities.density_table(schedule, every=every, rounds=run.rounds)
+
+
+def _by_level(
+    density: densities.Schedule | float, scope: str
+) -> Callable[[RunContext], np.ndarray]:
+    """Return what gives the density of each level, or refuse what a trigger does not go with."""
+    if callable(density):
+        raise ValueError("density must be a number with trigger='inertia', not a schedule")
+    if scope != "layer":
+        raise ValueError(
+            f"scope must be 'layer' with trigger='inertia', not {scope!r}: each layer's density "
+            "follows its own inertia"
+        )
+    table = level_densities(density)
+    return lambda run: table
 
 
 def _check_run(run: RunContext, source: str | None, hold: float) -> None:

@@ -11,7 +11,7 @@ def constant_topk(
     strategy: Strategy | None = None,
     *,
     density: float = 0.5,
-    kinds: tuple[str, ...] = ("conv",),
+    kinds: tuple[str, ...] | None = None,
 ) -> Strategy:
     """Keep the largest weights of the middle layers, and hold all others at zero.
 

@@ -13,7 +13,7 @@ def dsd(
     density: float = 0.7,
     start: float = 1 / 3,
     end: float = 2 / 3,
-    kinds: tuple[str, ...] = ("conv",),
+    kinds: tuple[str, ...] | None = None,
 ) -> Strategy:
     """Prune the smallest weights of the middle layers once, train sparse, then let them free.
 

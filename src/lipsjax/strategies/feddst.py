@@ -45,7 +45,7 @@ def feddst(
     density: float = 0.2,
     every: int = 15,
     fraction: float = 0.01,
-    kinds: tuple[str, ...] = ("conv",),
+    kinds: tuple[str, ...] | None = None,
 ) -> Strategy:
     """Train a sparse model; every few rounds clients prune and regrow it, and the server agrees.
 
