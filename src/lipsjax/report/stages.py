@@ -65,18 +65,19 @@ def next_step(outcomes: Sequence[Outcome], command: str) -> Next:
     Returns:
       The word of the first stage that is no go, or "go".
     """
-    last = next((each for each in outcomes if each.word != GO), None)
+    number, last = next(((i, o) for i, o in enumerate(outcomes, 1) if o.word != GO), (0, None))
     if last is None:
         return Next(GO, "Every stage passed all of its gates.", "")
+    stage = f"Stage {number} ({last.name})"
     if last.word == NO_GO:
-        failed = [words(d.gate) for d in last.decisions if d.word == NO_GO]
-        return Next(NO_GO, f"Stage {last.name} failed: {'; '.join(failed)}.{_left(outcomes)}", "")
+        failed = [_failed(decision) for decision in last.decisions if decision.word == NO_GO]
+        return Next(NO_GO, f"{stage} failed: {'; '.join(failed)}.{_left(outcomes)}", "")
     if last.word != OPEN:
         begun = "has not begun" if last.word == NOT_BEGUN else "is not finished"
-        return Next(last.word, f"Stage {last.name} {begun}; the same command goes on.", command)
+        return Next(last.word, f"{stage} {begun}; the same command goes on.", command)
     if last.more is None:
         why = "; ".join(f"{words(d.gate)}: {d.why}" for d in last.decisions if d.word == OPEN)
-        return Next(OPEN, f"Stage {last.name} is open, and seeds do not settle it ({why}).", "")
+        return Next(OPEN, f"{stage} is open, and seeds do not settle it ({why}).", "")
     seeds = f"{last.more} more seed{'' if last.more == 1 else 's'}"
     took = minutes(last.minutes / last.seeds[-1] * last.more)
     odds = (
@@ -87,9 +88,15 @@ def next_step(outcomes: Sequence[Outcome], command: str) -> Next:
     )
     return Next(
         OPEN,
-        f"Stage {last.name} needs {seeds}, some {took} of computing, {odds}.",
+        f"{stage} needs {seeds}, some {took} of computing, {odds}.",
         f"{command} --seeds {last.name}={last.seeds[-1] + last.more}",
     )
+
+
+def _failed(decision: Decision) -> str:
+    """What a gate asked for, and what there was."""
+    found = number_text(decision) or decision.why
+    return f"{words(decision.gate)}: {found}, where {bound_text(decision.gate)} was asked"
 
 
 def _left(outcomes: Sequence[Outcome]) -> str:
@@ -171,7 +178,7 @@ def _amount(gate: Gate, value: float) -> str:
         return money(value)
     if gate.gate == "minutes":
         return f"{value:g} min"
-    return f"{value:g} %" if gate.is_level else f"{value:+g} points"
+    return f"{value:g} %" if gate.is_level else f"{value:{'+' if value else ''}g} points"
 
 
 def _possible(decision: Decision) -> Interval:
@@ -189,6 +196,7 @@ class Bar(NamedTuple):
     width: float
     mean: float
     bound: float
+    good: tuple[float, float]  # where the side begins that passes, and its width
 
 
 def bar(decision: Decision) -> Bar | None:
@@ -196,7 +204,7 @@ def bar(decision: Decision) -> Bar | None:
 
     >>> gate = Gate(gate="gain", arm="lips", over="dense", at_least=0)
     >>> bar(Decision(gate, Interval(2.0, 1.0, 3.0, 5), GO))
-    Bar(low=36.67, width=53.33, mean=63.33, bound=10.0)
+    Bar(low=36.67, width=53.33, mean=63.33, bound=10.0, good=(10.0, 90.0))
     """
     interval, bound = _possible(decision), decision.gate.bound
     if math.isnan(interval.low):
@@ -207,8 +215,9 @@ def bar(decision: Decision) -> Bar | None:
     def at(value: float) -> float:
         return round(10 + 80 * (value - least) / span, 2)
 
-    low = at(interval.low)
-    return Bar(low, round(at(interval.high) - low, 2), at(interval.mean), at(bound))
+    low, edge = at(interval.low), at(bound)
+    good = (0.0, edge) if decision.gate.gate in COSTS else (edge, round(100 - edge, 2))
+    return Bar(low, round(at(interval.high) - low, 2), at(interval.mean), edge, good)
 
 
 def write_page(
