@@ -34,17 +34,13 @@ class Outcome(NamedTuple):
     runs: int = 0
     minutes: float = 0.0  # of its finished runs, with compiling
     money: float | None = None  # of its finished runs; None without prices
+    pages: tuple[str, ...] = ()  # of its folder, those that are there
 
     @property
     def more(self) -> int | None:
         """How many more seeds would settle what is open; None where seeds settle nothing of it."""
         wanted = seeds_wanted(self.decisions) if self.word == OPEN else None
         return wanted and wanted - self.seeds[-1]
-
-    @property
-    def pages(self) -> tuple[str, ...]:
-        """Pages of its folder that are there."""
-        return ("report.html", "survey.html") if self.finished else ()
 
 
 class Next(NamedTuple):
@@ -178,7 +174,9 @@ def _amount(gate: Gate, value: float) -> str:
         return money(value)
     if gate.gate == "minutes":
         return f"{value:g} min"
-    return f"{value:g} %" if gate.is_level else f"{value:{'+' if value else ''}g} points"
+    if gate.is_level:
+        return f"{value:g} %"
+    return f"{value:{'+' if value else ''}g} point{'' if abs(value) == 1 else 's'}"
 
 
 def _possible(decision: Decision) -> Interval:

@@ -46,6 +46,8 @@ NAME = re.compile(r"[A-Za-z0-9][\w-]{0,39}", re.ASCII)
 MOST_STAGES = 99
 FOLDER = re.compile(r"\d\d-[A-Za-z0-9][\w-]*", re.ASCII)
 RECORD = "stage.json"
+PAGES = ("report.html", "survey.html")
+"""Pages of a study."""
 
 
 class Stage(NamedTuple):
@@ -372,7 +374,10 @@ def outcome_of(out: Path, stage: Stage, begun: Begun | None) -> Outcome:
     ended = {(t.arm, t.seed) for t in study.trials} | {
         (t["arm"], t["seed"]) for t in study.diverged
     }
-    known = unknown._replace(runs=len(planned), finished=len(study.trials), **_spent(study))
+    pages = tuple(page for page in PAGES if (folder / page).is_file())
+    known = unknown._replace(
+        runs=len(planned), finished=len(study.trials), pages=pages, **_spent(study)
+    )
     if ended != planned:  # killed before its end, or before it was begun with more seeds
         return known
     decisions = tuple(judge(study, stage.gates))
