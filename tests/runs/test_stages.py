@@ -8,14 +8,8 @@ import pytest
 from lipsjax.analysis.gates import Gate
 from lipsjax.recording import RecordingError
 from lipsjax.report.stages import NOT_BEGUN, NOT_FINISHED, Outcome
-from lipsjax.runs.stages import (
-    check_unchanged,
-    load_stages,
-    read_begun,
-    read_seeds,
-    with_seeds,
-    write_begun,
-)
+from lipsjax.runs.begun import check_unchanged, read_begun, with_seeds, write_begun
+from lipsjax.runs.stages import load_stages, read_seeds
 
 HEAD = """
 name = "From digits to the pilot"

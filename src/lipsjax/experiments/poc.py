@@ -33,19 +33,16 @@ from lipsjax.report.stages import (
     write_page,
 )
 from lipsjax.runs import startup
-from lipsjax.runs.config import cohort_size, fit_devices
-from lipsjax.runs.stages import (
+from lipsjax.runs.begun import (
     Begun,
-    Stage,
-    Stages,
     check_unchanged,
-    load_stages,
     outcome_of,
     read_begun,
-    read_seeds,
     with_seeds,
     write_begun,
 )
+from lipsjax.runs.config import cohort_size, fit_devices
+from lipsjax.runs.stages import Stage, Stages, load_stages, read_seeds
 from lipsjax.runs.study import expand, program_key
 
 STATUS = {GO: 0, NO_GO: 3}
