@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,11 @@ def test_a_stage_is_the_shared_study_with_its_own_fields(load):
     # options are replaced as a whole, as everywhere
     assert small.study.config.local.options == {"momentum": 0.5}
     assert small.gates == (Gate(gate="gain", arm="lips", over="dense", at_least=1.0),)
+
+
+def test_the_example_is_one():
+    found = load_stages(Path(__file__).parents[2] / "experiments" / "poc.toml")
+    assert [stage.folder for stage in found.stages] == ["01-small", "02-larger"]
 
 
 def test_a_gain_is_over_the_reference_where_nothing_else_is_said(load):
