@@ -12,6 +12,7 @@ import pytest
 
 from lipsjax.experiments import command
 from lipsjax.runs.fields import from_dict
+from lipsjax.runs.stages import load_stages
 from lipsjax.runs.study import Study, expand
 
 ROOT = Path(__file__).parents[1]
@@ -52,9 +53,13 @@ def test_python_runs(page):
 
 
 @pytest.mark.parametrize("page", with_blocks("toml", [*PAGES, READMES[0]]), ids=name)
-def test_studies_are_studies(page):
+def test_studies_are_studies(page, tmp_path):
     for _, text in blocks(page, "toml"):
-        assert expand(from_dict(Study, tomllib.loads(text)))
+        if "[stages." in text:
+            (tmp_path / "STAGES.toml").write_text(text)
+            assert load_stages(tmp_path / "STAGES.toml").stages
+        else:
+            assert expand(from_dict(Study, tomllib.loads(text)))
 
 
 def commands(page):

@@ -94,6 +94,13 @@ class SiteTable(NamedTuple):
         return tuple(site for site in self.sites if site.trains)
 
 
+class Worst(NamedTuple):
+    """The lowest accuracy of any site that trains, whichever site that is."""
+
+    accuracies: Mapping[int, float]  # seed -> accuracy
+    step: float  # what one test example of the largest site is worth
+
+
 Values = dict[int, np.ndarray]
 """Seed -> accuracy of each site, NaN where not known, [sites]."""
 
@@ -110,6 +117,32 @@ def site_tables(study: StudyRecording) -> list[SiteTable]:
       are pooled, which have no sites.
     """
     return [table for cell in range(len(study.cells)) for table in _tables(study, cell)]
+
+
+def worst_sites(study: StudyRecording, cell: int, arm: str) -> Worst:
+    """How the worst site fares in an arm, seed by seed.
+
+    Args:
+      study: the recorded study.
+      cell: index of the cell in ``study.cells``.
+      arm: of the study.
+
+    Returns:
+      Its accuracies, of the model that it would receive over the last rounds; none of runs whose
+      clients are not recorded one by one, or whose data are pooled.
+    """
+    runs = {t.seed: t.recording for t in trials_of(study, cell, arm) if _has_sites(t.recording)}
+    if not runs:
+        return Worst({}, 0.0)
+    count = _trained(_any(runs))
+    steps = _steps(_counts(list(runs.values()), "test_counts"))[:count]
+    lowest = {seed: _lowest(_of_sites(run)[:count]) for seed, run in runs.items()}
+    return Worst(lowest, float(steps[steps > 0].min(initial=1.0)))
+
+
+def _lowest(accuracies: np.ndarray) -> float:
+    known = accuracies[~np.isnan(accuracies)]
+    return float(known.min()) if known.size else math.nan
 
 
 Runs = dict[str, dict[int, Recording]]

@@ -11,6 +11,7 @@ COMMANDS = {
     "sweep": "compare arms over seeds and a grid, and write the report",
     "run": "train one federated run and record it",
     "search": "search for a better setting of an arm, and confirm it",
+    "poc": "go from a small study to the pilot in stages, each with gates to pass",
     "plan": "say what a study would take, on devices that need not be here",
     "report": "draw a study's report again from its recordings",
     "export": "write the global model of a run as safetensors",
