@@ -346,7 +346,14 @@ def test_study_file_that_may_not_be_read(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "parts"),
     [
-        (["--arms", "dense", "lisp"], ["unknown arm 'lisp'", "did you mean lips?"]),
+        (
+            ["--arms", "dense", "lisp"],
+            ["--arms: unknown arm 'lisp'", "did you mean lips?", "there are dense, local, pooled"],
+        ),
+        (["--arms", "dense", "lips", "dense"], ["--arms names dense twice"]),
+        (["--arms", "lips,dense"], ["unknown arm 'lips,dense'", "there are dense"]),
+        (["--arms", "LIPS"], ["unknown arm 'LIPS'"]),
+        (["--arms", "dense", "tuned", "--local.schedule", "linear"], ["the arm tuned"]),
         (["--arms"], ["at least one arm"]),
         (["--grid", "partition.alpha"], ["'partition.alpha=[0.1, 1.0]'"]),
         (["--grid", "partition.alpha=0.1"], ["must be a list of values, not 0.1"]),

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import tyro
 
 from lipsjax.experiments import command
-from lipsjax.runs import startup
+from lipsjax.runs import arms, startup
 from lipsjax.runs.config import (
     Config,
     Execution,
@@ -21,7 +21,7 @@ from lipsjax.runs.config import (
     source,
     to_dict,
 )
-from lipsjax.runs.fields import names_set, nearest, overlaps, shown
+from lipsjax.runs.fields import names_set, overlaps, shown
 from lipsjax.runs.study import (
     SECTIONS,
     Planned,
@@ -82,17 +82,10 @@ def read_arguments(argv: list[str], kind: type[S], program: str) -> tuple[Study,
     shared = ("name", "seeds", "target", "prices", "sparsity", "config", "execution")
     defaults = kind(arms=tuple(study.arms), **{n: getattr(study, n) for n in shared})
     chosen = command.parse(kind, options, program=program, default=defaults)
-    named = [" ".join(arm.split()) for arm in chosen.arms]
-    for i, arm in enumerate(named):
-        if arm not in study.arms:
-            hint = nearest(arm, study.arms)
-            raise ValueError(f"unknown arm {shown(arm)}{hint}; there are {', '.join(study.arms)}")
-        if arm in named[:i]:
-            raise ValueError(f"--arms names {arm} twice")
     grid = _read_grid(chosen.grid) if chosen.grid else study.grid
     asked = dataclasses.replace(
         study,
-        arms={arm: study.arms[arm] for arm in named},
+        arms=arms.choose(chosen.arms, study.arms, where="--arms"),
         grid=grid,
         **{name: getattr(chosen, name) for name in shared},
     )
@@ -106,7 +99,10 @@ def _check_reach(study: Study, options: list[str]) -> None:
     Raises:
       ValueError: naming both.
     """
-    own = {f"the arm {arm}": names_set(each, SECTIONS) for arm, each in study.arms.items()}
+    own = {
+        f"the arm {arm}": {n for n in names_set(each, SECTIONS) if arms.heeds(each, n)}
+        for arm, each in study.arms.items()
+    }
     own["the grid"] = {
         field for name, values in study.grid.items() for field in fields_of(name, values)
     }
