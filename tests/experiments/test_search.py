@@ -367,7 +367,7 @@ BAD = {
         ["space.partition.alpha is part of the question", "model, local, strategy, sparsity"],
     ),
     "the seed": (["--space", "seed=[1, 5]"], ["space.seed is part of the question"]),
-    "unknown arm": (["--arm", "lisp"], ["arm must be one of dense, local, pooled, lips, not 'lisp'"]),
+    "unknown arm": (["--arm", "lisp"], ["arm must be one of dense, local", "not 'lisp'"]),
     "the reference": (["--arm", "dense"], ["arm must be another than 'dense'"]),
     "one arm": (["--arms", "dense"], ["arm must be another than 'dense'"]),
     "a grid": (["--grid", "sparsity.every=[1, 2]"], ["takes no grid", "sparsity.every"]),

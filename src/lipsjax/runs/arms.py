@@ -56,7 +56,7 @@ ARMS = {
         {"sparsity": {"criterion": "random"}}, "LIPS without saliency: masks drawn at random"
     ),
     "inverted": Arm(
-        {"sparsity": {"criterion": "inverted"}}, "LIPS turned round: the least salient weights are kept"
+        {"sparsity": {"criterion": "inverted"}}, "LIPS turned round: the least salient stay"
     ),
     "shared": Arm({"sparsity": {"sharing": "shared"}}, "LIPS with one mask for all clients"),
     "scale": Arm(

@@ -9,8 +9,8 @@
 
 Every arm is the config with its own fields replaced; an arm with a ``sparsity`` table is wrapped
 in transient sparsity. The first arm is the one that others are compared with, but for an arm that
-says ``against = "ANOTHER"``. A list, ``arms = ["dense", "local", "lips"]``, takes arms that are known
-by name (:mod:`lipsjax.runs.arms`).
+says ``against = "ANOTHER"``. A list, ``arms = ["dense", "local", "lips"]``, takes arms that are
+known by name (:mod:`lipsjax.runs.arms`).
 """
 
 import dataclasses
