@@ -88,7 +88,7 @@ def test_options_of_commands_exist(argv, tmp_path, monkeypatch):
         parse(*arguments, **others)
         raise ParsedError
 
-    end = SystemExit if "--help" in options else ParsedError
+    end = SystemExit if {"--help", "--help-all"} & {*options} else ParsedError
     with mock.patch.object(command, "parse", parsed), pytest.raises(end) as ended:
         loaded.main(options)
     assert end is ParsedError or ended.value.code == 0

@@ -39,7 +39,14 @@ OPTIONS = {
     ),
     "unknown model": (["--model.name", "vgg"], ["'vgg'", "--model.name", "cnn", "resnet8"]),
     "unknown criterion": (["--sparsity.criterion", "size"], ["'size'", "saliency", "magnitude"]),
-    "neither true nor false": (["--lips", "maybe"], ["'maybe'", "true or false"]),
+    "neither true nor false": (["--lips", "maybe"], ["unknown argument 'maybe'"]),
+    "a flag with a value": (["--lips", "True"], ["--lips stands alone", "no value, not 'True'"]),
+    "a flag that is denied": (["--lips", "false"], ["--lips stands alone", "not 'false'"]),
+    "a flag and =": (["--lips=1"], ["--lips stands alone", "not '1'"]),
+    "a flag and nothing": (["--lips="], ["--lips stands alone", "not ''"]),
+    "a flag of another command": (["--verbose"], ["unknown option '--verbose'"]),
+    "less than all help": (["--help-al"], ["unknown option", "did you mean --help-all"]),
+    "help with a value": (["--help-all=x"], ["unknown option '--help-all=x'"]),
     "one bad number of many": (
         ["--partition.train-examples", "3", "4.5", "5"],
         ["--partition.train-examples", "an integer or a list", "'3 4.5 5'"],
@@ -233,7 +240,7 @@ def test_options(tmp_path, case):
 @pytest.mark.parametrize("case", LIPS)
 def test_options_of_lips(tmp_path, case):
     argv, parts = LIPS[case]
-    refusal(commands.run(tmp_path, "--lips", "True", *argv), *parts)
+    refusal(commands.run(tmp_path, "--lips", *argv), *parts)
     assert nothing_left(tmp_path)
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from lipsjax.experiments.sweep import Sweep, read_arguments
 from lipsjax.runs import arms
-from lipsjax.runs.config import to_dict
-from lipsjax.runs.study import expand, load_study, study_from
+from lipsjax.runs.config import PartitionConfig, to_dict
+from lipsjax.runs.study import default_study, expand, load_study, study_from
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "fashion_mnist.toml"
 
@@ -86,3 +86,12 @@ def test_who_trains_alone_has_no_strategy_and_sends_nothing(case):
 def test_what_a_known_arm_sets_itself_no_option_replaces():
     with pytest.raises(ValueError, match=r"--local\.schedule does not reach the arm tuned"):
         asked("--arms", "dense", "tuned", "--local.schedule", "linear")
+
+
+def test_the_default_setting_is_of_its_own_data():
+    """Of other data, sites are as large as options say, and natural ones as they are."""
+    default, own = asked().config.partition, asked("--dataset", "wine").config.partition
+    assert default.train_examples < own.train_examples
+    assert own == asked("--dataset=wine").config.partition == PartitionConfig()
+    assert default == default_study().config.partition
+    assert default == asked("--dataset", "digits").config.partition

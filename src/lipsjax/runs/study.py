@@ -23,7 +23,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lipsjax.runs import arms as known
-from lipsjax.runs.config import Config, Execution, Prices, SparsityConfig, to_dict
+from lipsjax.runs.config import (
+    Config,
+    Execution,
+    PartitionConfig,
+    Prices,
+    SparsityConfig,
+    to_dict,
+)
 from lipsjax.runs.fields import from_dict, names_set, overlaps, override, shown
 from lipsjax.runs.reads import as_read, unread
 from lipsjax.runs.sites import settle
@@ -41,7 +48,7 @@ SECTIONS = (
 class Study:
     """What is compared with what, over which seeds and cells."""
 
-    name: str = "dense against LIPS"
+    name: str = "Does federating pay, and does LIPS help?"
     """Title of the report."""
     description: str = ""
     """A sentence or two on what the study asks."""
@@ -70,6 +77,20 @@ class Study:
         if len(arms) < len(self.arms):
             raise ValueError(f"arms: two names are the same: {shown(list(self.arms))}")
         object.__setattr__(self, "arms", arms)
+
+
+def default_study() -> Study:
+    """Return the study of a command that is given no file.
+
+    Its sites are small enough to need each other, and below the ceiling of their data, so that its
+    questions have answers: ``experiments/README.md`` has what was tried.
+
+    >>> study = default_study()
+    >>> list(study.arms), study.config.partition.train_examples
+    (['dense', 'local', 'pooled', 'lips'], 10)
+    """
+    partition = PartitionConfig(clients=10, train_examples=10, alpha=0.3)
+    return Study(seeds=10, config=Config(partition=partition))
 
 
 class Planned(NamedTuple):
