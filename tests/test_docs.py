@@ -11,8 +11,7 @@ from unittest import mock
 import pytest
 
 from lipsjax.experiments import command
-from lipsjax.runs.fields import from_dict
-from lipsjax.runs.study import Study, expand
+from lipsjax.runs.study import expand, study_from
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -54,7 +53,7 @@ def test_python_runs(page):
 @pytest.mark.parametrize("page", with_blocks("toml", [*PAGES, READMES[0]]), ids=name)
 def test_studies_are_studies(page):
     for _, text in blocks(page, "toml"):
-        assert expand(from_dict(Study, tomllib.loads(text)))
+        assert expand(study_from(tomllib.loads(text)))
 
 
 def commands(page):
