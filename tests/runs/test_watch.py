@@ -114,12 +114,18 @@ def test_lines_of_a_sweep_count_what_is_done_once_apart(clock):
 
 def test_compiling_shows_a_clock():
     out = io.StringIO()
-    console = Console(file=out, width=80, force_terminal=True)
+    console = Console(file=out, width=80, force_terminal=True, color_system=None)
     with mock.patch.object(watch, "make_console", return_value=console):
         shown = Watch(trials=2, rounds=80)
+    report = shown.begin("shrink_perturb, train_examples 10, seed 0", 40, worker=1)
+    report(Progress(10, 40, {"accuracy_dense": 0.5}, 1.0, 10))
     shown.begin("dense, seed 0", 40)
     bar = shown._progress.tasks[-1]
     bar.start_time = shown._progress.get_time() - 74.5
     console.print(shown._progress)
-    assert "1/2 dense, seed 0" in out.getvalue()
-    assert "compiling 1:15" in out.getvalue()
+    first, second, third = out.getvalue().splitlines()  # of 80 columns each: nothing is wrapped
+    assert "all rounds" in first
+    assert "rounds/s" in second
+    assert ", seed 0" in second
+    assert "2/2 dense, seed 0" in third
+    assert "compiling 1:15" in third

@@ -23,6 +23,10 @@ from lipsjax.runs.trial import Progress as TrialProgress
 
 PLAIN_WIDTH = 100
 """Columns of a text that goes to a file or a pipe."""
+BESIDE = 60
+"""Columns that a bar and its figures take beside the name of a trial."""
+FEWEST = 20
+"""Columns of a name, however narrow the terminal."""
 
 
 class Call(NamedTuple):
@@ -89,7 +93,7 @@ class Watch:
 
     Args:
       trials: how many there are.
-      rounds: of all of them together, by what is compiled for them; a number, if that is the same.
+      rounds: of all of them together, by what is compiled for them; a number, if that is not known.
       workers: processes that train side by side.
     """
 
@@ -148,7 +152,8 @@ class Watch:
         if worker not in self._bars:
             self._bars[worker] = self._progress.add_task("", figures="")
         bar = self._bars[worker]
-        self._progress.reset(bar, total=rounds, description=label, figures="")
+        shown = fit(label, max(FEWEST, self.console.width - BESIDE))
+        self._progress.reset(bar, total=rounds, description=shown, figures="")
         self._at[worker] = time.monotonic()
 
         def report(progress: TrialProgress) -> None:
@@ -177,11 +182,15 @@ class Watch:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _took(self, worker: int, program: str, progress: TrialProgress) -> Call:
-        """Return what a call took, apart from what the worker does once for its program."""
+        """Return what a call took, apart from what the worker does once for its program.
+
+        Where programs are not known, as those of a search, every trial may have its own.
+        """
         now, begun = time.monotonic(), (worker, program) in self._programs
         self._programs.add((worker, program))
         whole, self._at[worker] = now - self._at[worker], now
         once = progress.compile_seconds if begun else whole - progress.seconds
+        once = once if program else 0.0
         return Call(program, progress.fresh, whole - once, once)
 
     def _left(self) -> str:
@@ -198,6 +207,15 @@ def describe(progress: TrialProgress) -> str:
     accuracy = progress.newest["accuracy_dense"]
     shown = "     –" if math.isnan(accuracy) else f"{accuracy:6.1%}"
     return f"accuracy {shown} {progress.fresh / progress.seconds:6.1f} rounds/s"
+
+
+def fit(name: str, width: int) -> str:
+    """Return a name that is shortened in the middle, as its end tells seeds apart.
+
+    >>> fit("1/40 shrink_perturb, seed 9", 20), fit("dense", 20)
+    ('1/40 shrink…, seed 9', 'dense')
+    """
+    return name if len(name) <= width else f"{name[: width - 9]}…{name[-8:]}"
 
 
 def format_time(seconds: float) -> str:
