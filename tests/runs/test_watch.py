@@ -74,6 +74,14 @@ def test_nothing_is_known_before_the_first_call():
     assert time_left([Call("dense", 10, 1.0, 5.0)], {"dense": 0, "lips": 0}) == 0.0
 
 
+def test_what_another_worker_has_waited_for_is_no_longer_left():
+    """As of a sweep whose second program was ready soon after the first."""
+    calls, left = [Call("dense", 10, 1.0, 8.0)], {"lips": 10}
+    waits = [0.0, 6.0, 8.0, 20.0]
+    found = [time_left(calls, left, waited={"lips": seconds}) for seconds in waits]
+    assert found == [9.0, 3.0, 1.0, 1.0]
+
+
 def test_a_program_that_is_slower_is_known_to_be():
     calls = [Call("fast", 10, 1.0, 0.0), Call("slow", 10, 9.0, 0.0)]
     assert time_left(calls, {"fast": 10}) == 1.0

@@ -4,6 +4,7 @@ import collections
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from rich.console import Console
@@ -38,7 +39,13 @@ class Call(NamedTuple):
     once: float  # further seconds, of what is done once: compiling, and what precedes it
 
 
-def time_left(calls: Iterable[Call], left: Mapping[str, int], *, workers: int = 1) -> float | None:
+def time_left(
+    calls: Iterable[Call],
+    left: Mapping[str, int],
+    *,
+    workers: int = 1,
+    waited: Mapping[str, float] = MappingProxyType({}),
+) -> float | None:
     """Estimate how long the rounds that are left will take.
 
     Of each program p: rounds left x seconds a round, as measured of p, or of all while p has not
@@ -48,6 +55,7 @@ def time_left(calls: Iterable[Call], left: Mapping[str, int], *, workers: int = 
       calls: that have ended, in any order.
       left: program -> rounds that are left.
       workers: processes that train side by side.
+      waited: program -> seconds since a worker began it, of those without a call.
 
     Returns:
       Seconds; None before the first call.
@@ -66,7 +74,9 @@ def time_left(calls: Iterable[Call], left: Mapping[str, int], *, workers: int = 
     beginning = sum(call.once for call in every) / len(spent)
     todo = {program: rounds for program, rounds in left.items() if rounds > 0}
     rounds = sum(count * _pace(spent.get(program, every)) for program, count in todo.items())
-    return (rounds + beginning * len(todo.keys() - spent.keys())) / workers
+    new = todo.keys() - spent.keys()
+    begins = sum(max(0.0, beginning - waited.get(program, 0.0)) for program in new)
+    return (rounds + begins) / workers
 
 
 def _pace(calls: list[Call]) -> float:
@@ -105,6 +115,7 @@ class Watch:
         self._begun: list[str] = []
         self._calls: list[Call] = []
         self._at: dict[int, float] = {}  # worker -> when it last began or reported
+        self._first: dict[str, float] = {}  # program -> when a worker first began it
         self._programs: set[tuple[int, str]] = set()  # worker, program that it has begun
         self._said: set[str] = set()
         self._start = time.monotonic()
@@ -155,6 +166,7 @@ class Watch:
         shown = fit(label, max(FEWEST, self.console.width - BESIDE))
         self._progress.reset(bar, total=rounds, description=shown, figures="")
         self._at[worker] = time.monotonic()
+        self._first.setdefault(program, self._at[worker])
 
         def report(progress: TrialProgress) -> None:
             self._calls.append(self._took(worker, program, progress))
@@ -195,11 +207,14 @@ class Watch:
 
     def _left(self) -> str:
         """Return the time left, as it is shown."""
+        now, known = time.monotonic(), {program for _, program in self._programs}
+        waited = {each: now - at for each, at in self._first.items() if each not in known}
         left = {
             program: rounds - sum(self._done.get(program, {}).values())
             for program, rounds in self._rounds.items()
         }
-        return format_time(time_left(self._calls, left, workers=self._workers) or 0)
+        seconds = time_left(self._calls, left, workers=self._workers, waited=waited)
+        return format_time(seconds or 0)
 
 
 def describe(progress: TrialProgress) -> str:
