@@ -12,7 +12,7 @@ from lipsjax.runs.reads import unread
 from lipsjax.sparsity.masking import maskable
 
 ADAPTIVE = (
-    *("--model.name", "mlp", "--model.depth", "2", "--lips", "True", "--strategy.name", "scaffold"),
+    *("--model.name", "mlp", "--model.depth", "2", "--lips", "--strategy.name", "scaffold"),
     *("--sparsity.trigger", "inertia", "--sparsity.threshold", "-9", "--sparsity.every", "2"),
     *("--sparsity.density", "0.3"),
 )

@@ -137,7 +137,7 @@ REFUSED = {
         ["features is 'noise', which distorts images alone, and wine holds features"],
     ),
     "masks of convolutions": (
-        ["--model.name", "mlp", "--lips", "True", "--sparsity.kinds", "conv"],
+        ["--model.name", "mlp", "--lips", "--sparsity.kinds", "conv"],
         ["nothing to mask", "kinds must name some of ['dense']"],
     ),
 }
@@ -186,6 +186,6 @@ def test_a_run_of_sites(tmp_path, kind, name):
     np.savez(file, **{kind: INPUTS[kind], "labels": LABELS, "site": SITES})
     argv = ("--dataset", file, "--partition.kind", "natural", "--model.name", name)
     argv += ("--model.width", "4", "--model.depth", "1", "--model.normalise", "True")
-    lips = ("--lips", "True", "--rounds", "2")
+    lips = ("--lips", "--rounds", "2")
     ended = call("run", *argv, *lips, "--out", str(tmp_path / "out"))
     assert ended.status == 0, ended

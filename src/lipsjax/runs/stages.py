@@ -22,15 +22,15 @@ What becomes of it: :mod:`lipsjax.runs.begun`.
 
 import dataclasses
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lipsjax.analysis.gates import COSTS, Gate
+from lipsjax.runs.arms import choose
 from lipsjax.runs.config import Config
 from lipsjax.runs.fields import from_dict, nearest, override, shown
-from lipsjax.runs.study import Study, expand, load_study, references
+from lipsjax.runs.study import Study, expand, load_study, read_toml, references, study_from
 
 OWN = ("title", "study", "gates")
 """Fields of a stage that are not those of a study."""
@@ -72,29 +72,11 @@ def load_stages(path: Path) -> Stages:
       ValueError: if it cannot be read, or has a field or a value that does not exist, or a stage
         that cannot be run, or a gate that it could not decide.
     """
-    path = path.expanduser() if path.parts[:1] == ("~",) else path
-    values = _read_toml(path)
+    path, values = read_toml(path, "stages are a TOML file")
     try:
         return _stages(from_dict(_File, values), path.parent)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    what = "stages are a TOML file"
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise ValueError(f"{path}: not a file; {what}")
-    try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ValueError(f"{path}: {reason}; {what}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not a text file; {what}") from None
-    except ValueError as error:  # a TOMLDecodeError, or an integer of too many digits
-        raise ValueError(f"{path}: not valid TOML: {error}") from None
-    except RecursionError:
-        raise ValueError(f"{path}: not valid TOML: nested too deeply") from None
 
 
 def _stages(file: _File, beside: Path) -> Stages:
@@ -103,7 +85,7 @@ def _stages(file: _File, beside: Path) -> Stages:
             f"there must be 1 to {MOST_STAGES} stages, as [stages.small], not {len(file.stages)}"
         )
     _refuse_given(file.study, "study.")
-    shared = from_dict(Study, file.study, "study.")
+    shared = study_from(file.study, "study.")
     found = []
     for number, (name, values) in enumerate(file.stages.items(), start=1):
         if not NAME.fullmatch(name):
@@ -136,7 +118,7 @@ def _study(stage: str, values: Mapping[str, Any], shared: Study, beside: Path) -
                 f"{', '.join(allowed)}"
             )
         if field == "arms" and isinstance(value, list):
-            study = dataclasses.replace(study, arms=_chosen(study, value, where))
+            study = dataclasses.replace(study, arms=choose(value, study.arms, where=f"{where}arms"))
         elif field not in OWN:
             study = override(study, field, value, where=where)
     _check(study, where)
@@ -150,19 +132,6 @@ def _refuse_given(values: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"{where}name: the title of a stage is its field title")
     if isinstance(execution, dict) and "out" in execution:
         raise ValueError(f"{where}execution.out: every stage has a folder of its own in --out")
-
-
-def _chosen(study: Study, names: list[Any], where: str) -> dict[str, dict[str, Any]]:
-    """Return some of the arms of a study, by name."""
-    for i, name in enumerate(names):
-        if name not in study.arms:
-            hint = nearest(str(name), study.arms)
-            raise ValueError(
-                f"{where}arms: unknown arm {shown(name)}{hint}; there are {', '.join(study.arms)}"
-            )
-        if name in names[:i]:
-            raise ValueError(f"{where}arms names {name} twice")
-    return {name: study.arms[name] for name in names}
 
 
 def _check(study: Study, where: str) -> None:
