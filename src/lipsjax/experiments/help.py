@@ -109,7 +109,7 @@ HELP = {
             ("STAGES.toml", "all stages, as far as they go"),
             ("STAGES.toml --seeds small=12", "more seeds of a stage"),
             ("STAGES.toml --out results/mine", "elsewhere"),
-            ("STAGES.toml --exit-code", "for scripts: 0 go, 3 no-go, 4 open"),
+            ("STAGES.toml --exit-code", "tell scripts by its status"),
         ),
         (("Stages", ("seeds", "exit-code", "out")),),
     ),
