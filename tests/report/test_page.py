@@ -144,12 +144,12 @@ def test_costs_are_operations_where_they_were_counted(tmp_path):
 
 
 def test_names_beside_points_keep_apart():
-    from lipsjax.report.plots.effects import _spread
+    from lipsjax.report.plots.lines import spread
 
-    places = _spread([0.1, 0.11, 0.12, 0.97, 0.98], 0.1)
+    places = spread([0.1, 0.11, 0.12, 0.97, 0.98], 0.1)
     assert np.diff(places).min() >= 0.1 - 1e-12
     assert places.max() <= 1
-    np.testing.assert_array_equal(_spread([0.2, 0.6], 0.1), [0.2, 0.6])
+    np.testing.assert_array_equal(spread([0.2, 0.6], 0.1), [0.2, 0.6])
 
 
 # Maps

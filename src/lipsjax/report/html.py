@@ -54,9 +54,6 @@ MOST_CELLS = 4
 MOST_LINES = 24
 """Lines of a table or figure that are shown without being asked for."""
 
-MOST_ARMS = 16
-"""Lines of the figure of all arms on the first screen; of more, it would fill the page."""
-
 READ = ("accuracy", "relative_steps", "cells")
 """Names of figures whose curves of arms can be read off by pointing at them."""
 
@@ -313,10 +310,9 @@ def axes_of(figure: Figure) -> str:
 
 
 def _all_arms(rows: list[Row]) -> Shown | None:
-    """All arms on one axis; none of a study of the reference alone, or of too many for a glance."""
-    if not 0 < rows[0].comparisons <= MOST_ARMS:
-        return None
-    return Shown(plots.summary_forest(rows), "all-arms", "All arms on one axis")
+    """All arms on one axis; none where there is nothing to draw, or too much for a glance."""
+    drawing = plots.summary_forest(rows)
+    return Shown(drawing, "all-arms", "All arms on one axis") if drawing.panels else None
 
 
 def _forest(rows: list[Row]) -> Shown | None:
@@ -337,8 +333,8 @@ def _site_figure(study: StudyRecording, section: Section, index: int) -> Shown |
     """The accuracies of sites that have a line each, and what they gain; None of many sites."""
     if len(section.sites) < len(section.table.sites):
         return None
-    shade = plots.colours(study.arms)
-    drawing = plots.sites(section.sites, section.arms, shade, alone=section.table.alone)
+    look = plots.looks_of(study)
+    drawing = plots.sites(section.sites, section.arms, look, alone=section.table.alone)
     return Shown(drawing, f"sites-{index}", "Accuracy of each site") if drawing.panels else None
 
 
@@ -392,7 +388,10 @@ def _cell(study: StudyRecording, rows: list[Row], label: str, arms: plots.Arms) 
         "seed": runs[0].config["seed"],
         "has_curves": "accuracy" in drawn,
         "sparse": any((run.scalars["density"] < 1).any() for run in runs),
-    } | {name: Shown(drawing, f"{name}-{index}", title) for name, (drawing, title) in drawn.items()}
+    } | {
+        name: Shown(drawing, f"{name}-{index}", title) if drawing.panels else None
+        for name, (drawing, title) in drawn.items()
+    }
 
 
 def _reached(row: Row) -> str:

@@ -69,8 +69,8 @@ def with_option(command: str, option: str, *values: str) -> str:
       The command; empty if it is not one of ``sweep`` or ``search``, whose options are known.
 
     Example:
-      >>> with_option("python -m lipsjax.experiments.sweep S.toml --seeds=5 --out o", "--seeds", "9")
-      'python -m lipsjax.experiments.sweep S.toml --out o --seeds 9'
+      >>> with_option("lipsjax sweep S.toml --seeds=5 --out o", "--seeds", "9")
+      'lipsjax sweep S.toml --out o --seeds 9'
       >>> with_option("python mine.py", "--seeds", "9")
       ''
     """

@@ -4,7 +4,6 @@ Nothing here touches pyplot's global state or the disk.
 """
 
 from lipsjax.report.plots.curves import (
-    Arms,
     accuracy_cells,
     accuracy_curves,
     changes,
@@ -13,9 +12,19 @@ from lipsjax.report.plots.curves import (
     relative_steps,
     stages,
 )
-from lipsjax.report.plots.effects import ACCURACIES, cost, coupling, forest, pairs, sites
-from lipsjax.report.plots.figures import PAINTS, PANEL, Drawing, colours, csv_link, csv_text, svg
+from lipsjax.report.plots.effects import cost, coupling, sites
+from lipsjax.report.plots.figures import (
+    PAINTS,
+    PANEL,
+    Drawing,
+    arm_class,
+    csv_link,
+    csv_text,
+    svg,
+)
+from lipsjax.report.plots.forest import ACCURACIES, forest, pairs, summary_forest
 from lipsjax.report.plots.maps import MARKS, Grid, effect_map, grid_of, largest_difference
+from lipsjax.report.plots.roles import Arms, Look, looks, looks_of
 
 __all__ = [
     "ACCURACIES",
@@ -25,11 +34,12 @@ __all__ = [
     "Arms",
     "Drawing",
     "Grid",
+    "Look",
     "accuracy_cells",
     "accuracy_curves",
+    "arm_class",
     "changes",
     "class_mix",
-    "colours",
     "cost",
     "coupling",
     "csv_link",
@@ -39,9 +49,12 @@ __all__ = [
     "grid_of",
     "inertia_heatmap",
     "largest_difference",
+    "looks",
+    "looks_of",
     "pairs",
     "relative_steps",
     "sites",
     "stages",
+    "summary_forest",
     "svg",
 ]

@@ -8,16 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm
-from matplotlib.ticker import (
-    FuncFormatter,
-    LogLocator,
-    MaxNLocator,
-    NullFormatter,
-    PercentFormatter,
-)
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from lipsjax.analysis.comparison import aggregation_gain, middle_step, outer_step
 from lipsjax.analysis.stats import mean_interval
@@ -25,31 +21,40 @@ from lipsjax.analysis.steps import steps_of
 from lipsjax.datasets.base import show
 from lipsjax.recording import Recording
 from lipsjax.report.plots.figures import (
-    COLOURS,
+    AXIS,
     GREY,
     INK,
+    PANEL,
     PLATE,
     SMALL,
     Drawing,
     arm_key,
     cell_name,
     colour_key,
-    colours,
-    dashes,
     interval_columns,
     label_of,
     line_key,
     panel,
+    percent_axis,
+    plain_log,
     share,
     styled,
+    tag,
 )
-
-Arms = Mapping[str, Sequence[Recording]]
-"""arm -> recordings of its seeds."""
-
+from lipsjax.report.plots.lines import name_beside
+from lipsjax.report.plots.roles import LIGHT, Arms, Dash, Look, looks_of_arms
 
 MOST_PANELS = 4
 """Arms that have a panel of full width each."""
+
+MOST_SPREADS = 5
+"""Lines that all have their seeds or bands; of more, those of controls are in the table alone."""
+
+BAND_FROM = 5
+"""Seeds from which on their interval is drawn as a band; fewer have a thin line each."""
+
+DIGIT = 4.4
+"""Points; the width of a digit in a cell of a heat map."""
 
 
 class Curve(NamedTuple):
@@ -57,6 +62,14 @@ class Curve(NamedTuple):
 
     rounds: np.ndarray  # [R] int
     bands: np.ndarray  # [R, 3]: mean, low, high
+    seeds: np.ndarray  # [S, R]: the values of each
+
+
+class Drawn(NamedTuple):
+    """An arm that has finished runs."""
+
+    look: Look
+    runs: Sequence[Recording]
 
 
 @styled
@@ -67,25 +80,36 @@ def accuracy_curves(arms: Arms) -> Drawing:
       arms: recordings of one cell.
 
     Returns:
-      A panel of personalised accuracy and one of that on the global test set. Lines are means over
-      seeds, bands 95% intervals.
+      A panel of personalised accuracy and one of that on the global test set, each where some arm
+      has it. Thick lines are means over seeds; up to four seeds have a thin line each, more a band
+      of the 95% interval. Names stand at the ends of lines.
     """
     titles = {"accuracy_dense": "Personalised accuracy", "global_accuracy": "Global test set"}
-    finished, dash = _finished(arms), dashes(list(arms))
+    finished = _finished(arms)
     curves = _accuracies_of(finished, tuple(titles))
     panels = []
     for name, title in titles.items():
-        figure, ax = _over_rounds()
-        for arm, (colour, _) in finished.items():
-            _line(ax, curves[arm][name], colour, dash=dash[arm])
+        drawn = {arm: curves[arm][name] for arm in finished if curves[arm][name].rounds.size}
+        if not drawn:
+            continue
+        figure, ax = _over_rounds(height=max(2.35, 0.75 + 0.17 * len(drawn)))
+        for arm, curve in drawn.items():
+            look = finished[arm].look
+            spread = look.is_told or len(drawn) <= MOST_SPREADS
+            _line(ax, curve, look.colour, dash=look.dash, arm=arm, spread=spread)
         ax.set_title(title)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        ax.margins(x=0.01)
+        percent_axis(ax, "y")
+        ends = [
+            (float(curve.rounds[-1]), float(curve.bands[-1, 0]), arm, finished[arm].look)
+            for arm, curve in drawn.items()
+        ]
+        name_beside(ax, ends)
         panels.append(figure)
     return Drawing(
         panels=tuple(panels),
         columns=("arm", "round", *interval_columns(titles)),
         rows=_table(curves),
-        key=arm_key(list(arms)),
     )
 
 
@@ -97,19 +121,19 @@ def stages(arms: Arms) -> Drawing:
       arms: recordings of one cell.
 
     Returns:
-      One panel per arm, on one scale. Lines are means over seeds, bands 95% intervals.
+      One panel per arm, on one scale; lines and bands as in :func:`accuracy_curves`.
     """
     names = ("accuracy_before", "accuracy_dense", "accuracy_after")
     finished = _finished(arms)
     curves = _accuracies_of(finished, names)
     panels = []
-    for arm, (colour, _) in finished.items():
+    for arm, drawn in finished.items():
         figure, ax = _arm_panel(arm, len(finished))
         before, dense, after = (curves[arm][name] for name in names)
-        _line(ax, before, GREY, dash="--")
-        _line(ax, after, colour, dash=":")
-        _line(ax, dense, colour)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        _line(ax, before, GREY, dash="--", arm=arm)
+        _line(ax, after, drawn.look.colour, dash=":", arm=arm)
+        _line(ax, dense, drawn.look.colour, arm=arm)
+        percent_axis(ax, "y")
         panels.append((figure, ax))
     share([ax for _, ax in panels], y=True)
     return Drawing(
@@ -118,9 +142,9 @@ def stages(arms: Arms) -> Drawing:
         rows=_table(curves),
         key=line_key(
             [
-                ("clients' models, before", GREY, "--"),
-                ("dense global model", INK, "-"),
-                ("model sent out, after", INK, ":"),
+                ("clients' models, before", Look(GREY, "--")),
+                ("dense global model", Look(INK, "-")),
+                ("model sent out, after", Look(INK, ":")),
             ]
         ),
     )
@@ -137,20 +161,25 @@ def accuracy_cells(cells: Mapping[str, Arms]) -> Drawing:
       Small panels on one scale, with the mean over seeds of each arm's dense global model, and
       their legend.
     """
-    names = list(dict.fromkeys(arm for arms in cells.values() for arm in arms))
-    shade, dash = colours(names), dashes(names)
+    every: dict[str, Sequence[Recording]] = {}
+    for arms in cells.values():
+        for arm, runs in arms.items():
+            every[arm] = every.get(arm) or runs
+    looks = looks_of_arms(every)
     panels, columns = [], {}
     for label, arms in cells.items():
         figure, ax = _over_rounds(width=SMALL, height=1.45, ticks=3)
-        for arm, (_, runs) in _finished(arms).items():
-            curve = _curve(_scalar(runs, "accuracy_dense"))
-            style = {"color": shade[arm], "linestyle": dash[arm], "linewidth": 1.2}
-            ax.plot(curve.rounds, curve.bands[:, 0], **style)
-            columns[f"{label}: {arm}"] = curve
+        for arm, runs in arms.items():
+            if runs:
+                curve = _curve(_scalar(runs, "accuracy_dense"))
+                style = {"color": looks[arm].colour, "linestyle": looks[arm].dash}
+                (line,) = ax.plot(curve.rounds, curve.bands[:, 0], linewidth=1.2, **style)
+                tag(line, arm, arm)
+                columns[f"{label}: {arm}"] = curve
         ax.set_title(label_of(cell_name(label), 26), fontsize=7, fontweight="normal")
         ax.set_xlabel("")
         ax.tick_params(labelsize=7)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        percent_axis(ax, "y")
         ax.yaxis.set_major_locator(MaxNLocator(4))
         panels.append((figure, ax))
     share([ax for _, ax in panels], x=True, y=True)
@@ -161,7 +190,7 @@ def accuracy_cells(cells: Mapping[str, Arms]) -> Drawing:
             (number, *(_mean_in(curve, number) for curve in columns.values()))
             for number in sorted({int(n) for curve in columns.values() for n in curve.rounds})
         ),
-        key=arm_key(names),
+        key=arm_key(looks),
     )
 
 
@@ -174,28 +203,30 @@ def inertia_heatmap(arms: Arms) -> Drawing:
 
     Returns:
       Layer x round images of ``step``, mean over seeds, on one logarithmic colour scale;
-      triangles stand where a sparse model was sent.
+      triangles stand where a sparse model was sent. A round that was not measured has the colour
+      of the one before it that was.
     """
     finished = _finished(arms)
     steps = {
-        arm: np.mean([run.layers["step"] for run in runs], axis=0)
-        for arm, (_, runs) in finished.items()
+        arm: np.mean([run.layers["step"] for run in drawn.runs], axis=0)
+        for arm, drawn in finished.items()
     }
     norm = _log_norm(np.concatenate([step.ravel() for step in steps.values()]))
-    names = [layer["name"] for layer in next(iter(finished.values()))[1][0].setup["layers"]]
+    names = [layer["name"] for layer in next(iter(finished.values())).runs[0].setup["layers"]]
     panels = []
     for arm, step in steps.items():
         figure, ax = _over_rounds(height=0.85 + 0.17 * len(names))
-        ax.imshow(step.T, norm=norm, cmap="cividis", aspect="auto", interpolation="nearest")
+        image = _stretched(step).T
+        ax.imshow(image, norm=norm, cmap="cividis", aspect="auto", interpolation="nearest")
         ax.set_facecolor(PLATE)
         ax.set_title(label_of(arm, 40), pad=13)
         ax.set_yticks(range(len(names)), names)
         ax.grid(visible=False)
         ax.tick_params(axis="y", length=0)
-        _mark_sparse(ax, finished[arm][1][0])
+        _mark_sparse(ax, finished[arm].runs[0])
         panels.append(figure)
-    key, bar = colour_key(norm, "cividis", "step, % of norm per round")
-    _log_percent(bar.ax.xaxis)
+    key, bar = colour_key(norm, "cividis", "how far a layer moves in a round, % of its norm")
+    plain_log(bar.ax.xaxis, _percent)
     return Drawing(
         panels=tuple(panels),
         columns=("arm", "round", *names),
@@ -212,28 +243,34 @@ def relative_steps(arms: Arms) -> Drawing:
       arms: recordings of one cell.
 
     Returns:
-      Mean ``step`` over rounds on a logarithmic axis; means and 95% intervals over seeds are taken
-      of the logarithm.
+      Mean ``step`` over rounds on a logarithmic axis, lines and bands as in
+      :func:`accuracy_curves`; means and 95% intervals over seeds are taken of the logarithm.
     """
     finished = _finished(arms)
     curves, panels = {}, []
-    for arm, (colour, runs) in finished.items():
+    for arm, drawn in finished.items():
         curves[arm] = {
-            "stem_classifier": _curve(_stack(runs, outer_step), log=True),
-            "middle": _curve(_stack(runs, middle_step), log=True),
+            "stem_classifier": _curve(_stack(drawn.runs, outer_step), log=True),
+            "middle": _curve(_stack(drawn.runs, middle_step), log=True),
         }
         figure, ax = _arm_panel(arm, len(finished))
-        _line(ax, curves[arm]["stem_classifier"], GREY, dash="--")
-        _line(ax, curves[arm]["middle"], colour)
         ax.set_yscale("log")
-        _log_percent(ax.yaxis)
+        _line(ax, curves[arm]["stem_classifier"], GREY, dash="--", arm=arm)
+        _line(ax, curves[arm]["middle"], drawn.look.colour, arm=arm)
         panels.append((figure, ax))
     share([ax for _, ax in panels], y=True)
+    for _, ax in panels:
+        plain_log(ax.yaxis, _percent)
     return Drawing(
         panels=tuple(figure for figure, _ in panels),
         columns=("arm", "round", *interval_columns(("stem_classifier", "middle"))),
         rows=_table(curves),
-        key=line_key([("stem, classifier", GREY, "--"), ("middle layers", INK, "-")]),
+        key=line_key(
+            [
+                ("stem and classifier", Look(GREY, "--")),
+                ("middle layers", Look(INK)),
+            ]
+        ),
     )
 
 
@@ -246,30 +283,32 @@ def changes(arms: Arms) -> Drawing:
 
     Returns:
       A panel per arm with a dot for each pair of consecutive evaluated rounds of each seed: what
-      :func:`lipsjax.analysis.comparison.coupling` correlates.
+      :func:`lipsjax.analysis.comparison.coupling` correlates. None where no arm has such a pair.
     """
     panels, table = [], []
-    for arm, (colour, runs) in _finished(arms).items():
+    for arm, drawn in _finished(arms).items():
         figure, ax = panel(width=SMALL, height=1.7)
-        for run in runs:
+        for run in drawn.runs:
             step, gain = middle_step(run), aggregation_gain(run)
             known = np.flatnonzero(~np.isnan(step) & ~np.isnan(gain))
             moved, gained = 100 * np.diff(step[known]), 100 * np.diff(gain[known])
-            _dots(ax, moved, gained, colour)
+            tag(_dots(ax, moved, gained, drawn.look.colour), arm, arm)
             table += zip(
                 *([arm] * len(moved), [run.config["seed"]] * len(moved), known[1:].tolist()),
                 *(moved.tolist(), gained.tolist()),
                 strict=True,
             )
+        for line in (ax.axhline, ax.axvline):
+            line(0, color=AXIS, linewidth=0.7, zorder=0.5)
         ax.set_title(label_of(arm), fontsize=8)
-        ax.set_xlabel("relative step, % of norm", fontsize=7)
-        ax.set_ylabel("gain, points", fontsize=7)
+        ax.set_xlabel("change of step, % of norm", fontsize=7)
+        ax.set_ylabel("change of gain, points", fontsize=7)
         ax.tick_params(labelsize=7)
         ax.xaxis.set_major_locator(MaxNLocator(3))
         panels.append((figure, ax))
     share([ax for _, ax in panels], x=True, y=True)
     return Drawing(
-        panels=tuple(figure for figure, _ in panels),
+        panels=tuple(figure for figure, _ in panels) if table else (),
         columns=("arm", "seed", "round", "step_change", "gain_change"),
         rows=tuple(table),
     )
@@ -299,7 +338,7 @@ def class_mix(recording: Recording) -> Drawing:
     one = "client" if sites is None else "site"
     ax.set_xlabel(one)
     ax.set_ylabel("class")
-    ax.xaxis.set_major_locator(MaxNLocator(min(clients, 20), integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(min(classes, 10), integer=True))
     if sites is not None and clients <= 24:
         ax.set_xticks(range(clients), list(map(_tick, sites)))
@@ -307,11 +346,12 @@ def class_mix(recording: Recording) -> Drawing:
             ax.tick_params(axis="x", rotation=60)
     if names is not None and classes <= 20:
         ax.set_yticks(range(classes), list(map(_tick, names)))
-    if clients <= 24 and classes <= 20 and counts.max() < 1000:
+    cell = 72 * (PANEL - 0.6) / clients  # points
+    if classes <= 20 and len(str(counts.max())) * DIGIT < cell:
         for (y, x), count in np.ndenumerate(counts):
             if count:
                 ink = "#ffffff" if count > 0.55 * counts.max() else "#222222"
-                ax.text(x, y, str(count), ha="center", va="center", fontsize=6, color=ink)
+                ax.text(x, y, str(count), ha="center", va="center", fontsize=6.8, color=ink)
     else:
         figure.colorbar(image, ax=ax, pad=0.015).set_label("training examples")
     shown = range(clients) if sites is None else sites
@@ -327,12 +367,12 @@ def _tick(name: str) -> str:
     return show(name, 14).replace("$", r"\$")
 
 
-def _finished(arms: Arms) -> dict[str, tuple[str, Sequence[Recording]]]:
-    shade = colours(list(arms))
-    return {arm: (shade[arm], runs) for arm, runs in arms.items() if runs}
+def _finished(arms: Arms) -> dict[str, Drawn]:
+    looks = looks_of_arms(arms)
+    return {arm: Drawn(looks[arm], runs) for arm, runs in arms.items() if runs}
 
 
-def _over_rounds(*, ticks: int = 6, **size: float):
+def _over_rounds(*, ticks: int = 6, **size: float) -> tuple[Figure, Axes]:
     """A panel with rounds on its horizontal axis."""
     figure, ax = panel(**size)
     ax.set_xlabel("round")
@@ -340,7 +380,7 @@ def _over_rounds(*, ticks: int = 6, **size: float):
     return figure, ax
 
 
-def _arm_panel(arm: str, count: int):
+def _arm_panel(arm: str, count: int) -> tuple[Figure, Axes]:
     """A panel of one arm with rounds on its horizontal axis; small, if there are many."""
     if count <= MOST_PANELS:
         figure, ax = _over_rounds()
@@ -353,11 +393,23 @@ def _arm_panel(arm: str, count: int):
     return figure, ax
 
 
-def _log_percent(axis: Axis) -> None:
-    """Ticks at 1, 2 and 5 times the powers of ten, written as percentages."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
-    axis.set_minor_formatter(NullFormatter())
+def _percent(share: float) -> str:
+    """A share as a percentage, with as many digits as it takes."""
+    return f"{100 * share:.4g}%"
+
+
+def _stretched(values: np.ndarray) -> np.ndarray:
+    """Values [T, L] whose rounds without any have those of the one before, or of the first.
+
+    >>> nan = np.nan
+    >>> _stretched(np.array([[nan], [1.0], [nan], [2.0]])).ravel().tolist()
+    [1.0, 1.0, 1.0, 2.0]
+    """
+    known = np.flatnonzero(~np.isnan(values).all(axis=1))
+    if not known.size:
+        return values
+    last = np.searchsorted(known, np.arange(len(values)), side="right") - 1
+    return values[known[np.maximum(last, 0)]]
 
 
 def _stack(runs: Sequence[Recording], curve: Callable[[Recording], np.ndarray]) -> np.ndarray:
@@ -369,11 +421,12 @@ def _scalar(runs: Sequence[Recording], name: str) -> np.ndarray:
 
 
 def _accuracies_of(
-    finished: Mapping[str, tuple[str, Sequence[Recording]]], names: Sequence[str]
+    finished: Mapping[str, Drawn], names: Sequence[str]
 ) -> dict[str, dict[str, Curve]]:
     """Curves of accuracies, arm -> scalar -> curve, their bands within 0 and 1."""
     return {
-        arm: {name: _accuracy(runs, name) for name in names} for arm, (_, runs) in finished.items()
+        arm: {name: _accuracy(drawn.runs, name) for name in names}
+        for arm, drawn in finished.items()
     }
 
 
@@ -391,7 +444,7 @@ def _curve(values: np.ndarray, *, log: bool = False, step: float = 0.0) -> Curve
     drawn = np.log(values[:, rounds]) if log else values[:, rounds]
     bands = [mean_interval(column, step=step)[:3] for column in drawn.T]
     bands = np.array(bands).reshape(-1, 3)
-    return Curve(rounds, np.exp(bands) if log else bands)
+    return Curve(rounds, np.exp(bands) if log else bands, values[:, rounds])
 
 
 def _table(curves: Mapping[str, Mapping[str, Curve]]) -> tuple[tuple, ...]:
@@ -415,7 +468,7 @@ def _mean_in(curve: Curve, number: int) -> float:
     return float(curve.bands[found[0], 0]) if found.size else float("nan")
 
 
-def _dots(ax: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
+def _dots(ax: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> Line2D:
     """Small dots as the round caps of lines without length: one path, however many there are."""
     gap = np.full_like(x, np.nan)
     (dots,) = ax.plot(
@@ -427,14 +480,24 @@ def _dots(ax: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
         solid_capstyle="round",
     )
     dots.get_path().should_simplify = False
+    return dots
 
 
-def _line(ax: Axes, curve: Curve, colour: str, *, dash: str = "-") -> None:
-    """Mean over seeds and its interval."""
+def _line(
+    ax: Axes, curve: Curve, colour: str, *, arm: str, dash: Dash = "-", spread: bool = True
+) -> None:
+    """Mean over seeds; with their spread, each of few seeds thin, or the interval of many."""
     mean, low, high = curve.bands.T
-    ax.plot(curve.rounds, mean, color=colour, linestyle=dash)
-    if not np.isnan(low).all():
-        ax.fill_between(curve.rounds, low, high, color=colour, alpha=0.18, linewidth=0)
+    above = 2.2 if spread else 2.0  # what stands for itself lies on what stands for any
+    artists: list[Artist] = ax.plot(curve.rounds, mean, color=colour, linestyle=dash, zorder=above)
+    if spread and len(curve.seeds) >= BAND_FROM:
+        band = ax.fill_between(curve.rounds, low, high, color=colour, alpha=0.18, linewidth=0)
+        artists.append(band)
+    elif spread and len(curve.seeds) > 1:
+        style = {"color": colour, "linestyle": dash, "linewidth": 0.6, "alpha": 0.5}
+        artists += ax.plot(curve.rounds, curve.seeds.T, zorder=above, **style)
+    for artist in artists:
+        tag(artist, arm, arm)
 
 
 def _log_norm(values: np.ndarray) -> LogNorm:
@@ -452,7 +515,7 @@ def _mark_sparse(ax: Axes, recording: Recording) -> None:
         sparse + 0.5,
         np.full(sparse.size, 1.06),
         "v",
-        color=COLOURS[1],
+        color=LIGHT["lips"],
         markersize=4,
         transform=ax.get_xaxis_transform(),
         clip_on=False,

@@ -1,189 +1,91 @@
-"""Figures of comparison rows: what differs, what it costs, what moves with it.
+"""Figures of what arms cost, what moves with it, and of sites.
 
-All take rows of :func:`lipsjax.analysis.comparison.compare`, but for that of sites.
+Those of arms take rows of :func:`lipsjax.analysis.comparison.compare`.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lipsjax.analysis.comparison import Row
-from lipsjax.analysis.controls import is_lips
-from lipsjax.analysis.finding import outcome, usable
 from lipsjax.analysis.sites import Site
 from lipsjax.analysis.stats import Interval
-from lipsjax.analysis.wording import clipped, format_bits
+from lipsjax.analysis.wording import clipped, format_bits, gained, percent, shown
 from lipsjax.report.plots.figures import (
-    AXIS,
-    COLOURS,
+    PLATE,
     TICK,
     Drawing,
+    arm_key,
     cell_name,
-    colours,
     interval_columns,
-    label_of,
-    line_key,
     panel,
-    share,
+    percent_axis,
     styled,
+    tag,
 )
+from lipsjax.report.plots.forest import ACCURACIES, accuracy
+from lipsjax.report.plots.lines import around, interval_bar, name_beside, named_lines
+from lipsjax.report.plots.roles import Look, looks_of_rows
 
-ACCURACIES = {"personalised": "Personalised accuracy", "global": "Global accuracy"}
-"""Measure -> its heading."""
+SAME = 0.02
+"""Share by which the costs of arms differ at most where a figure of them would show nothing."""
 
 MOST_LINES = 24
 """Lines that have a name each."""
 
-EFFECT_COLUMNS = (
-    *("arm", "reference", "measure", "difference", "low", "high", "seeds", "p_adjusted"),
-    "outcome",
-)
-
-
-def effect(row: Row, measure: str) -> tuple[Any, ...]:
-    """A row's difference on one accuracy as a line of a table with EFFECT_COLUMNS."""
-    interval, adjusted = gain(row, measure), row.adjusted[measure]
-    word = outcome(row, measure, up="helps", down="hurts")
-    return (row.arm, row.reference, measure, *interval, adjusted, word)
-
-
-def gain(row: Row, measure: str) -> Interval:
-    """A row's difference on one accuracy as it is drawn: no more than 100 points either way."""
-    return clipped(row.differences[measure].interval, -1.0, 1.0)
-
-
-def accuracy(row: Row, measure: str) -> Interval:
-    """A row's accuracy as it is drawn: within 0 and 100%."""
-    return clipped(row.means[measure], 0.0, 1.0)
-
-
-@styled
-def forest(rows: Sequence[Row]) -> Drawing:
-    """Differences from the reference arm with their intervals.
-
-    Args:
-      rows: those of the reference are left out.
-
-    Returns:
-      A panel of personalised and one of global accuracy, one line per cell and arm.
-
-    Raises:
-      ValueError: if no row is compared with a reference.
-    """
-    compared = [row for row in rows if not row.is_reference]
-    if not compared:
-        raise ValueError("a study of the reference arm alone has no differences to draw")
-    shade = colours([row.arm for row in rows])
-    one_arm = len({row.arm for row in compared}) == 1
-    one = len({row.reference for row in compared}) == 1
-    names = [
-        cell_name(row.cell) if one_arm and row.cell else f"{cell_name(row.cell)} {row.arm}"
-        for row in compared
-    ]
-    panels = []
-    for measure, title in ACCURACIES.items():
-        figure, ax = _named_lines(title, names)
-        ax.axvline(0, color=TICK, linewidth=0.9)
-        for y, row in enumerate(compared):
-            _interval(ax, gain(row, measure), y, shade[row.arm], scale=100)
-        ax.set_xlabel(f"points above {compared[0].reference if one else 'its reference'}")
-        panels.append((figure, ax))
-    share([ax for _, ax in panels], x=True)
-    return Drawing(
-        panels=tuple(figure for figure, _ in panels),
-        columns=("cell", *EFFECT_COLUMNS),
-        rows=tuple((row.cell, *effect(row, m)) for m in ACCURACIES for row in compared),
-    )
-
-
-@styled
-def pairs(rows: Sequence[Row]) -> Drawing:
-    """Accuracy of each arm, alone and with the transient sparsity that is compared with it.
-
-    Args:
-      rows: of all arms.
-
-    Returns:
-      A panel of personalised and one of global accuracy, one line per arm without transient
-      sparsity: means over seeds with 95% intervals, and beside it, in another colour, those of the
-      arm with it whose reference it is, if there is one.
-    """
-    bases = [row for row in rows if not row.transient]
-    # of several that are compared with one arm, LIPS, else the first
-    transient = sorted((row for row in rows if row.transient), key=lambda r: is_lips(r.config))
-    others = {(row.cell, row.reference): row for row in transient}
-    names = [f"{cell_name(row.cell)} {row.arm}" for row in bases]
-    panels, table = [], []
-    for measure, title in ACCURACIES.items():
-        figure, ax = _named_lines(title, names)
-        for y, row in enumerate(bases):
-            both = ((row, COLOURS[0], -0.14), (others.get((row.cell, row.arm)), COLOURS[1], 0.14))
-            for drawn, colour, shift in both:
-                if drawn is not None:
-                    _interval(ax, accuracy(drawn, measure), y + shift, colour)
-                    table.append((row.cell, drawn.arm, measure, *accuracy(drawn, measure)))
-        ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        panels.append((figure, ax))
-    for colour, label in ((COLOURS[0], "alone"), (COLOURS[1], "with transient sparsity")):
-        panels[0][1].plot([], [], "o-", color=colour, markersize=4.5, label=label)
-    panels[0][0].legend(loc="outside lower center", ncols=2)
-    return Drawing(
-        panels=tuple(figure for figure, _ in panels),
-        columns=("cell", "arm", "measure", "mean", "low", "high", "seeds"),
-        rows=tuple(table),
-    )
-
 
 @styled
 def sites(
-    shown: Sequence[Site], arms: Sequence[str], shade: Mapping[str, str], *, alone: str | None
+    listed: Sequence[Site], arms: Sequence[str], look: Mapping[str, Look], *, alone: str | None
 ) -> Drawing:
     """Accuracy of each site, and what it gains over training alone.
 
     Args:
-      shown: the sites, a line each.
+      listed: the sites, a line each.
       arms: that are drawn.
-      shade: colour of each arm.
+      look: of each arm, as :func:`lipsjax.report.plots.looks_of` has it.
       alone: the arm that trains alone; None: there is none, and no second panel.
 
     Returns:
       A panel of accuracies and one of differences from the arm that trains alone: means over
       seeds with 95% intervals.
     """
-    names = [site.name if site.trains else f"{site.name} (held out)" for site in shown]
+    names = [site.name if site.trains else f"{site.name} (held out)" for site in listed]
     table, panels = [], []
-    for title, by_arm in (
-        ("Accuracy of each site", _site_accuracies),
-        (f"Gain over {alone}", _site_gains),
+    for measure, title, by_arm in (
+        ("accuracy", "Accuracy of each site", _site_accuracies),
+        ("gain", f"Gain over {alone}", _site_gains),
     ):
-        drawn = [arm for arm in arms if any(arm in by_arm(site) for site in shown)]
+        drawn = [arm for arm in arms if any(arm in by_arm(site) for site in listed)]
         if not drawn:
             continue
-        is_gain = by_arm is _site_gains
-        figure, ax = _named_lines(title, names, line=max(0.22, 0.11 * len(arms)))
-        if is_gain:
-            ax.axvline(0, color=TICK, linewidth=0.9)
-            ax.set_xlabel(f"points above {alone}")
-        else:
-            ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        for y, site in enumerate(shown):
-            for place, arm in zip(_around(y, len(drawn)), drawn, strict=True):
+        figure, ax = named_lines(title, names, line=max(0.22, 0.11 * len(arms)))
+        for y, site in enumerate(listed):
+            if y % 2:  # a ground behind every other site holds its arms together
+                ax.axhspan(y - 0.5, y + 0.5, color=PLATE, linewidth=0, zorder=0)
+            for place, arm in zip(around(y, len(drawn)), drawn, strict=True):
                 found = by_arm(site).get(arm)
                 if found is None or math.isnan(found.mean):
                     continue
-                _interval(ax, found, place, shade[arm], scale=100 if is_gain else 1, size=4)
-                table.append((site.name, arm, "gain" if is_gain else "accuracy", *found))
+                told = gained(found) if measure == "gain" else f"{percent(found)}%"
+                tip, scale = f"{site.name}, {arm}: {told}", 100 if measure == "gain" else 1
+                interval_bar(ax, arm, found, place, look[arm], scale=scale, size=4, tip=tip)
+                table.append((site.name, arm, measure, *found))
+        if measure == "gain":
+            ax.axvline(0, color=TICK, linewidth=0.9)
+            ax.set_xlabel(f"points above {alone}")
+        else:
+            percent_axis(ax, "x")
         panels.append(figure)
     return Drawing(
         panels=tuple(panels),
         columns=("site", "arm", "measure", "mean", "low", "high", "seeds"),
         rows=tuple(table),
-        key=line_key([(arm, shade[arm], "-") for arm in arms]),
+        key=arm_key({arm: look[arm] for arm in arms}, markers=True),
     )
 
 
@@ -196,6 +98,14 @@ def _site_gains(site: Site) -> dict[str, Interval]:
     return {arm: clipped(found.difference.interval, -1.0, 1.0) for arm, found in compared}
 
 
+class Cost(NamedTuple):
+    """One thing that a run costs."""
+
+    of: Callable[[Row], Interval]
+    label: str  # of its axis
+    text: Callable[[float], str]  # a number with its unit
+
+
 @styled
 def cost(rows: Sequence[Row]) -> Drawing:
     """What each arm costs against the accuracy that it reaches.
@@ -206,47 +116,75 @@ def cost(rows: Sequence[Row]) -> Drawing:
     Returns:
       Personalised and global accuracy over bits moved per run, up and down together, then over
       floating-point operations where they were counted, else over seconds. A dot is the mean over
-      seeds, its lines 95% intervals, its arm's name is written beside it.
+      seeds, its lines 95% intervals, its arm's name is written beside it. A cost that is the same
+      in all arms, to :data:`SAME`, has no panel, though its numbers are in the table.
     """
-    finished = [row for row in rows if row.seeds]
-    shade = colours([row.arm for row in rows])
-    counted = any(row.means["flops"].mean > 0 for row in finished)
-    costs: dict[str, tuple[Callable[[Row], Interval], str, Callable[[float], str]]] = {
-        "bits": (_bits, "moved per run, up and down", format_bits),
-        "flops": (lambda row: row.means["flops"], "operations per run", _si("FLOP")),
-        "seconds": (lambda row: row.means["seconds"], "time per run", _si("s")),
-    }
-    del costs["seconds" if counted else "flops"]
+    finished, look = [row for row in rows if row.seeds], looks_of_rows(rows)
     panels, table = [], []
-    for name, (of, label, unit) in costs.items():
-        drawn = [row for row in finished if not math.isnan(of(row).mean)]
+    for name, kind in _costs(finished).items():
+        drawn = [row for row in finished if not math.isnan(kind.of(row).mean)]
         for measure, title in ACCURACIES.items():
-            height = max(2.35, 0.75 + 0.17 * len(drawn))
-            figure, ax = panel(height=height)
-            for row in drawn:
-                spent = clipped(of(row), 0.0, math.inf)
-                _cross(ax, spent, accuracy(row, measure), shade[row.arm])
-                table.append((row.arm, name, *spent[:3], measure, *accuracy(row, measure)))
-            ax.margins(x=0.12, y=0.08)
-            _name_beside(
-                ax,
-                [(of(r).mean, r.means[measure].mean, r.arm, shade[r.arm]) for r in drawn],
-                height=height,
-            )
-            ax.set_title(title)
-            ax.set_xlabel(label)
-            ax.xaxis.set_major_locator(MaxNLocator(3))
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _, unit=unit: unit(v)))
-            ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-            panels.append(figure)
+            table += [
+                (row.arm, name, *_spent(row, kind)[:3], measure, *accuracy(row, measure))
+                for row in drawn
+            ]
+            if _differs([kind.of(row).mean for row in drawn]):
+                figure, ax = _cost_panel(drawn, kind, measure, look)
+                ax.set_title(title)
+                panels.append((figure, ax))
     return Drawing(
-        panels=tuple(panels),
+        panels=tuple(figure for figure, _ in panels),
         columns=(
             *("arm", "cost", *interval_columns(("cost",))),
             *("measure", *interval_columns(("accuracy",)), "seeds"),
         ),
         rows=tuple(table),
     )
+
+
+def _costs(finished: Sequence[Row]) -> dict[str, Cost]:
+    """Bits, and operations where they were counted, else seconds."""
+    if any(row.means["flops"].mean > 0 for row in finished):
+        work = {"flops": Cost(_mean_of("flops"), "operations per run", _si("FLOP"))}
+    else:
+        work = {"seconds": Cost(_mean_of("seconds"), "time per run", _si("s"))}
+    return {"bits": Cost(_bits, "moved per run, up and down", format_bits)} | work
+
+
+def _mean_of(measure: str) -> Callable[[Row], Interval]:
+    return lambda row: row.means[measure]
+
+
+def _spent(row: Row, kind: Cost) -> Interval:
+    return clipped(kind.of(row), 0.0, math.inf)
+
+
+def _differs(costs: Sequence[float]) -> bool:
+    """Whether there is anything to see of costs side by side.
+
+    >>> _differs([100.0, 101.0]), _differs([100.0, 110.0]), _differs([0.0, 0.0])
+    (False, True, False)
+    """
+    return len(costs) > 1 and max(costs) - min(costs) > SAME * max(costs)
+
+
+def _cost_panel(
+    drawn: Sequence[Row], kind: Cost, measure: str, look: Mapping[str, Look]
+) -> tuple[Figure, Axes]:
+    figure, ax = panel(height=max(2.35, 0.75 + 0.17 * len(drawn)))
+    for row in drawn:
+        spent, reached = _spent(row, kind), accuracy(row, measure)
+        tip = f"{row.arm}: {percent(reached)}% for {kind.text(spent.mean)}"
+        _cross(ax, row.arm, spent, reached, look[row.arm], tip)
+    ax.margins(x=0.12, y=0.08)
+    percent_axis(ax, "y")
+    ax.set_xlim(left=max(0.0, ax.get_xlim()[0]))
+    named = [(kind.of(row).mean, row.means[measure].mean, row.arm, look[row.arm]) for row in drawn]
+    name_beside(ax, named)
+    ax.set_xlabel(kind.label)
+    ax.xaxis.set_major_locator(MaxNLocator(3))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: kind.text(value)))
+    return figure, ax
 
 
 @styled
@@ -262,21 +200,23 @@ def coupling(rows: Sequence[Row]) -> Drawing:
       close together under its name.
     """
     measured = [row for row in rows if not math.isnan(row.means["coupling"].mean)]
-    shade = colours([row.arm for row in rows])
+    look = looks_of_rows(rows)
     title = "Relative step and aggregation gain"
     if len(measured) > MOST_LINES:
         arms = list(dict.fromkeys(row.arm for row in measured))
-        at = {arm: iter(_around(i, sum(r.arm == arm for r in measured)))
+        at = {arm: iter(around(i, sum(r.arm == arm for r in measured)))
               for i, arm in enumerate(arms)}  # fmt: skip
-        figure, ax = _named_lines(title, arms, line=0.55)
+        figure, ax = named_lines(title, arms, line=0.55)
         places, size = [next(at[row.arm]) for row in measured], 2.5
     else:
         names = [f"{cell_name(row.cell)} {row.arm}" for row in measured]
-        figure, ax = _named_lines(title, names)
+        figure, ax = named_lines(title, names)
         places, size = range(len(names)), 4.5
     ax.axvline(0, color=TICK, linewidth=0.9)
     for y, row in zip(places, measured, strict=True):
-        _interval(ax, _correlation(row), y, shade[row.arm], size=size)
+        found = _correlation(row)
+        tip = f"{row.arm}: {shown(found, digits=2)}"
+        interval_bar(ax, row.arm, found, y, look[row.arm], size=size, tip=tip)
     ax.set_xlim(-1.05, 1.05)
     ax.set_xlabel("rank correlation within a run")
     return Drawing(
@@ -290,89 +230,15 @@ def _correlation(row: Row) -> Interval:
     return clipped(row.means["coupling"], -1.0, 1.0)
 
 
-def _around(centre: float, count: int) -> list[float]:
-    """Places of `count` lines that share the space of one."""
-    return [centre + 0.7 * ((i + 0.5) / count - 0.5) for i in range(count)]
-
-
-def _named_lines(title: str, names: Sequence[str], *, line: float = 0.22) -> tuple[Figure, Axes]:
-    """A panel with a line for each name, from the top; `line` is the height of one in inches."""
-    labels = [label_of(name) for name in names]
-    lines = sum(1 + label.count("\n") for label in labels)
-    figure, ax = panel(height=0.85 + line * max(lines, 2))
-    # from the edge of the figure, as long names leave a narrow axes
-    figure.suptitle(title, x=0.02, ha="left", fontsize=9, fontweight="bold")
-    ax.grid(visible=False, axis="y")
-    ax.margins(x=0.12)
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.4, -0.6)
-    return figure, ax
-
-
-def _interval(
-    ax: Axes, interval: Interval, y: float, colour: str, *, scale: float = 1.0, size: float = 4.5
-) -> None:
-    """A dot with its interval; hollow where nothing is named from so few seeds."""
-    mean, low, high = (scale * value for value in interval[:3])
-    width = 0.45 * size
-    ax.plot([low, high], [y, y], color=colour, linewidth=width, solid_capstyle="butt")
-    fill = "none" if math.isnan(usable(interval).low) else colour
-    ax.plot([mean], [y], "o", color=colour, markerfacecolor=fill, markersize=size)
-
-
-def _cross(ax: Axes, x: Interval, y: Interval, colour: str) -> None:
-    """A dot with its intervals along both axes."""
-    ax.plot([x.low, x.high], [y.mean, y.mean], color=colour, linewidth=1.2)
-    ax.plot([x.mean, x.mean], [y.low, y.high], color=colour, linewidth=1.2)
-    fill = "none" if math.isnan(y.low) else colour
-    ax.plot([x.mean], [y.mean], "o", color=colour, markerfacecolor=fill, markersize=5)
-
-
-def _name_beside(
-    ax: Axes, points: Sequence[tuple[float, float, str, str]], *, height: float
-) -> None:
-    """Names in a column at the right, in the order of their points, so that none hides another."""
-    points = [point for point in points if not math.isnan(point[1])]
-    if not points:
-        return
-    low, high = ax.get_ylim()
-    right = ax.get_xlim()[1]
-    line = 12.5 / (72 * height - 55)  # a line of text as a share of the axes
-    points = sorted(points, key=lambda point: point[1])
-    wanted = [(y - low) / (high - low) for _, y, _, _ in points]
-    for place, (x, y, name, colour) in zip(_spread(wanted, line), points, strict=True):
-        at = low + place * (high - low)
-        ax.plot(
-            [x, right], [y, at], color=AXIS, linewidth=0.6, zorder=1, clip_on=False, scalex=False
-        )
-        ax.annotate(
-            label_of(name, 22, lines=1),
-            (right, at),
-            (3, 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            fontsize=8,
-            annotation_clip=False,
-        )
-    ax.set_ylim(low, high)
-
-
-def _spread(wanted: Sequence[float], gap: float) -> np.ndarray:
-    """Ascending places near those wanted, at least a gap apart, within 0 and 1 if they fit.
-
-    >>> _spread([0.5, 0.5, 1.0], 0.25).tolist()
-    [0.5, 0.75, 1.0]
-    """
-    places = np.array(wanted)
-    for i in range(1, len(places)):
-        places[i] = max(places[i], places[i - 1] + gap)
-    ceiling = 1.0
-    for i in reversed(range(len(places))):
-        places[i] = ceiling = min(places[i], ceiling)
-        ceiling -= gap
-    return places
+def _cross(ax: Axes, arm: str, x: Interval, y: Interval, look: Look, tip: str) -> None:
+    """A marker with its intervals along both axes."""
+    style = {"color": look.colour, "linewidth": 1.2}
+    bars = ax.plot([x.low, x.high], [y.mean, y.mean], [x.mean, x.mean], [y.low, y.high], **style)
+    fill = "none" if math.isnan(y.low) else look.colour
+    style = {"color": look.colour, "marker": look.marker, "markerfacecolor": fill}
+    style |= {"clip_on": False}  # a cost may be none
+    for artist in (*bars, *ax.plot([x.mean], [y.mean], markersize=5, **style)):
+        tag(artist, arm, tip)
 
 
 def _bits(row: Row) -> Interval:

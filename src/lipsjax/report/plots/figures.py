@@ -4,9 +4,6 @@ A figure is a :class:`Drawing`: panels, each a Matplotlib figure of its own, so 
 them side by side or below each other, and the table of the numbers that they show. Its colours
 become CSS variables in the page, which gives each a light and a dark value; colours that are not in
 :data:`PAINTS`, as those of heat maps, stay what they are.
-
-References:
-  Okabe and Ito, `Color Universal Design <https://jfly.uni-koeln.de/color/>`_, 2008.
 """
 
 import base64
@@ -15,18 +12,23 @@ import math
 import re
 import textwrap
 import warnings
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 from markupsafe import Markup
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from lipsjax.report.plots.roles import DARK, LIGHT, Look
 from lipsjax.report.table import table_text
 
 PANEL = 3.7
@@ -53,12 +55,8 @@ class Paint(NamedTuple):
     dark: str
 
 
-Dash = Literal["-", "--", "-.", ":"]
-
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-"""Of arms: Okabe and Ito's, which colour-blind readers can tell apart."""
 GREY = "#6b6b6b"
-INK = "#1d2329"
+INK = LIGHT["dense"]
 TICK = "#444c55"
 AXIS = "#9aa1a9"
 GRID = "#e3e6ea"
@@ -68,23 +66,14 @@ PAPER = "#fefefe"
 """Ground of the page; not white, which is an ink of heat maps."""
 
 PAINTS = (
-    Paint("ink", INK, "#e6e9ed"),
+    Paint("ink", INK, DARK["dense"]),
     Paint("tick", TICK, "#b3bac2"),
     Paint("axis", AXIS, "#6d757e"),
     Paint("grid", GRID, "#2c333a"),
     Paint("plate", PLATE, "#262c33"),
     Paint("paper", PAPER, "#14181d"),
     Paint("grey", GREY, "#a3abb4"),
-    *(
-        Paint(f"arm{i}", light, dark)
-        for i, (light, dark) in enumerate(
-            zip(
-                COLOURS,
-                ("#4aa8e0", "#ff8540", "#2ec79b", "#e5a3c8", "#8fd0f5", "#ffc14d"),
-                strict=True,
-            )
-        )
-    ),
+    *(Paint(role, LIGHT[role], DARK[role]) for role in LIGHT if role != "dense"),
 )
 """Every colour that follows the reader's choice of light or dark."""
 
@@ -120,18 +109,6 @@ styled = mpl.rc_context(
 """Decorates a function that draws."""
 
 
-def colours(arms: Sequence[str]) -> dict[str, str]:
-    """Arm -> its colour, by order of first appearance."""
-    return {arm: COLOURS[i % len(COLOURS)] for i, arm in enumerate(dict.fromkeys(arms))}
-
-
-def dashes(arms: Sequence[str]) -> dict[str, Dash]:
-    """Arm -> the dash of its lines, another one once the colours begin again."""
-    kinds: tuple[Dash, ...] = ("-", "--", "-.", ":")
-    known = enumerate(dict.fromkeys(arms))
-    return {arm: kinds[i // len(COLOURS) % len(kinds)] for i, arm in known}
-
-
 def cell_name(label: str) -> str:
     """A cell's label as a figure has room for it; lines break between fields alone.
 
@@ -156,6 +133,40 @@ def share(axes: Sequence[Axes], *, x: bool = False, y: bool = False) -> None:
             bounds = min(low for low, _ in limits), max(high for _, high in limits)
             for ax in axes:
                 getattr(ax, f"set_{which}lim")(bounds)
+
+
+def percent_axis(ax: Axes, which: Literal["x", "y"]) -> None:
+    """Ticks of an axis of accuracies in percent, and none of it below 0 or above 100%."""
+    axis = getattr(ax, f"{which}axis")
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 6):g}%"))
+    low, high = getattr(ax, f"get_{which}lim")()
+    getattr(ax, f"set_{which}lim")(max(low, 0.0), min(high, 1.0))
+
+
+def plain_log(axis: Axis, text: Callable[[float], str]) -> None:
+    """Ticks of a logarithmic axis, whose limits are set, at round numbers written plainly."""
+    low, high = sorted(axis.get_view_interval())
+    axis.set_major_locator(FixedLocator(log_ticks(low, high)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+    axis.set_minor_locator(NullLocator())
+
+
+def log_ticks(low: float, high: float, *, most: int = 6) -> list[float]:
+    """Three or more round numbers between two bounds above zero, where there are so many.
+
+    Example:
+      >>> log_ticks(0.8, 1200), log_ticks(2.5, 40), log_ticks(1, 1e9)
+      ([1.0, 10.0, 100.0, 1000.0], [3.0, 10.0, 30.0], [1.0, 100.0, 10000.0, 1000000.0, 100000000.0])
+    """
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), range(10, 100)):
+        scale = 10 if len(steps) > 9 else 1
+        numbers = [float(f"{step / scale}e{power}") for power in powers for step in steps]
+        found = [number for number in numbers if low <= number <= high]
+        if len(found) >= 3:
+            break
+    return found[:: math.ceil(len(found) / (most + 1))]
 
 
 def colour_key(norm: Normalize, cmap: str, label: str) -> tuple[Figure, Colorbar]:
@@ -183,21 +194,44 @@ def label_of(name: str, width: int = 24, *, lines: int = 2) -> str:
 
 
 @styled
-def line_key(lines: Sequence[tuple[str, str, Dash]]) -> Figure:
-    """A legend as a figure of its own, for panels that share it: label, colour, dash."""
+def line_key(lines: Sequence[tuple[str, Look]], *, markers: bool = False) -> Figure:
+    """A legend as a figure of its own, for panels that share it: label and look of each line."""
     figure = Figure(figsize=(PANEL, 0.1 + 0.2 * math.ceil(len(lines) / 2)))
     handles = [
-        Line2D([], [], color=colour, linestyle=dash, label=label_of(label, 26, lines=1))
-        for label, colour, dash in lines
+        Line2D(
+            *([], []),
+            color=look.colour,
+            linestyle="-" if markers else look.dash,
+            marker=look.marker if markers else "",
+            markersize=4.5,
+            label=label_of(label, 26, lines=1),
+        )
+        for label, look in lines
     ]
     figure.legend(handles=handles, loc="center left", ncols=2)
     return figure
 
 
-def arm_key(arms: Sequence[str]) -> Figure:
-    """The legend of arms."""
-    shade, dash = colours(arms), dashes(arms)
-    return line_key([(arm, shade[arm], dash[arm]) for arm in shade])
+def arm_key(arms: Mapping[str, Look], *, markers: bool = False) -> Figure:
+    """The legend of arms, by their lines or by the markers of their points."""
+    return line_key(list(arms.items()), markers=markers)
+
+
+def tag(artist: Artist, arm: str, tip: str = "") -> None:
+    """Give an artist the class of its arm in the page, and what is said on pointing at it."""
+    artist.set_gid(f"{arm_class(arm)}|{tip}" if tip else arm_class(arm))
+
+
+def arm_class(arm: str) -> str:
+    """The class of all SVG elements of an arm, another one for another name.
+
+    Example:
+      >>> arm_class("lips"), arm_class("moon + lips")
+      ('arm-lips', 'arm-moon-lips-cbdb')
+    """
+    slug = re.sub(r"[^a-z0-9]+", "-", arm.lower()).strip("-")
+    digest = "" if slug == arm else f"-{zlib.crc32(arm.encode()) & 0xFFFF:04x}"
+    return f"arm-{slug}{digest}"
 
 
 def svg(figure: Figure, name: str, label: str) -> str:
@@ -222,6 +256,7 @@ def svg(figure: Figure, name: str, label: str) -> str:
         figure.savefig(text, format="svg", metadata=metadata, dpi=200)
     element = text.getvalue()[text.getvalue().index("<svg") :].strip()
     element = re.sub(r"<!--.*?-->\n?", "", element, flags=re.DOTALL)
+    element = re.sub(r'<g id="(arm-[a-z0-9-]*)(?:\|([^"]*))?">', _tagged, element)
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', element))
     element = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", element)
     element = re.sub(r' d="[^"]*"', _shortened, element)
@@ -259,6 +294,12 @@ def _cell(value: Any) -> Any:
 def _shortened(path: re.Match[str]) -> str:
     """A path with hundredths of a point, which no screen shows."""
     return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", path[0])
+
+
+def _tagged(group: re.Match[str]) -> str:
+    """A group with the class of its arm, and what is said on pointing at it."""
+    title = f"<title>{group[2]}</title>" if group[2] else ""
+    return f'<g class="arm {group[1]}">{title}'
 
 
 def _painted(style: re.Match[str]) -> str:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from lipsjax.analysis.comparison import Row
 from lipsjax.analysis.finding import NO_DIFFERENCE, UNKNOWN, outcome
-from lipsjax.report.plots.effects import ACCURACIES, EFFECT_COLUMNS, effect
 from lipsjax.report.plots.figures import PAPER, PLATE, Drawing, colour_key, panel, styled
+from lipsjax.report.plots.forest import ACCURACIES, EFFECT_COLUMNS, effect
 
 MARKS = {"helps": "▲", "hurts": "▼", "gains": "▲", "loses": "▼", NO_DIFFERENCE: "○", UNKNOWN: "?"}
 """Outcome -> the sign that stands for it, for readers without colour vision or colour."""

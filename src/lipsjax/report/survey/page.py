@@ -105,7 +105,7 @@ def write_page(
       facts: what sets these sites apart.
       todo: what to record before a pilot.
       seeds: what seeds stand for, in a sentence; empty where nothing need be said.
-      report: whether a study trains on these sites, whose report lies, or will lie, beside the page.
+      report: whether the report of a study on these sites lies, or will lie, beside the page.
     """
     clients, classes = _drawn(survey)
     counts = survey.train_counts[np.ix_(clients, classes)]
