@@ -80,6 +80,7 @@ def sites(
             ax.set_xlabel(f"points above {alone}")
         else:
             percent_axis(ax, "x")
+            ax.set_xlabel("accuracy")
         panels.append(figure)
     return Drawing(
         panels=tuple(panels),

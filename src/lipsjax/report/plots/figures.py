@@ -187,7 +187,8 @@ def label_of(name: str, width: int = 24, *, lines: int = 2) -> str:
       >>> print(label_of("$x$"))
       \$x\$
     """
-    wrapped = textwrap.fill(" ".join(name.split()), width, max_lines=lines, placeholder="…")
+    plain = re.sub(r"[ \t\r\n]+", " ", name).strip()  # no-break spaces stay
+    wrapped = textwrap.fill(plain, width, max_lines=lines, placeholder="…")
     if len(wrapped) <= 1 < len(name):  # a first word that is too long leaves its mark alone
         wrapped = f"{name[: width - 1]}…"
     return wrapped.replace("$", r"\$")
@@ -256,7 +257,7 @@ def svg(figure: Figure, name: str, label: str) -> str:
         figure.savefig(text, format="svg", metadata=metadata, dpi=200)
     element = text.getvalue()[text.getvalue().index("<svg") :].strip()
     element = re.sub(r"<!--.*?-->\n?", "", element, flags=re.DOTALL)
-    element = re.sub(r'<g id="(arm-[a-z0-9-]*)(?:\|([^"]*))?">', _tagged, element)
+    element = re.sub(r"""<g id=(["'])(arm-[a-z0-9-]*)(?:\|(.*?))?\1>""", _tagged, element)
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', element))
     element = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", element)
     element = re.sub(r' d="[^"]*"', _shortened, element)
@@ -298,8 +299,8 @@ def _shortened(path: re.Match[str]) -> str:
 
 def _tagged(group: re.Match[str]) -> str:
     """A group with the class of its arm, and what is said on pointing at it."""
-    title = f"<title>{group[2]}</title>" if group[2] else ""
-    return f'<g class="arm {group[1]}">{title}'
+    title = f"<title>{group[3]}</title>" if group[3] else ""
+    return f'<g class="arm {group[2]}">{title}'
 
 
 def _painted(style: re.Match[str]) -> str:

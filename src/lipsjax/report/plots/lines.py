@@ -49,6 +49,7 @@ def interval_bar(
     bar.set_solid_capstyle("butt")
     fill = "none" if math.isnan(usable(interval).low) else look.colour
     style = {"color": look.colour, "marker": look.marker, "markerfacecolor": fill}
+    style |= {"clip_on": False}  # at 100% half of it lies beyond
     (dot,) = ax.plot([mean], [y], markersize=size, **style)
     for artist in (bar, dot):
         tag(artist, arm, tip)

@@ -125,14 +125,17 @@ def _cells(rows: Sequence[Row], grid: Grid, measure: str, norm: Normalize) -> tu
     height, width = grid.shape
     figure, ax = panel(height=0.8 + 0.36 * height)
     points = np.full(grid.shape, np.nan)
-    size = 8.0 if width <= 5 else 6.5
+    size = 8.0 if width <= 5 else 6.8
     for row in rows:
         _, y, x = grid.at(row.cell)
         value = points[y, x] = 100 * row.differences[measure].interval.mean
-        sign = MARKS[outcome(row, measure, up="helps", down="hurts")]
+        word = outcome(row, measure, up="helps", down="hurts")
+        sign = MARKS[word]
         text = sign if np.isnan(value) else f"{sign} {round(value, 1) + 0.0:+.1f}".replace("-", "−")
         ink = _ink(value, norm)
-        ax.text(x, y, text, ha="center", va="center", fontsize=size, color=ink)
+        weight = "normal" if word in (NO_DIFFERENCE, UNKNOWN) else "bold"
+        style = {"fontsize": size, "fontweight": weight, "color": ink}
+        ax.text(x, y, text, ha="center", va="center", **style)
     edges = np.arange(width + 1) - 0.5, np.arange(height + 1) - 0.5
     ax.pcolormesh(
         *edges,

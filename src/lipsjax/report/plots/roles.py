@@ -5,7 +5,7 @@ and names. The role follows from the config, as the verdict's does. That readers
 green can tell the hues apart, and all can on both grounds, is held in tests.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from lipsjax.analysis.comparison import Row, is_local, is_pooled
@@ -76,7 +76,7 @@ def looks(configs: Mapping[str, Config]) -> dict[str, Look]:
       >>> found["c"], found["d"]
       (Look(colour='#7c858f', dash='-', marker='o'), Look(colour='#7c858f', dash='--', marker='s'))
     """
-    dense = _dense(configs.values())
+    dense = _dense(list(configs.values()))
     found: dict[str, Look] = {}
     seen: list[Role] = []
     for arm, config in configs.items():
@@ -97,7 +97,7 @@ def role_of(config: Config, dense: Config) -> Role:
         return "adaptive" if is_adaptive(config) else "lips"
     if not config or config.get("sparsity") or config.get("strategy") != dense.get("strategy"):
         return "other"
-    return "dense" if _without_seed(config) == _without_seed(dense) else "tuned"
+    return "dense" if _science(config) == _science(dense) else "tuned"
 
 
 def is_adaptive(config: Config) -> bool:
@@ -124,16 +124,21 @@ def looks_of_rows(rows: Sequence[Row]) -> dict[str, Look]:
     return looks(configs)
 
 
-def _dense(configs: Iterable[Config]) -> Config:
-    """The config that others are told by: FedAvg without masks, else the first of the kind."""
+def _dense(configs: Sequence[Config]) -> Config:
+    """The config that others are told by: FedAvg, best the one that masks are added to."""
     plain = [
         config
         for config in configs
         if config and not (is_local(config) or is_pooled(config) or config.get("sparsity"))
     ]
-    fedavg = [config for config in plain if config.get("strategy", {}).get("name") == "fedavg"]
-    return next(iter(fedavg or plain), {})
+    masked = [_science(config) for config in configs if config.get("sparsity")]
+
+    def fitness(config: Config) -> tuple[bool, bool]:
+        return config.get("strategy", {}).get("name") == "fedavg", _science(config) in masked
+
+    return max(plain, key=fitness, default={})
 
 
-def _without_seed(config: Config) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name != "seed"}
+def _science(config: Config) -> dict[str, Any]:
+    """A config but for its masks and its seed."""
+    return {name: value for name, value in config.items() if name not in ("seed", "sparsity")}
