@@ -172,10 +172,10 @@ def _of_stuck(d: Diagnosis) -> str:
         room = "All data in one place may or may not do better by a point"
     word = against_zero(d.inertia, up="less", down="more")
     middle = {
-        UNKNOWN: "whether the middle of the model lags is not known",
-        NO_DIFFERENCE: "the middle of the model may or may not lag behind its ends",
-        "less": "the middle of the model moves less than its ends",
-        "more": "the middle of the model moves more than its ends",
+        UNKNOWN: "whether the middle layers of the model lag is not known",
+        NO_DIFFERENCE: "the middle layers of the model may or may not lag behind its first and last ones",
+        "less": "the middle layers of the model move less than its first and last ones",
+        "more": "the middle layers of the model move more than its first and last ones",
     }[word]
     return f"{room}, {'but' if (d.outcome == STUCK) != (word == 'less') else 'and'} {middle}."
 

@@ -54,7 +54,7 @@ MOST_CELLS = 4
 MOST_LINES = 24
 """Lines of a table or figure that are shown without being asked for."""
 
-READ = ("accuracy", "relative_steps", "cells")
+READ = ("accuracy", "stages", "relative_steps", "cells")
 """Names of figures whose curves of arms can be read off by pointing at them."""
 
 SETTING = "The setting as it is"

@@ -20,6 +20,10 @@ from lipsjax.report.summary import GO, NO_GO, WANTED, advise
 MOST_SEEDS = 200
 """Seeds up to which more of them are advised; a question that takes more is another one."""
 
+OPEN_WORD = "Not known yet"
+SO_FAR = "So far, yes"
+TOO_EASY_WORD = "This task is too easy to tell"
+
 FIRST_SEEDS = 5
 """Seeds that are advised where there are too few to tell how many it takes."""
 
@@ -27,6 +31,7 @@ FIRST_SEEDS = 5
 class Step(NamedTuple):
     """What to do next."""
 
+    word: str  # whether it is worth going on
     sentence: str
     command: str = ""  # to copy; empty where there is nothing to run, or it is not known how
     seconds: float = math.nan  # of computing, one run after the other
@@ -113,7 +118,7 @@ def _finish(study: StudyRecording) -> Step | None:
         "it was."
     )
     command = study.command if _is_known(_words(study.command)) else ""
-    return Step(sentence, command, n * per_run)
+    return Step(OPEN_WORD, sentence, command, n * per_run)
 
 
 def _add_arms(study: StudyRecording, rows: Sequence[Row]) -> Step | None:
@@ -130,7 +135,9 @@ def _add_arms(study: StudyRecording, rows: Sequence[Row]) -> Step | None:
     seconds = _seconds(study)
     runs = len(added) * len({t.seed for t in study.trials}) * len(study.cells)
     per_run = seconds.get(study.reference, max(seconds.values()))
+    go = any(advise(row, alone_beside(row, rows)) == GO for row in subjects(rows))
     return Step(
+        SO_FAR if go else OPEN_WORD,
         f"Add what the study lacks: {what}. Without it not all three questions have an answer.",
         with_option(study.command, "--arms", *arms),
         runs * per_run,
@@ -149,16 +156,17 @@ def _harder(study: StudyRecording, rows: Sequence[Row]) -> Step | None:
         return None
     partition = study.trials[0].recording.config["partition"]
     sentence = (
-        "Ask a harder question: the task is too easy to tell, as there is less than "
-        f"{100 * THRESHOLD:g} point left to gain."
+        "Ask a harder question: less than "
+        f"{100 * THRESHOLD:g} point is left to gain."
     )
     least = partition["train_examples"] // 3 if partition["kind"] != "natural" else 0
     field = "partition.train_examples"
     is_set = any(field in cell.get("overrides", {}) for cell in study.cells)
     if least < 2 or is_set:
-        return Step(sentence)
+        return Step(TOO_EASY_WORD, sentence)
     command = with_option(study.command, "--partition.train-examples", str(least))
     return Step(
+        TOO_EASY_WORD,
         f"{sentence} Sites of {least} examples each are a start.",
         _elsewhere(command, "smaller"),
         _total(study),
@@ -181,10 +189,12 @@ def _more_seeds(study: StudyRecording, rows: Sequence[Row]) -> Step | None:
         return None
     if wanted > MOST_SEEDS:
         return Step(
+            OPEN_WORD,
             f"Ask another question: seeds scatter so much that it would take some {wanted} of them "
             f"to see a difference of {100 * WANTED:g} point."
         )
     return Step(
+        OPEN_WORD,
         f"Run more seeds, {wanted} in all{told}",
         with_option(study.command, "--seeds", str(wanted)),
         (wanted - done) * _total(study) / done,
@@ -217,21 +227,24 @@ def _conclude(study: StudyRecording, rows: Sequence[Row]) -> Step:
             dict.fromkeys(r.arm for r, word in zip(judged, advice, strict=True) if word == GO)
         )
         return Step(
-            f"Go on with {names}. Before you build on it, confirm it on seeds that are new.",
+            f"Yes, with {names}",
+            "Before you build on it, confirm it on seeds that are new.",
             fresh,
             _total(study),
         )
     if judged and set(advice) == {NO_GO}:
         return Step(
-            "Stop here: in this setting LIPS is not worth going on with. Other sites or another "
-            "model are another question."
+            "No, not with LIPS in this setting",
+            "Stop here. Other sites or another model are another question."
         )
     if any(row.diverged for row in judged):
         return Step(
+            OPEN_WORD,
             "Make training stable first, as with a lower learning rate: more seeds do not settle "
             "what an arm that diverges is worth."
         )
     return Step(
+        OPEN_WORD,
         "Decide whether so small a difference matters: the intervals are narrow, and more seeds "
         "would not change what they say."
     )

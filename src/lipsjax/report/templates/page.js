@@ -69,18 +69,17 @@
   }
 
   // Show or hide the curves of an arm, in all figures at once.
-  const arms = new Map();
   const rows = document.querySelectorAll(".toggles");
   for (const row of rows) {
     for (const [key, name] of JSON.parse(row.dataset.arms)) {
       if (!document.querySelector("svg ." + key)) continue;
-      arms.set(key, name);
       const button = make("button", name, row);
       button.dataset.arm = key;
       button.setAttribute("aria-pressed", "true");
       button.addEventListener("click", function () { toggle(key); });
     }
     row.hidden = row.children.length < 2;
+    row.prepend(make("span", "Show:"));
     row.setAttribute("role", "group");
     row.setAttribute("aria-label", "Arms shown in figures");
   }
@@ -98,15 +97,15 @@
   // Read values off curves: the point of each arm that is nearest to the pointer, left or right.
   function curvesOf(svg) {
     const found = [];
-    for (const [key, name] of arms) {
-      for (const path of svg.querySelectorAll("." + key + " path")) {
-        const numbers = (path.getAttribute("d") || "").match(/-?[\d.]+/g) || [];
-        // a curve, and no area or mark
-        if (numbers.length < 6 || /[zZ]/.test(path.getAttribute("d"))) continue;
-        const points = [];
-        for (let i = 0; i + 1 < numbers.length; i += 2) points.push([+numbers[i], +numbers[i + 1]]);
-        found.push({ name, points, group: path.closest("." + key) });
-      }
+    for (const path of svg.querySelectorAll(".arm:not(.seed) > path")) {
+      const d = path.getAttribute("d") || "";
+      const numbers = d.match(/-?[\d.]+/g) || [];
+      if (numbers.length < 6 || /[zZ]/.test(d)) continue; // a mark or an area, and no curve
+      const points = [];
+      for (let i = 0; i + 1 < numbers.length; i += 2) points.push([+numbers[i], +numbers[i + 1]]);
+      const group = path.parentNode;
+      const title = group.querySelector("title");
+      found.push({ name: title ? title.textContent : "", points, group });
     }
     return found;
   }
