@@ -138,15 +138,14 @@ def test_an_arm_looks_the_same_in_all_figures(tmp_path):
 @pytest.mark.parametrize(("seeds", "lines", "bands"), [(1, 1, 0), (4, 5, 0), (5, 1, 1)])
 def test_few_seeds_have_a_line_each_and_more_a_band(tmp_path, seeds, lines, bands):
     arms = recordings_of(study_of(tmp_path, {"dense": {}}, seeds=seeds), 0)
-    for drawing in (plots.accuracy_curves(arms),):
-        for ax in axes_of(drawing):
-            assert (len(ax.lines), len(ax.collections)) == (lines, bands)
+    for ax in axes_of(plots.accuracy_curves(arms)):
+        assert (len(ax.lines) - 1, len(ax.collections)) == (lines, bands)  # one leads to the name
     (ax,) = axes_of(plots.relative_steps(arms))
     assert (len(ax.lines), len(ax.collections)) == (2 * lines, 2 * bands)
     drawn = plots.accuracy_curves(arms).panels[0].axes[0].lines
     own = [run.scalars["accuracy_dense"] for run in arms["dense"]]
     if lines > 1:
-        for line, values in zip(drawn[1:], own, strict=True):
+        for line, values in zip(drawn[1:-1], own, strict=True):
             np.testing.assert_array_equal(line.get_ydata(), values)
             assert line.get_linewidth() < drawn[0].get_linewidth()
 
@@ -316,6 +315,14 @@ def test_what_is_drawn_of_an_arm_has_its_class_and_says_its_value(tmp_path):
     assert len(titles) == 3  # the interval, the dot, the number
     assert all(re.match(re.escape(name) + r": [+−][\d.]+ points", title) for title in titles)
     assert plots.svg(plots.summary_forest(rows).panels[0], "name", "label") == element
+
+
+def test_lines_of_seeds_are_of_the_arm_and_told_from_its_mean(tmp_path):
+    arms = recordings_of(study_of(tmp_path, {"dense": {}}, seeds=3), 0)
+    element = plots.svg(plots.stages(arms).panels[0], "name", "label")
+    assert element.count('class="arm arm-dense"') == 3
+    assert element.count('class="arm arm-dense seed"') == 3 * 3
+    assert "<title>dense, before</title>" in element
 
 
 def test_classes_of_arms_are_words_and_differ():

@@ -173,7 +173,7 @@ def _of_stuck(d: Diagnosis) -> str:
     word = against_zero(d.inertia, up="less", down="more")
     middle = {
         UNKNOWN: "whether the middle layers of the model lag is not known",
-        NO_DIFFERENCE: "the middle layers of the model may or may not lag behind its first and last ones",
+        NO_DIFFERENCE: "the middle layers of the model may or may not lag behind its ends",
         "less": "the middle layers of the model move less than its first and last ones",
         "more": "the middle layers of the model move more than its first and last ones",
     }[word]

@@ -93,7 +93,10 @@ def _next(step: Step) -> list[str]:
     """What to do next, the command to copy, and how long it takes."""
     took = "" if math.isnan(step.seconds) else f" About {in_minutes(step.seconds)} of computing."
     command = [_code(step.command)] if step.command else []
-    return [f"**Is it worth going on?** {_escape(step.word)}. {_escape(step.sentence)}{took}", *command]
+    return [
+        f"**Is it worth going on?** {_escape(step.word)}. {_escape(step.sentence)}{took}",
+        *command,
+    ]
 
 
 def _table(study: StudyRecording, rows: list[Row]) -> str:

@@ -155,10 +155,7 @@ def _harder(study: StudyRecording, rows: Sequence[Row]) -> Step | None:
     ):
         return None
     partition = study.trials[0].recording.config["partition"]
-    sentence = (
-        "Ask a harder question: less than "
-        f"{100 * THRESHOLD:g} point is left to gain."
-    )
+    sentence = f"Ask a harder question: less than {100 * THRESHOLD:g} point is left to gain."
     least = partition["train_examples"] // 3 if partition["kind"] != "natural" else 0
     field = "partition.train_examples"
     is_set = any(field in cell.get("overrides", {}) for cell in study.cells)
@@ -191,7 +188,7 @@ def _more_seeds(study: StudyRecording, rows: Sequence[Row]) -> Step | None:
         return Step(
             OPEN_WORD,
             f"Ask another question: seeds scatter so much that it would take some {wanted} of them "
-            f"to see a difference of {100 * WANTED:g} point."
+            f"to see a difference of {100 * WANTED:g} point.",
         )
     return Step(
         OPEN_WORD,
@@ -235,18 +232,18 @@ def _conclude(study: StudyRecording, rows: Sequence[Row]) -> Step:
     if judged and set(advice) == {NO_GO}:
         return Step(
             "No, not with LIPS in this setting",
-            "Stop here. Other sites or another model are another question."
+            "Stop here. Other sites or another model are another question.",
         )
     if any(row.diverged for row in judged):
         return Step(
             OPEN_WORD,
             "Make training stable first, as with a lower learning rate: more seeds do not settle "
-            "what an arm that diverges is worth."
+            "what an arm that diverges is worth.",
         )
     return Step(
         OPEN_WORD,
         "Decide whether so small a difference matters: the intervals are narrow, and more seeds "
-        "would not change what they say."
+        "would not change what they say.",
     )
 
 

@@ -5,10 +5,9 @@ where none is finished. The order of arms fixes their colours.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -130,9 +129,9 @@ def stages(arms: Arms) -> Drawing:
     for arm, drawn in finished.items():
         figure, ax = _arm_panel(arm, len(finished))
         before, dense, after = (curves[arm][name] for name in names)
-        _line(ax, before, GREY, dash="--", arm=arm)
-        _line(ax, after, drawn.look.colour, dash=":", arm=arm)
-        _line(ax, dense, drawn.look.colour, arm=arm)
+        _line(ax, before, GREY, dash="--", arm=arm, part="before")
+        _line(ax, after, drawn.look.colour, dash=":", arm=arm, part="after")
+        _line(ax, dense, drawn.look.colour, arm=arm, part="global model")
         percent_axis(ax, "y")
         panels.append((figure, ax))
     share([ax for _, ax in panels], y=True)
@@ -255,8 +254,9 @@ def relative_steps(arms: Arms) -> Drawing:
         }
         figure, ax = _arm_panel(arm, len(finished))
         ax.set_yscale("log")
-        _line(ax, curves[arm]["stem_classifier"], GREY, dash="--", arm=arm)
-        _line(ax, curves[arm]["middle"], drawn.look.colour, arm=arm)
+        outer, middle = curves[arm]["stem_classifier"], curves[arm]["middle"]
+        _line(ax, outer, GREY, dash="--", arm=arm, part="stem and classifier")
+        _line(ax, middle, drawn.look.colour, arm=arm, part="middle layers")
         panels.append((figure, ax))
     share([ax for _, ax in panels], y=True)
     for _, ax in panels:
@@ -484,20 +484,28 @@ def _dots(ax: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> Line2D:
 
 
 def _line(
-    ax: Axes, curve: Curve, colour: str, *, arm: str, dash: Dash = "-", spread: bool = True
+    ax: Axes,
+    curve: Curve,
+    colour: str,
+    *,
+    arm: str,
+    dash: Dash = "-",
+    part: str = "",
+    spread: bool = True,
 ) -> None:
     """Mean over seeds; with their spread, each of few seeds thin, or the interval of many."""
-    mean, low, high = curve.bands.T
+    tip = f"{arm}, {part}" if part else arm
     above = 2.2 if spread else 2.0  # what stands for itself lies on what stands for any
-    artists: list[Artist] = ax.plot(curve.rounds, mean, color=colour, linestyle=dash, zorder=above)
+    style: dict[str, Any] = {"color": colour, "linestyle": dash, "zorder": above}
+    (line,) = ax.plot(curve.rounds, curve.bands[:, 0], **style)
+    tag(line, arm, tip)
     if spread and len(curve.seeds) >= BAND_FROM:
+        low, high = curve.bands[:, 1:].T
         band = ax.fill_between(curve.rounds, low, high, color=colour, alpha=0.18, linewidth=0)
-        artists.append(band)
+        tag(band, arm, tip)
     elif spread and len(curve.seeds) > 1:
-        style = {"color": colour, "linestyle": dash, "linewidth": 0.6, "alpha": 0.5}
-        artists += ax.plot(curve.rounds, curve.seeds.T, zorder=above, **style)
-    for artist in artists:
-        tag(artist, arm, arm)
+        for own in ax.plot(curve.rounds, curve.seeds.T, linewidth=0.6, alpha=0.5, **style):
+            tag(own, arm, tip, of_seed=True)
 
 
 def _log_norm(values: np.ndarray) -> LogNorm:

@@ -218,9 +218,13 @@ def arm_key(arms: Mapping[str, Look], *, markers: bool = False) -> Figure:
     return line_key(list(arms.items()), markers=markers)
 
 
-def tag(artist: Artist, arm: str, tip: str = "") -> None:
-    """Give an artist the class of its arm in the page, and what is said on pointing at it."""
-    artist.set_gid(f"{arm_class(arm)}|{tip}" if tip else arm_class(arm))
+def tag(artist: Artist, arm: str, tip: str = "", *, of_seed: bool = False) -> None:
+    """Give an artist the class of its arm in the page, and what is said on pointing at it.
+
+    A line of one seed is of the class ``seed`` too, so that a script can tell it from the mean.
+    """
+    classes = f"{arm_class(arm)} seed" if of_seed else arm_class(arm)
+    artist.set_gid(f"{classes}|{tip}" if tip else classes)
 
 
 def arm_class(arm: str) -> str:
@@ -257,7 +261,7 @@ def svg(figure: Figure, name: str, label: str) -> str:
         figure.savefig(text, format="svg", metadata=metadata, dpi=200)
     element = text.getvalue()[text.getvalue().index("<svg") :].strip()
     element = re.sub(r"<!--.*?-->\n?", "", element, flags=re.DOTALL)
-    element = re.sub(r"""<g id=(["'])(arm-[a-z0-9-]*)(?:\|(.*?))?\1>""", _tagged, element)
+    element = re.sub(r"""<g id=(["'])(arm-[a-z0-9-]*(?: seed)?)(?:\|(.*?))?\1>""", _tagged, element)
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', element))
     element = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", element)
     element = re.sub(r' d="[^"]*"', _shortened, element)

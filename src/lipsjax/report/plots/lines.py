@@ -65,25 +65,26 @@ def name_beside(ax: Axes, points: Sequence[tuple[float, float, str, Look]]) -> N
     points = [point for point in points if not math.isnan(point[1])]
     if not points:
         return
-    low, high = ax.get_ylim()
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    column = left + 1.05 * (right - left)
     line = LINE / (72 * ax.figure.get_figheight() - 55)  # as a share of the axes
     points = sorted(points, key=lambda point: point[1])
     wanted = [(y - low) / (high - low) for _, y, _, _ in points]
-    for place, (x, y, name, look) in zip(spread(wanted, line), points, strict=True):
-        leader = {"arrowstyle": "-", "color": look.colour, "linewidth": 0.8, "alpha": 0.7}
-        leader |= {"relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 0}
+    for share, (x, y, name, look) in zip(spread(wanted, line), points, strict=True):
+        place = low + share * (high - low)
+        style = {"color": look.colour, "linewidth": 0.8, "alpha": 0.7, "clip_on": False}
+        (leader,) = ax.plot([x, column], [y, place], scalex=False, scaley=False, **style)
         text = ax.annotate(
             label_of(name, 22, lines=1),
-            (x, y),
-            (1.05, place),
-            textcoords="axes fraction",
+            (column, place),
+            (2, 0),
+            textcoords="offset points",
             va="center",
             color=INK,
             fontsize=8,
             annotation_clip=False,
-            arrowprops=leader,
         )
-        for artist in (text, text.arrow_patch):
+        for artist in (leader, text):
             tag(artist, name)
 
 
