@@ -139,7 +139,8 @@ def _add_arms(study: StudyRecording, rows: Sequence[Row]) -> Step | None:
     return Step(
         SO_FAR if go else OPEN_WORD,
         f"Add what the study lacks: {what}. Without it not all three questions have an answer.",
-        with_option(study.command, "--arms", *arms),
+        # a search runs the arm that it searches, and its reference alone
+        "" if _is_search(study.command) else with_option(study.command, "--arms", *arms),
         runs * per_run,
     )
 
@@ -284,6 +285,10 @@ def _is_known(words: Sequence[str]) -> bool:
     """Whether a command is one whose options are known."""
     ours = ("lipsjax.experiments.sweep", "lipsjax.experiments.search")
     return (len(words) > 2 and words[2] in ours) or words[:1] == ["lipsjax"]
+
+
+def _is_search(command: str) -> bool:
+    return any(word in ("search", "lipsjax.experiments.search") for word in _words(command)[1:3])
 
 
 def _quoted(word: str) -> str:
