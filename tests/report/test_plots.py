@@ -132,6 +132,15 @@ def test_an_arm_looks_the_same_in_all_figures(tmp_path):
         assert {line.get_color() for line in own} == {look.colour}
 
 
+def test_curves_end_where_the_comparison_says(tmp_path):
+    study = study_of(tmp_path, {arm: ROLES[arm] for arm in ("dense", "local")}, rounds=10)
+    drawing = plots.accuracy_curves(recordings_of(study, 0))
+    at = drawing.columns.index("global_accuracy_mean")
+    for row in compare(study):
+        last = [line[at] for line in drawing.rows if line[0] == row.arm][-1]
+        assert last == pytest.approx(row.means["global"].mean)  # the last 10% are one round
+
+
 # Few seeds, and rounds that were not measured
 
 

@@ -9,12 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lipsjax.analysis.comparison import aggregation_gain, middle_step, outer_step
+from lipsjax.analysis.comparison import (
+    aggregation_gain,
+    is_local,
+    middle_step,
+    outer_step,
+)
 from lipsjax.analysis.stats import mean_interval
 from lipsjax.analysis.steps import steps_of
 from lipsjax.datasets.base import show
@@ -54,6 +59,12 @@ BAND_FROM = 5
 
 DIGIT = 4.4
 """Points; the width of a digit in a cell of a heat map."""
+
+
+_FILLED = LinearSegmentedColormap.from_list(
+    "filled", [(0.184, 0.435, 0.816, share) for share in (0.1, 1.0)]
+)
+"""From next to nothing to blue: as it lets the ground through, it reads alike on light and dark."""
 
 
 class Curve(NamedTuple):
@@ -332,7 +343,7 @@ def class_mix(recording: Recording) -> Drawing:
     height = min(6.0, 0.7 + 0.18 * max(classes, 4)) + (0.6 if turned else 0.0)
     figure, ax = panel(height=height)
     held = np.ma.masked_equal(counts, 0)
-    image = ax.imshow(held, cmap="Blues", aspect="auto", interpolation="nearest", vmin=0)
+    image = ax.imshow(held, cmap=_FILLED, aspect="auto", interpolation="nearest", vmin=0)
     ax.set_facecolor(PLATE)
     ax.grid(visible=False)
     one = "client" if sites is None else "site"
@@ -350,7 +361,7 @@ def class_mix(recording: Recording) -> Drawing:
     if classes <= 20 and len(str(counts.max())) * DIGIT < cell:
         for (y, x), count in np.ndenumerate(counts):
             if count:
-                ink = "#ffffff" if count > 0.55 * counts.max() else "#222222"
+                ink = "#ffffff" if count > 0.85 * counts.max() else INK
                 ax.text(x, y, str(count), ha="center", va="center", fontsize=6.8, color=ink)
     else:
         figure.colorbar(image, ax=ax, pad=0.015).set_label("training examples")
@@ -417,7 +428,14 @@ def _stack(runs: Sequence[Recording], curve: Callable[[Recording], np.ndarray]) 
 
 
 def _scalar(runs: Sequence[Recording], name: str) -> np.ndarray:
-    return np.stack([run.scalars[name] for run in runs])
+    """A scalar of each seed, [S, T]; of clients that train alone, the accuracy of their models."""
+    return np.stack([_measured(run, name) for run in runs])
+
+
+def _measured(run: Recording, name: str) -> np.ndarray:
+    alone = name == "global_accuracy" and is_local(run.config)  # nobody receives a global model
+    missing = np.full(len(run.scalars["round"]), np.nan)
+    return run.scalars.get("global_accuracy_clients" if alone else name, missing)
 
 
 def _accuracies_of(
