@@ -182,7 +182,9 @@ def test_several_settings_are_counted():
     for cell, gain in (("a", 0.02), ("b", 0.02), ("c", 0.0)):
         rows += compared(row("dense", 0.7, cell=cell), row("lips", 0.7 + gain, cell=cell))
     card = cards(rows)[2]
-    assert card.word == "It helps, in 2 of 3"
+    assert card.word == "It helps in 2 of 3"
     assert card.counts == ((HELPS, 2), (NO_DIFFERENCE, 1))
     assert card.says == "Of 3 comparisons: it helps in 2; no difference seen in 1."
     assert card.tone == "open"
+    card = cards([each for each in rows if each.cell != "c"])[2]
+    assert (card.word, card.says, card.tone) == (HELPS, "So it is in all 2 comparisons.", "good")

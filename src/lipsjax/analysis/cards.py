@@ -333,8 +333,10 @@ def _counted(
         return _card(question, word, "", lacks=lacks, rows=rows)
     total = len(words)
     rest = "; ".join(f"{other} in {count}" for other, count in counts[1:])
-    says = f"Of {total} {noun}: {word[0].lower()}{word[1:]} in {n}{f'; {rest}' if rest else ''}."
-    heading = f"{word}, in {'all' if n == total else f'{n} of'} {total}"
+    says = f"Of {total} {noun}: {word[0].lower()}{word[1:]} in {n}; {rest}."
+    heading = f"{word} in {n} of {total}"
+    if n == total:
+        heading, says = word, f"So it is in all {total} {noun}."
     card = _card(question, heading, says, counts=counts, lacks=lacks, rows=rows)
     return card._replace(tone=TONES.get(word, "open") if n == total else "open")
 
