@@ -107,6 +107,15 @@ def test_colours_follow_the_role_and_not_the_name_or_the_order(tmp_path):
         assert look.colour == LIGHT[arm if arm in LIGHT else "other"]
 
 
+def test_lips_that_inertia_triggers_has_a_colour_of_its_own():
+    triggered = {"sparsity": {"criterion": "saliency", "trigger": "inertia"}}
+    control = {"sparsity": {"criterion": "random", "trigger": "inertia"}}
+    found = plots.looks({"a": triggered, "b": control, "c": {"sparsity": {"trigger": "schedule"}}})
+    assert [look.colour for look in found.values()] == [
+        LIGHT[role] for role in ("adaptive", "other", "lips")
+    ]
+
+
 def test_eleven_arms_have_few_hues_and_no_two_the_same_look(tmp_path):
     arms = ROLES | {c: {"sparsity": {"criterion": c}} for c in CONTROLS[1:]}
     found = plots.looks_of(study_of(tmp_path, arms, seeds=1, rounds=2))

@@ -114,7 +114,7 @@ def accuracy_curves(arms: Arms) -> Drawing:
             (float(curve.rounds[-1]), float(curve.bands[-1, 0]), arm, finished[arm].look)
             for arm, curve in drawn.items()
         ]
-        name_beside(ax, ends)
+        name_beside(figure, ax, ends)
         panels.append(figure)
     return Drawing(
         panels=tuple(panels),
@@ -182,7 +182,7 @@ def accuracy_cells(cells: Mapping[str, Arms]) -> Drawing:
         for arm, runs in arms.items():
             if runs:
                 curve = _curve(_scalar(runs, "accuracy_dense"))
-                style = {"color": looks[arm].colour, "linestyle": looks[arm].dash}
+                style: dict[str, Any] = {"color": looks[arm].colour, "linestyle": looks[arm].dash}
                 (line,) = ax.plot(curve.rounds, curve.bands[:, 0], linewidth=1.2, **style)
                 tag(line, arm, arm)
                 columns[f"{label}: {arm}"] = curve
@@ -299,6 +299,8 @@ def changes(arms: Arms) -> Drawing:
     panels, table = [], []
     for arm, drawn in _finished(arms).items():
         figure, ax = panel(width=SMALL, height=1.7)
+        for line in (ax.axhline, ax.axvline):
+            line(0, color=AXIS, linewidth=0.7, zorder=0.5)
         for run in drawn.runs:
             step, gain = middle_step(run), aggregation_gain(run)
             known = np.flatnonzero(~np.isnan(step) & ~np.isnan(gain))
@@ -309,8 +311,6 @@ def changes(arms: Arms) -> Drawing:
                 *(moved.tolist(), gained.tolist()),
                 strict=True,
             )
-        for line in (ax.axhline, ax.axvline):
-            line(0, color=AXIS, linewidth=0.7, zorder=0.5)
         ax.set_title(label_of(arm), fontsize=8)
         ax.set_xlabel("change of step, % of norm", fontsize=7)
         ax.set_ylabel("change of gain, points", fontsize=7)

@@ -5,7 +5,7 @@ Those of arms take rows of :func:`lipsjax.analysis.comparison.compare`.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -181,7 +181,7 @@ def _cost_panel(
     percent_axis(ax, "y")
     ax.set_xlim(left=max(0.0, ax.get_xlim()[0]))
     named = [(kind.of(row).mean, row.means[measure].mean, row.arm, look[row.arm]) for row in drawn]
-    name_beside(ax, named)
+    name_beside(figure, ax, named)
     ax.set_xlabel(kind.label)
     ax.xaxis.set_major_locator(MaxNLocator(3))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: kind.text(value)))
@@ -233,7 +233,7 @@ def _correlation(row: Row) -> Interval:
 
 def _cross(ax: Axes, arm: str, x: Interval, y: Interval, look: Look, tip: str) -> None:
     """A marker with its intervals along both axes."""
-    style = {"color": look.colour, "linewidth": 1.2}
+    style: dict[str, Any] = {"color": look.colour, "linewidth": 1.2}
     bars = ax.plot([x.low, x.high], [y.mean, y.mean], [x.mean, x.mean], [y.low, y.high], **style)
     fill = "none" if math.isnan(y.low) else look.colour
     style = {"color": look.colour, "marker": look.marker, "markerfacecolor": fill}

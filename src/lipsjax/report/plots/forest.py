@@ -86,7 +86,7 @@ def summary_forest(rows: Sequence[Row]) -> Drawing:
         told = ax.text(place, y, text, transform=beside, va="center", fontsize=8, color=ink)
         tag(told, row.arm, _tip(row, PRIMARY))
     for place, text, side in ((0, "← worse", "left"), (1, "better →", "right")):
-        at = {"xy": (place, 0), "xytext": (0, -17), "textcoords": "offset points"}
+        at: dict[str, Any] = {"xy": (place, 0), "xytext": (0, -17), "textcoords": "offset points"}
         ax.annotate(text, xycoords="axes fraction", ha=side, va="top", color=TICK, **at)
     return Drawing((figure,), columns, table)
 
@@ -157,7 +157,7 @@ def pairs(rows: Sequence[Row]) -> Drawing:
         percent_axis(ax, "x")
         panels.append((figure, ax))
     for look, label in ((alone, "alone"), (wrapped, "with transient sparsity")):
-        style = {"color": look.colour, "marker": look.marker, "markersize": 4.5}
+        style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 4.5}
         panels[0][1].plot([], [], label=label, **style)
     panels[0][0].legend(loc="outside lower center", ncols=2)
     return Drawing(

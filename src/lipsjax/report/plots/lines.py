@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -48,18 +49,19 @@ def interval_bar(
     (bar,) = ax.plot([low, high], [y, y], color=look.colour, linewidth=0.45 * size)
     bar.set_solid_capstyle("butt")
     fill = "none" if math.isnan(usable(interval).low) else look.colour
-    style = {"color": look.colour, "marker": look.marker, "markerfacecolor": fill}
+    style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markerfacecolor": fill}
     style |= {"clip_on": False}  # at 100% half of it lies beyond
     (dot,) = ax.plot([mean], [y], markersize=size, **style)
     for artist in (bar, dot):
         tag(artist, arm, tip)
 
 
-def name_beside(ax: Axes, points: Sequence[tuple[float, float, str, Look]]) -> None:
+def name_beside(figure: Figure, ax: Axes, points: Sequence[tuple[float, float, str, Look]]) -> None:
     """Names in a column at the right, in the order of their points, so that none hides another.
 
     Args:
-      ax: of a figure that is high enough for them; its limits are kept.
+      figure: high enough for them.
+      ax: its panel, whose limits are kept.
       points: x, y, arm and look of each.
     """
     points = [point for point in points if not math.isnan(point[1])]
@@ -67,12 +69,17 @@ def name_beside(ax: Axes, points: Sequence[tuple[float, float, str, Look]]) -> N
         return
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
     column = left + 1.05 * (right - left)
-    line = LINE / (72 * ax.figure.get_figheight() - 55)  # as a share of the axes
+    line = LINE / (72 * figure.get_figheight() - 55)  # as a share of the axes
     points = sorted(points, key=lambda point: point[1])
     wanted = [(y - low) / (high - low) for _, y, _, _ in points]
     for share, (x, y, name, look) in zip(spread(wanted, line), points, strict=True):
         place = low + share * (high - low)
-        style = {"color": look.colour, "linewidth": 0.8, "alpha": 0.7, "clip_on": False}
+        style: dict[str, Any] = {
+            "color": look.colour,
+            "linewidth": 0.8,
+            "alpha": 0.7,
+            "clip_on": False,
+        }
         (leader,) = ax.plot([x, column], [y, place], scalex=False, scaley=False, **style)
         text = ax.annotate(
             label_of(name, 22, lines=1),

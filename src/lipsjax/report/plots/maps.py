@@ -134,7 +134,7 @@ def _cells(rows: Sequence[Row], grid: Grid, measure: str, norm: Normalize) -> tu
         text = sign if np.isnan(value) else f"{sign} {round(value, 1) + 0.0:+.1f}".replace("-", "−")
         ink = _ink(value, norm)
         weight = "normal" if word in (NO_DIFFERENCE, UNKNOWN) else "bold"
-        style = {"fontsize": size, "fontweight": weight, "color": ink}
+        style: dict[str, Any] = {"fontsize": size, "fontweight": weight, "color": ink}
         ax.text(x, y, text, ha="center", va="center", **style)
     edges = np.arange(width + 1) - 0.5, np.arange(height + 1) - 0.5
     ax.pcolormesh(

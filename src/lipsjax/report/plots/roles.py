@@ -93,16 +93,20 @@ def role_of(config: Config, dense: Config) -> Role:
         return "local"
     if is_pooled(config):
         return "pooled"
+    if is_adaptive(config):
+        return "adaptive"
     if is_lips(config):
-        return "adaptive" if is_adaptive(config) else "lips"
+        return "lips"
     if not config or config.get("sparsity") or config.get("strategy") != dense.get("strategy"):
         return "other"
     return "dense" if _science(config) == _science(dense) else "tuned"
 
 
 def is_adaptive(config: Config) -> bool:
-    """Whether sparse rounds are triggered, or density follows the layers."""
-    return bool((config.get("sparsity") or {}).get("adaptive"))
+    """Whether a run has the masks of LIPS, sent when inertia and not a schedule says so."""
+    sparsity = config.get("sparsity") or {}
+    scheduled = {"sparsity": {**sparsity, "trigger": "schedule"}}
+    return sparsity.get("trigger", "schedule") != "schedule" and is_lips(scheduled)
 
 
 def looks_of(study: StudyRecording) -> dict[str, Look]:
