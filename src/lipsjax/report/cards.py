@@ -70,14 +70,14 @@ def number(measured: Measured) -> str:
     >>> number(Measured("a less b", Interval(-0.0123, -0.02, 0.0, 5)))
     '-1.2'
     """
-    return f"{scaled(measured).mean:+.{_digits(measured)}f}"
+    return _signed(scaled(measured).mean, _digits(measured))
 
 
 def spread(measured: Measured) -> str:
     """The unit and the interval in words.
 
     >>> spread(Measured("a less b", Interval(-0.0123, -0.02, 0.0, 5)))
-    'points, 95% interval -2.0 to +0.0'
+    'points, 95% interval -2.0 to 0.0'
     >>> spread(Measured("index", Interval(0.5, math.nan, math.nan, 1), is_index=True))
     'no interval from 1 seed'
     """
@@ -85,7 +85,7 @@ def spread(measured: Measured) -> str:
     unit = "" if measured.is_index else "points, "
     if math.isnan(found.low):
         return f"{unit}no interval from {found.n} seed{'' if found.n == 1 else 's'}"
-    return f"{unit}95% interval {found.low:+.{digits}f} to {found.high:+.{digits}f}"
+    return f"{unit}95% interval {_signed(found.low, digits)} to {_signed(found.high, digits)}"
 
 
 def option(card: Card) -> str:
@@ -111,6 +111,12 @@ def _line(card: Card) -> str:
     lacks = f"{card.lacks} Add {option(card)}." if card.arms else card.lacks
     parts = (f"{card.word}.", card.says, f"({numbers})" if numbers else "", lacks)
     return " ".join(part for part in parts if part)
+
+
+def _signed(value: float, digits: int) -> str:
+    """A number with its sign; what is rounded to zero has none."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
 
 
 def _digits(measured: Measured) -> int:
