@@ -365,7 +365,7 @@ def page_of(tmp_path, counts, **words):
 
 def test_the_page_needs_nothing_else_and_holds_all_numbers(tmp_path):
     text, page = page_of(tmp_path, SITES)
-    assert not re.search(r"https?://|<script|<img|@import", text)  # nobody's images either
+    assert not re.search(r"https?://|<script [^>]|<img|@import", text)  # nobody's images either
     assert "prefers-color-scheme: dark" in text
     cells = [attrs["style"] for tag, attrs in page.tags if "mix" in attrs.get("class", "")]
     assert len(cells) == 4 * 3
@@ -374,6 +374,15 @@ def test_the_page_needs_nothing_else_and_holds_all_numbers(tmp_path):
     rows = list(csv.DictReader(io.StringIO(urllib.parse.unquote(link.split(",", 1)[1]))))
     assert [[int(row[f"class_{c}"]) for c in range(3)] for row in rows] == SITES
     assert (rows[1]["examples"], rows[1]["classes"], rows[1]["test_examples"]) == ("4", "2", "6")
+
+
+def test_the_page_links_the_report_where_there_is_a_study(tmp_path):
+    text, _ = page_of(tmp_path, SITES)
+    assert "Nothing has been trained yet" in text
+    assert "report.html" not in text
+    text, page = page_of(tmp_path, SITES, report=True)
+    assert "report.html" in [attrs.get("href") for _, attrs in page.tags]
+    assert "Nothing has been trained yet" not in text
 
 
 @pytest.mark.parametrize(

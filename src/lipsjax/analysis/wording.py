@@ -15,13 +15,13 @@ def shown(interval: Interval, *, scale: float = 1.0, digits: int = 1, sign: str 
       sign: "+" shows the sign of a positive mean too.
 
     Returns:
-      The text, "none" for an interval over no seeds.
+      The text, "none" for an interval over no seeds or of what was not measured in each.
 
     Example:
       >>> shown(Interval(0.5, 0.25, 0.75, 3), scale=100)
       '50.0 [25.0, 75.0]'
     """
-    if interval.n == 0:
+    if interval.n == 0 or math.isnan(interval.mean):
         return "none"
     mean = f"{scale * interval.mean:{sign}.{digits}f}"
     low, high = (f"{scale * bound:.{digits}f}" for bound in interval[1:3])

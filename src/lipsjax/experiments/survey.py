@@ -122,6 +122,8 @@ def write_survey(
         facts=facts,
         todo=todo,
         seeds=seeds_stand_for(wanted),
+        # a sweep writes its study before the survey, and its report at the end
+        report=(out / "study.json").is_file() or (out / "report.html").is_file(),
     )
     return Surveyed(sites, found, title, setting, page, shared.names)
 

@@ -15,6 +15,8 @@ from lipsjax.recording import Recording, StudyRecording
 
 FOLDER = "anonymous"
 """Where pages and exports without names are written, below OUT."""
+COMMAND = "lipsjax sweep OPTIONS-WITHHELD"
+"""What stands for the command of a study; what is added to it is shown."""
 _HARMLESS = re.compile(r"[A-Za-z0-9_-]*")
 """Texts of a config that name a choice; paths and code from outside have other characters."""
 
@@ -125,7 +127,7 @@ def anonymous_study(study: StudyRecording) -> StudyRecording:
     return study._replace(
         name="A study",
         description="",
-        command="lipsjax sweep",
+        command=COMMAND,
         cells=_told_apart([_cell(cell, names) for cell in study.cells]),
         trials=tuple(t._replace(recording=_recording(t.recording, names)) for t in study.trials),
         diverged=tuple(trial | {"reason": "withheld"} for trial in study.diverged),

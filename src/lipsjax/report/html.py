@@ -1,10 +1,14 @@
-"""The page of a study: its answer in five lines, then the evidence, in one file without network.
+"""The page of a study: its answer in three cards, what to do next, then the evidence.
+
+It is one file without network, and whole without its script. It links the survey that lies beside
+it, by name alone; runs are named and not linked, as a page that is mailed leaves them behind.
 
 Everything is drawn from recordings alone, so a page can be drawn again at any time and gives the
 same bytes.
 """
 
 import itertools
+import json
 import math
 import re
 from collections import Counter
@@ -15,15 +19,21 @@ from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
+from lipsjax.analysis.cards import TONES, at_ceiling, cards
 from lipsjax.analysis.comparison import Row, compare, recordings_of
 from lipsjax.analysis.controls import is_lips
+from lipsjax.analysis.diagnosis import diagnose
 from lipsjax.analysis.finding import FEWEST, Finding, outcome
 from lipsjax.analysis.value import appraise
 from lipsjax.analysis.verdict import findings
 from lipsjax.analysis.wording import capped, format_bits, gained, money, percent, shown
 from lipsjax.recording import StudyRecording, read_study, write_atomically
+from lipsjax.report import cards as card_words
 from lipsjax.report import plots
+from lipsjax.report.glossary import WORDS, linker
+from lipsjax.report.next_step import in_minutes, next_step
 from lipsjax.report.setting import describe_arm, describe_setting, seeds_stand_for
 from lipsjax.report.sites import (
     Section,
@@ -44,6 +54,9 @@ MOST_CELLS = 4
 MOST_LINES = 24
 """Lines of a table or figure that are shown without being asked for."""
 
+READ = ("accuracy", "stages", "relative_steps", "cells")
+"""Names of figures whose curves of arms can be read off by pointing at them."""
+
 SETTING = "The setting as it is"
 LIPS = "Transient sparsity"
 VARIANTS = "Variants and controls of transient sparsity"
@@ -62,11 +75,17 @@ class Shown(NamedTuple):
     label: str  # what a screen reader says
 
     @property
-    def panels(self) -> list[Markup]:
-        """SVG elements."""
-        return [
+    def panels(self) -> list[tuple[Markup, str]]:
+        """SVG elements, and the axes of those whose curves can be read off."""
+        drawn = [
             Markup(plots.svg(panel, f"{self.name}-{i}", self.label))
             for i, panel in enumerate(self.drawing.panels)
+        ]
+        read = self.name.startswith(READ)
+        # a figure is laid out while it is drawn
+        return [
+            (element, axes_of(panel) if read else "")
+            for element, panel in zip(drawn, self.drawing.panels, strict=True)
         ]
 
     @property
@@ -109,15 +128,17 @@ def write_report(out_dir: Path, study: StudyRecording | None = None) -> Path:
       ValueError: if no trial of the study is finished.
     """
     path = out_dir / "report.html"
-    write_atomically(path, render(study or read_study(out_dir)))
+    has_survey = (out_dir / "survey.html").is_file()
+    write_atomically(path, render(study or read_study(out_dir), survey=has_survey))
     return path
 
 
-def render(study: StudyRecording) -> str:
+def render(study: StudyRecording, *, survey: bool = False) -> str:
     """The page of a recorded study.
 
     Args:
       study: the recorded study.
+      survey: whether the page of its sites lies beside it.
 
     Returns:
       HTML that needs no other file and no network.
@@ -125,7 +146,7 @@ def render(study: StudyRecording) -> str:
     Raises:
       ValueError: if no trial of the study is finished.
     """
-    return _environment().get_template("report.html").render(contents(study))
+    return _environment().get_template("report.html").render(contents(study), survey=survey)
 
 
 def figures(study: StudyRecording) -> dict[str, plots.Drawing]:
@@ -172,6 +193,12 @@ def contents(study: StudyRecording) -> dict[str, Any]:
     several = len({row.reference for row in rows}) > 1
     return {
         "study": study,
+        "cards": cards(rows),
+        "full": full_arm(rows),
+        "step": next_step(study, rows),
+        "all_arms": _all_arms(rows),
+        "seeds_run": len({trial.seed for trial in study.trials}),
+        "classes": json.dumps([(plots.arm_class(arm), arm) for arm in study.arms]),
         "summary": executive(study),
         "rows": rows,
         "missing": missing_trials(study),
@@ -252,6 +279,40 @@ def _grouped(found: Iterable[Finding], rows: Sequence[Row]) -> dict[str, dict[st
 
 def _is_of_one(group: tuple[str, list[Finding]]) -> bool:
     return not group[1][0].subject.endswith(" against its controls")
+
+
+def full_arm(rows: Sequence[Row]) -> Row | None:
+    """The plain federated arm, where there is one cell and less than a point is left to gain."""
+    found = diagnose(rows)
+    if len(found) != 1:
+        return None
+    row = next(r for r in rows if (r.cell, r.arm) == (found[0].cell, found[0].arm))
+    return row if at_ceiling(row) else None
+
+
+def axes_of(figure: Figure) -> str:
+    """Where the axes of a drawn figure lie in its SVG, and what values their ends have, as JSON."""
+    ax, (width, height) = figure.axes[0], 72 * figure.get_size_inches()  # points
+    box = ax.get_position()
+    places = {
+        "x": (box.x0 * width, box.x1 * width),
+        "y": ((1 - box.y0) * height, (1 - box.y1) * height),
+    }
+    found: dict[str, Any] = {
+        which: [
+            *(round(float(place), 2) for place in places[which]),
+            *(float(f"{value:.6g}") for value in getattr(ax, f"get_{which}lim")()),
+            getattr(ax, f"get_{which}scale")() == "log",
+        ]
+        for which in ("x", "y")
+    }
+    return json.dumps(found | {"percent": ax.get_yscale() != "log"})
+
+
+def _all_arms(rows: list[Row]) -> Shown | None:
+    """All arms on one axis; none where there is nothing to draw, or too much for a glance."""
+    drawing = plots.summary_forest(rows)
+    return Shown(drawing, "all-arms", "All arms on one axis") if drawing.panels else None
 
 
 def _forest(rows: list[Row]) -> Shown | None:
@@ -349,7 +410,17 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["typeset"] = lambda text: re.sub(r"(?<![\w.])-(?=\d)", "−", text)
     environment.tests["minor"] = lambda topic: topic.startswith(MINOR)
+    link = linker()
     environment.globals |= {
+        "card": card_words,
+        "tones": TONES,
+        "words": WORDS,
+        "linked": link,
+        "minutes": in_minutes,
+        "count": lambda number, noun: f"{number} {noun}{'' if number == 1 else 's'}",
+        "value": lambda number: (
+            "" if math.isnan(number) else Markup(' data-v="{}"').format(f"{number:.6g}")
+        ),
         "percent": percent,
         "gained": gained,
         "inertia": lambda interval: shown(capped(interval), digits=2),

@@ -1,14 +1,17 @@
-"""A study as Markdown, for a paper's appendix or an issue: summary, table, sentences, setting."""
+"""A study as Markdown, for a paper's appendix or an issue: the page's words and tables."""
 
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lipsjax.analysis.cards import cards
 from lipsjax.analysis.comparison import Row, compare
 from lipsjax.analysis.verdict import findings
 from lipsjax.analysis.wording import capped, format_bits, gained, percent, shown
 from lipsjax.recording import StudyRecording, read_study, write_atomically
+from lipsjax.report.cards import lines
 from lipsjax.report.html import diverged_trials
+from lipsjax.report.next_step import Step, in_minutes, next_step
 from lipsjax.report.plots import MARKS
 from lipsjax.report.setting import describe_arm, describe_setting
 from lipsjax.report.sites import Section, gain_text, sections, site_text, spread_texts
@@ -66,6 +69,8 @@ def markdown(study: StudyRecording) -> str:
     blocks = [f"# {_escape(study.name)}"]
     if study.description:
         blocks.append(_escape(study.description))
+    answers = [f"- **{q}** {_escape(answer)}" for q, answer in lines(cards(rows))]
+    blocks += ["## In short", "\n".join(answers), *_next(next_step(study, rows))]
     blocks += ["## Summary", _numbered(executive(study)), "## Results", _table(study, rows)]
     blocks.append(_escape(legend(study, rows)))
     blocks += _site_blocks(study)
@@ -82,6 +87,16 @@ def markdown(study: StudyRecording) -> str:
         _escape(f"Platform {study.platform}; {versions}."),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _next(step: Step) -> list[str]:
+    """What to do next, the command to copy, and how long it takes."""
+    took = "" if math.isnan(step.seconds) else f" About {in_minutes(step.seconds)} of computing."
+    command = [_code(step.command)] if step.command else []
+    return [
+        f"**Is it worth going on?** {_escape(step.word)}. {_escape(step.sentence)}{took}",
+        *command,
+    ]
 
 
 def _table(study: StudyRecording, rows: list[Row]) -> str:

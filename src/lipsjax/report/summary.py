@@ -10,8 +10,9 @@ said here that is not shown there.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from lipsjax.analysis.cards import subjects
 from lipsjax.analysis.comparison import Row, compare, difference
-from lipsjax.analysis.controls import controls_of, is_lips
+from lipsjax.analysis.controls import controls_of
 from lipsjax.analysis.diagnosis import (
     DECISIVE,
     NOT_STUCK,
@@ -68,17 +69,6 @@ def executive(study: StudyRecording) -> list[str]:
         _cost(rows, judged, _values(rows, judged, study.prices)),
         _advice(rows, judged),
     ]
-
-
-def subjects(rows: Sequence[Row]) -> list[Row]:
-    """The compared rows that a summary judges: those of LIPS, else of any transient sparsity.
-
-    Where there are none, it judges arms that diverged in every seed: what they were is not known.
-    """
-    compared = [row for row in rows if not row.is_reference]
-    lips = [row for row in compared if is_lips(row.config)]
-    transient = [row for row in compared if row.transient]
-    return lips or transient or [row for row in compared if row.diverged and not row.seeds]
 
 
 def advise(row: Row, alone: Row | None = None) -> str:

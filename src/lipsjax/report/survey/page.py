@@ -88,6 +88,7 @@ def write_page(
     facts: SiteFacts | None = None,
     todo: Sequence[Item] = (),
     seeds: str = "",
+    report: bool = False,
 ) -> None:
     """Writes a survey as one page that needs no other file and no network.
 
@@ -104,6 +105,7 @@ def write_page(
       facts: what sets these sites apart.
       todo: what to record before a pilot.
       seeds: what seeds stand for, in a sentence; empty where nothing need be said.
+      report: whether the report of a study on these sites lies, or will lie, beside the page.
     """
     clients, classes = _drawn(survey)
     counts = survey.train_counts[np.ix_(clients, classes)]
@@ -133,6 +135,7 @@ def write_page(
         facts=facts,
         todo=todo,
         seeds=seeds,
+        report=report,
         short=lambda client: show(Called(sites).label(client), MOST_LABEL),
     )
     write_atomically(path, page)

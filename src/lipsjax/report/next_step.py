@@ -1,0 +1,296 @@
+"""What to do next: a sentence, a command to copy, and the minutes that it takes.
+
+The advice is that of the last line of :mod:`lipsjax.report.summary`; this adds what to type.
+Minutes are those that the study's own runs took, one after the other.
+"""
+
+import math
+import shlex
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lipsjax.analysis.cards import at_ceiling, subjects, with_controls
+from lipsjax.analysis.comparison import Row, compare
+from lipsjax.analysis.diagnosis import DECISIVE, THRESHOLD, alone_beside
+from lipsjax.analysis.finding import FEWEST, NO_DIFFERENCE, UNKNOWN, outcome, usable
+from lipsjax.analysis.stats import Interval, seeds_needed, seeds_range
+from lipsjax.recording import StudyRecording
+from lipsjax.report.summary import GO, NO_GO, WANTED, advise
+
+MOST_SEEDS = 200
+"""Seeds up to which more of them are advised; a question that takes more is another one."""
+
+OPEN_WORD = "Not known yet"
+SO_FAR = "So far, yes"
+TOO_EASY_WORD = "This task is too easy to tell"
+
+FIRST_SEEDS = 5
+"""Seeds that are advised where there are too few to tell how many it takes."""
+
+
+class Step(NamedTuple):
+    """What to do next."""
+
+    word: str  # whether it is worth going on
+    sentence: str
+    command: str = ""  # to copy; empty where there is nothing to run, or it is not known how
+    seconds: float = math.nan  # of computing, one run after the other
+
+
+def next_step(study: StudyRecording, rows: Sequence[Row] | None = None) -> Step:
+    """What to do next.
+
+    Args:
+      study: the recorded study.
+      rows: its comparison rows; made anew if not given.
+
+    Returns:
+      The first of these that applies: finish what is not finished; add the arms without which a
+      question has no answer; look for a harder task, where nothing can be told; add the seeds that
+      would tell; confirm a gain on seeds that are new; stop.
+
+    Raises:
+      ValueError: if no trial of the study is finished.
+    """
+    rows = compare(study) if rows is None else rows
+    return (
+        _finish(study)
+        or _add_arms(study, rows)
+        or _harder(study, rows)
+        or _more_seeds(study, rows)
+        or _conclude(study, rows)
+    )
+
+
+def with_option(command: str, option: str, *values: str) -> str:
+    """A command of a study with one of its options set, or set anew.
+
+    Args:
+      command: as it was recorded.
+      option: as ``--help`` writes it.
+      *values: of the option.
+
+    Returns:
+      The command; empty if it is not one of ``sweep`` or ``search``, whose options are known.
+
+    Example:
+      >>> with_option("lipsjax sweep S.toml --seeds=5 --out o", "--seeds", "9")
+      'lipsjax sweep S.toml --out o --seeds 9'
+      >>> with_option("python mine.py", "--seeds", "9")
+      ''
+    """
+    words = _words(command)
+    if not _is_known(words):
+        return ""
+    kept, skipping = [], False
+    for word in words:
+        if word.startswith("--"):
+            skipping = word.partition("=")[0].replace("_", "-") == option
+        if not skipping:
+            kept.append(word)
+    return " ".join([*map(_quoted, kept), option, *map(_quoted, values)])
+
+
+def in_minutes(seconds: float) -> str:
+    """A time as a reader plans with it.
+
+    Example:
+      >>> in_minutes(40), in_minutes(150), in_minutes(9000)
+      ('under a minute', '2 minutes', '2.5 hours')
+    """
+    if seconds < 60:
+        return "under a minute"
+    if seconds < 5400:
+        minutes = round(seconds / 60)
+        return f"{minutes} minute{'' if minutes == 1 else 's'}"
+    hours = f"{seconds / 3600:.1f}".removesuffix(".0")
+    return f"{hours} hour{'' if hours == '1' else 's'}"
+
+
+def _finish(study: StudyRecording) -> Step | None:
+    left = [trial for trial in study.missing if "reason" not in trial]  # no rule stopped it
+    if not left:
+        return None
+    per_run = sum(_seconds(study).values()) / len(_seconds(study))
+    n, total = len(left), len(study.trials) + len(study.missing) + len(study.diverged)
+    sentence = (
+        f"Let the study finish: {n} of {total} runs are open, and the same command goes on where "
+        "it was."
+    )
+    command = study.command if _is_known(_words(study.command)) else ""
+    return Step(OPEN_WORD, sentence, command, n * per_run)
+
+
+def _add_arms(study: StudyRecording, rows: Sequence[Row]) -> Step | None:
+    arms = with_controls(rows)
+    added = arms[len(study.arms) :]
+    if not added:
+        return None
+    told = {
+        "local": "one arm where each site trains alone",
+        "pooled": "one where all data lie in one place",
+        "lips": "one with LIPS",
+    }
+    what = ", ".join(told[arm] for arm in added)
+    seconds = _seconds(study)
+    runs = len(added) * len({t.seed for t in study.trials}) * len(study.cells)
+    per_run = seconds.get(study.reference, max(seconds.values()))
+    go = any(advise(row, alone_beside(row, rows)) == GO for row in subjects(rows))
+    return Step(
+        SO_FAR if go else OPEN_WORD,
+        f"Add what the study lacks: {what}. Without it not all three questions have an answer.",
+        # a search runs the arm that it searches, and its reference alone
+        "" if _is_search(study.command) else with_option(study.command, "--arms", *arms),
+        runs * per_run,
+    )
+
+
+def _harder(study: StudyRecording, rows: Sequence[Row]) -> Step | None:
+    """A harder task, where nothing is seen and the arms to beat leave no room."""
+    judged = subjects(rows)
+    at = {(row.cell, row.arm): row for row in rows}
+    if not judged or not all(
+        at_ceiling(at[row.cell, row.reference])
+        and outcome(row, DECISIVE, up="", down="") in (NO_DIFFERENCE, UNKNOWN)
+        for row in judged
+    ):
+        return None
+    partition = study.trials[0].recording.config["partition"]
+    sentence = f"Ask a harder question: less than {100 * THRESHOLD:g} point is left to gain."
+    least = partition["train_examples"] // 3 if partition["kind"] != "natural" else 0
+    field = "partition.train_examples"
+    is_set = any(field in cell.get("overrides", {}) for cell in study.cells)
+    if least < 2 or is_set:
+        return Step(TOO_EASY_WORD, sentence)
+    command = with_option(study.command, "--partition.train-examples", str(least))
+    return Step(
+        TOO_EASY_WORD,
+        f"{sentence} Sites of {least} examples each are a start.",
+        _elsewhere(command, "smaller"),
+        _total(study),
+    )
+
+
+def _more_seeds(study: StudyRecording, rows: Sequence[Row]) -> Step | None:
+    """The seeds that would tell, where an effect is open and seeds can close it."""
+    judged = subjects(rows)
+    unsettled = [
+        row.differences[DECISIVE].interval
+        for row in judged
+        if advise(row, alone_beside(row, rows)) not in (GO, NO_GO) and not row.diverged
+    ]
+    if not unsettled:
+        return None
+    done = max(len(row.seeds) for row in rows)
+    wanted, told = _seeds_for(unsettled, done)
+    if wanted <= done:
+        return None
+    if wanted > MOST_SEEDS:
+        return Step(
+            OPEN_WORD,
+            f"Ask another question: seeds scatter so much that it would take some {wanted} of them "
+            f"to see a difference of {100 * WANTED:g} point.",
+        )
+    return Step(
+        OPEN_WORD,
+        f"Run more seeds, {wanted} in all{told}",
+        with_option(study.command, "--seeds", str(wanted)),
+        (wanted - done) * _total(study) / done,
+    )
+
+
+def _seeds_for(unsettled: Sequence[Interval], done: int) -> tuple[int, str]:
+    """How many seeds would tell, and why."""
+    known = [found for found in unsettled if not math.isnan(usable(found).low)]
+    if len(known) < len(unsettled):
+        why = f": {FEWEST} are the fewest from which anything is named."
+        return max(FIRST_SEEDS, done + 1 if done >= FIRST_SEEDS else 0), why
+    n, widest = max((seeds_needed(found, WANTED) or 0, found) for found in known)
+    least, most = seeds_range(widest, WANTED) or (n, n)
+    why = (
+        f", to see a difference of {100 * WANTED:g} point. It may take from {least} to {most}, as "
+        f"{widest.n} seeds tell roughly how far they scatter."
+    )
+    return n, why
+
+
+def _conclude(study: StudyRecording, rows: Sequence[Row]) -> Step:
+    judged = subjects(rows)
+    advice = [advise(row, alone_beside(row, rows)) for row in judged]
+    fresh = _elsewhere(
+        with_option(study.command, "--seed", str(1 + max(t.seed for t in study.trials))), "confirm"
+    )
+    if GO in advice:
+        names = ", ".join(
+            dict.fromkeys(r.arm for r, word in zip(judged, advice, strict=True) if word == GO)
+        )
+        return Step(
+            f"Yes, with {names}",
+            "Before you build on it, confirm it on seeds that are new.",
+            fresh,
+            _total(study),
+        )
+    if judged and set(advice) == {NO_GO}:
+        return Step(
+            "No, not with LIPS in this setting",
+            "Stop here. Other sites or another model are another question.",
+        )
+    if any(row.diverged for row in judged):
+        return Step(
+            OPEN_WORD,
+            "Make training stable first, as with a lower learning rate: more seeds do not settle "
+            "what an arm that diverges is worth.",
+        )
+    return Step(
+        OPEN_WORD,
+        "Decide whether so small a difference matters: the intervals are narrow, and more seeds "
+        "would not change what they say.",
+    )
+
+
+def _seconds(study: StudyRecording) -> dict[str, float]:
+    """Arm -> seconds of a run with compiling, its mean over finished runs."""
+    found: dict[str, list[float]] = {}
+    for trial in study.trials:
+        run = trial.recording
+        found.setdefault(trial.arm, []).append(run.seconds + run.compile_seconds)
+    return {arm: sum(each) / len(each) for arm, each in found.items()}
+
+
+def _total(study: StudyRecording) -> float:
+    """Seconds of all finished runs, those that several cells share once."""
+    runs = {trial.run: trial.recording for trial in study.trials}
+    return sum(run.seconds + run.compile_seconds for run in runs.values())
+
+
+def _elsewhere(command: str, word: str) -> str:
+    """The command with a folder of its own, so that it replaces no report."""
+    if not command:
+        return ""
+    words = _words(command)
+    given = [w.partition("=")[2] for w in words if w.startswith("--out=")]
+    if "--out" in words[:-1]:
+        given.append(words[words.index("--out") + 1])
+    return with_option(command, "--out", f"{(given or ['results'])[-1].rstrip('/')}-{word}")
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:  # a quote that does not end
+        return []
+
+
+def _is_known(words: Sequence[str]) -> bool:
+    """Whether a command is one whose options are known."""
+    ours = ("lipsjax.experiments.sweep", "lipsjax.experiments.search")
+    return (len(words) > 2 and words[2] in ours) or words[:1] == ["lipsjax"]
+
+
+def _is_search(command: str) -> bool:
+    return any(word in ("search", "lipsjax.experiments.search") for word in _words(command)[1:3])
+
+
+def _quoted(word: str) -> str:
+    """A word as a shell reads it, its home not taken for letters."""
+    return f"~/{shlex.quote(word[2:])}" if word.startswith("~/") else shlex.quote(word)
