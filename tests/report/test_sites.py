@@ -73,7 +73,7 @@ def test_names_are_texts_on_a_page(study):
     assert "&lt;Ghent&gt;" in page
     assert "<Ghent>" not in page
     assert "gains over training alone (local)" in page
-    assert "<td>9</td>" in page  # a class
+    assert '<th scope="row">9</th>' in page  # a class
 
 
 def test_of_many_sites_the_worst_are_listed(tmp_path):
@@ -118,7 +118,7 @@ def test_leaving_out_one_site_in_each_cell_shows_every_value(tmp_path):
     )
     page = render(found)
     assert "Sites that never trained" in page
-    assert page.count("<td>Wien</td>") == len(cells)
+    assert page.count('<th scope="row">Wien</th>') == len(cells)
     assert "no interval over the sites is given" in " ".join(page.split())
 
 
