@@ -29,6 +29,7 @@ class ShrinkLoop(Loop):
 
     def choose_masks(self, last):
         density = self.density()
+        assert isinstance(density, float)  # of a schedule, not of a trigger
         self.masks = {}
         if density < 1:
             paths = [self.path(layer) for layer in self.masked_layers()]
