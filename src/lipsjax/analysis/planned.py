@@ -5,6 +5,7 @@ difference is that of a measure of :data:`lipsjax.analysis.comparison.MEASURES`,
 seed by seed; of a seed that diverged in either arm it is NaN.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from lipsjax.analysis.decision import (
     CLAIMS,
     EQUIVALENT,
     OPEN,
+    UNDECIDED,
     WORSE,
     Decision,
     Plan,
@@ -34,6 +36,12 @@ from lipsjax.recording import (
 
 NAMES = {"personalised": "personalised accuracy", "global": "global accuracy"}
 """Measures that are decided about, as sentences call them."""
+
+NAMED = 6
+"""Comparisons that are told one by one where there is a grid."""
+
+CALLED = {OPEN: "still open"}
+"""Claims that sentences call by another name."""
 
 
 def plan_of(looks: Looks) -> Plan:
@@ -167,13 +175,72 @@ def sentences(study: StudyRecording) -> list[str]:
       study: the recorded study.
 
     Returns:
-      The sentences; none where no looks were planned.
+      The sentences; none where no looks were planned. Of many cells of a grid, one for each row
+      of it.
     """
     decisions = study.decisions
     if decisions is None:
         return []
-    told = [sentence(each, decisions, study) for each in decisions.found]
+    told = boundary(study) if len(decisions.found) > NAMED else []
+    told = told or [sentence(each, decisions, study) for each in decisions.found]
     return [*told, _took(study, decisions), _means(decisions)]
+
+
+def boundary(study: StudyRecording) -> list[str]:
+    """Where in a grid an arm is better, worse, equivalent or not decided, row by row.
+
+    Args:
+      study: the recorded study.
+
+    Returns:
+      "train_examples 5: lips against dense, personalised accuracy: better at alpha 0.1; not decided
+      at alpha 0.3 and 1.0; equivalent at alpha 10.0.", what is not decided being the band between;
+      then in how many cells which is so. None without planned looks, or without a grid.
+    """
+    cells = [
+        {name: str(value) for name, value in cell.get("overrides", {}).items()}
+        for cell in study.cells
+    ]
+    fields = [name for name in cells[0] if len({cell.get(name) for cell in cells}) > 1]
+    last = [name.rpartition(".")[2] for name in fields]
+    called = dict(zip(fields, last if len({*last}) == len(last) else fields, strict=True))
+    if study.decisions is None or not fields:
+        return []
+    column = fields[min(1, len(fields) - 1)]  # as of the maps
+    rows: dict[str, list[tuple[str, str]]] = {}
+    for each in study.decisions.found:
+        arm, reference, number, measure = each.comparison
+        own = [f"{called[name]} {cells[number][name]}" for name in fields if name != column]
+        what = f"{arm} against {reference}, {NAMES[measure]}"
+        row = f"{', '.join(own)}: {what}" if own else what
+        rows.setdefault(row, []).append((each.claim, cells[number][column]))
+    return [
+        *(f"{row}: {_along(called[column], line)}." for row, line in rows.items()),
+        _in_all(study),
+    ]
+
+
+def _along(column: str, line: Sequence[tuple[str, str]]) -> str:
+    """Claims along a row of a grid, equal neighbours together."""
+    parts = []
+    for claim, members in itertools.groupby(line, key=lambda each: each[0]):
+        values = [value for _, value in members]
+        span = f"{values[0]} to {values[-1]}" if len(values) > 2 else " and ".join(values)
+        parts.append(f"{CALLED.get(claim, claim)} at {column} {span}")
+    return "; ".join(parts)
+
+
+def _in_all(study: StudyRecording) -> str:
+    """In how many comparisons which claim was made."""
+    assert study.decisions is not None
+    claims = [each.claim for each in study.decisions.found]
+    counts = [
+        f"{CALLED.get(claim, claim)} in {claims.count(claim)}"
+        for claim in (BETTER, EQUIVALENT, WORSE, UNDECIDED, OPEN)
+        if claim in claims
+    ]
+    margin = _points(study.decisions.plan.margin)
+    return f"Of {len(claims)} comparisons, at a margin of {margin}: {', '.join(counts)}."
 
 
 def sentence(found: Decided, decisions: Decisions, study: StudyRecording) -> str:

@@ -42,6 +42,7 @@ def draw(out: Path, console: Console, form: Format = "html", *, anonymise: bool 
     """Write the report, ``table.csv`` and ``sites.csv``; print tables, summary and verdict."""
     from lipsjax import recording
     from lipsjax.analysis.comparison import compare
+    from lipsjax.analysis.planned import sentences as decided
     from lipsjax.analysis.verdict import verdict
     from lipsjax.report.anonymise import FOLDER, anonymous_study
     from lipsjax.report.sites import write_sites
@@ -64,6 +65,8 @@ def draw(out: Path, console: Console, form: Format = "html", *, anonymise: bool 
     for number, line in enumerate(executive(study), start=1):
         sentences.add_row(f"{number}.", Text(line))
     sentences.add_row()
+    for sentence in decided(study):
+        sentences.add_row("◆", Text(sentence))
     for sentence in verdict(compare(study), study.prices):
         sentences.add_row("•", Text(sentence))
     told = "\n".join(f"{'report' if form in PAGES else form}: {path}" for path in paths)
