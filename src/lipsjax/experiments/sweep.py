@@ -264,7 +264,7 @@ def carry_out(study: Study, line: str, callbacks: Sequence[Callback] = ()) -> En
     import jax
 
     from lipsjax.runs import processes
-    from lipsjax.runs.looks import check_out, looks_for, stages
+    from lipsjax.runs.looks import check_budget, check_out, looks_for, stages
     from lipsjax.runs.trial import run_dir_of
     from lipsjax.runs.workers import count_workers
 
@@ -276,15 +276,15 @@ def carry_out(study: Study, line: str, callbacks: Sequence[Callback] = ()) -> En
     _check_arms(trials, folders)
     runs = dict(reversed(list(zip(reversed(folders), reversed(trials), strict=True))))
     _check(runs.values(), study.execution)  # what cannot be run is refused before all else
-    out = Path(study.execution.out)
+    out, due = Path(study.execution.out), iter([Stage(trials)])
+    looks = looks_for(study, [folder.name for folder in folders])
+    if looks is not None:
+        of = {_place(trial): folder for trial, folder in zip(trials, folders, strict=True)}
+        check_budget(study, looks, trials, lambda trial: of[_place(trial)])
+        due = stages(study, looks, trials, lambda trial: of[_place(trial)], line)
     with contextlib.ExitStack() as held:
         processes.agree(lambda: held.enter_context(_alone(out, folders)))
-        looks = looks_for(study, [folder.name for folder in folders])
         processes.agree(lambda: check_out(out, looks))
-        due = iter([Stage(trials)])
-        if looks is not None:
-            folder_of = dict(zip(map(_place, trials), folders, strict=True))
-            due = stages(study, looks, trials, lambda trial: folder_of[_place(trial)], line)
         return _run_and_draw(study, line, due, workers, callbacks)
 
 

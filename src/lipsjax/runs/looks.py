@@ -101,6 +101,28 @@ def _shown(value: Any) -> str:
     return ", ".join(told[:6]) + (f" and {len(told) - 6} more" if len(told) > 6 else "")
 
 
+def check_budget(
+    study: Study, looks: Looks, trials: Sequence[Planned], folder_of: Callable[[Planned], Path]
+) -> None:
+    """Refuse a budget that does not reach to the first look.
+
+    Args:
+      study: the study.
+      looks: its plan.
+      trials: all that may be run.
+      folder_of: run directory of a trial.
+
+    Raises:
+      ValueError: saying what it must be.
+    """
+    most = study.until.most_runs if study.until is not None else None
+    first = len({folder_of(trial) for trial in due(study, looks, trials, 1, ())})
+    if most is not None and first > most:
+        raise ValueError(
+            f"most_runs must be at least {first}, the runs of the first look, not {most}"
+        )
+
+
 def check_ahead(
     looks: Looks, number: int, all_runs: Mapping[Path, Planned], due: Container[Path]
 ) -> None:
@@ -180,8 +202,7 @@ def stages(
       The trials and what was decided before them; in the last stage, what was decided in the end.
 
     Raises:
-      ValueError: for a run that was not run to its end, or that nobody asked for; or if there are
-        more runs before the first look than there may be.
+      ValueError: for a run that was not run to its end, or that nobody asked for.
     """
     out = Path(study.execution.out)
     most = study.until.most_runs if study.until is not None else None
@@ -196,11 +217,6 @@ def stages(
         if lacking or not is_recorded:
             check_ahead(looks, number, {folder_of(t): t for t in trials}, folders)
         if lacking and most is not None and len(folders) > most:
-            if number == 1:
-                raise ValueError(
-                    f"most_runs must be at least {len(folders)}, the runs of the first look, not "
-                    f"{most}"
-                )
             given_up = Decisions(looks, number - 1, most, True, tuple(map(_given_up, found)))
             stage = stage._replace(decisions=given_up)
             break
