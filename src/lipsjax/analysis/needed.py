@@ -63,7 +63,7 @@ def _need(row: Row, reference: Row, effect: float, power: float, measure: str) -
     if count < FEWEST or not all(map(math.isfinite, differences)):
         return Need(row, reference, count, None, None, None, None)
     step = step_between(row, reference, measure)
-    found = seeds_for_power(differences, effect, power=power, step=step)
+    found = seeds_for_power(differences, effect, power, step=step)
     return Need(row, reference, count, found.spread, found.seeds, found.low, found.high)
 
 

@@ -147,7 +147,7 @@ def _next(study: StudyRecording, found: list[Any], known: list[Any]) -> list[str
         ]
     rows = {(row.cell, row.arm): row for need in found for row in (need.row, need.reference)}
     took = takes(list(rows.values()), seeds, study.prices)
-    price = "" if took.cost is None else f" and {_money(took.cost)}"
+    price = "" if took.cost is None else f" and cost {_money(took.cost)}"
     told = f"{seeds} seeds, for {arms}, take {_minutes(took.minutes)} more minutes{price}"
     line = again(study.command, seeds)
     if line is None:
@@ -162,7 +162,10 @@ def again(line: str, seeds: int) -> str | None:
       >>> again("python -m lipsjax.experiments.sweep a.toml --seeds=3 --out 'my results'", 20)
       "python -m lipsjax.experiments.sweep a.toml --out 'my results' --seeds 20"
     """
-    words = shlex.split(line)
+    try:
+        words = shlex.split(line)
+    except ValueError:  # it was edited
+        return None
     if words[:3] != ["python", "-m", "lipsjax.experiments.sweep"] or "--until" in words:
         return None
     kept, skip = [], False
