@@ -111,7 +111,7 @@ def levels_of(plan: Plan, claim: str) -> np.ndarray:
 
     Example:
       >>> levels_of(Plan(1.0, (8, 16), ("lips", "random")), "better").round(4).tolist()
-      [[0.0015, 0.0245], [0.0004, 0.0124]]
+      [[0.0015, 0.0241], [0.0004, 0.0122]]
     """
     alpha = plan.equivalence if claim == EQUIVALENT else plan.alpha
     shares = range(1, len(plan.comparisons) + 1)

@@ -2,8 +2,8 @@
 
 A study is looked at after some numbers of seeds, and ends at the first look whose p is at most its
 nominal level. A spending function says how much of alpha may be used up by a look, given the share
-of the most seeds that it has; the levels follow by numerical recursion over the sum of the values,
-which gains an independent normal increment from look to look.
+of the most seeds that it has; the levels follow by numerical recursion over the paths of Student's
+t (:mod:`lipsjax.analysis.student`), in the way of Armitage, McPherson and Rowe for normal values.
 
 References:
   Armitage, McPherson and Rowe, `Repeated Significance Tests on Accumulating Data
@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import optimize, special
+
+from lipsjax.analysis import student
 
 LEAST = 1e-4
 """Spend of a look below which it is carried to the next one, and there is no stop at this one."""
@@ -89,8 +91,13 @@ def nominal(looks: Sequence[int], alpha: float, spending: str = "obrien_fleming"
     defines the levels a of looks k at n_k seeds. A spend below :data:`LEAST` is carried to the next
     look and its level is 0: no stop; the last look spends what is left.
 
-    They are those of normal values with a known spread. With Student's p in their place, this is
-    the significance level approach of Jennison and Turnbull.
+    p is that of Student's t with n - 1 degrees of freedom, and the levels are those of its own
+    paths. Levels of normal values with a known spread in their place (the significance level
+    approach) would spend more than alpha: 2% more with six looks from 8 to 40, 5% more with five
+    looks from 4 to 20 (4 million simulated studies, alpha 0.025, "obrien_fleming").
+
+    The recursion is right to about 1e-4 of a level where looks are three or more seeds apart; where
+    they are one or two apart, to a few percent of single levels.
 
     Args:
       looks: number of seeds at each look, rising, [K].
@@ -105,12 +112,12 @@ def nominal(looks: Sequence[int], alpha: float, spending: str = "obrien_fleming"
 
     Example:
       >>> nominal([10, 20, 30], 0.025).round(4).tolist()
-      [0.0001, 0.006, 0.0231]
+      [0.0001, 0.006, 0.0227]
     """
     check_looks(looks)
     check_level("alpha", alpha)
     check_spending(spending)
-    return np.array(_nominal(tuple(int(n) for n in looks), float(alpha), spending))
+    return np.array(_nominal(tuple(map(int, looks)), float(alpha), spending))
 
 
 def median_unbiased(
@@ -223,24 +230,43 @@ def _quadrature() -> tuple[np.ndarray, np.ndarray]:
     return np.polynomial.legendre.leggauss(NODES)
 
 
+class Walk(NamedTuple):
+    """How a statistic goes from look to look, asked in normal scores; both ask for n values."""
+
+    start: Any  # state before the first look
+    ends_above: Callable[[Any, int, float], float]  # P(not ended before, and above a score now)
+    goes_on: Callable[[Any, int, float], Any]  # state of those that do not end above a score
+
+
+NORMAL = Walk(
+    _START,
+    lambda sums, n, score: _ends_above(sums, n, score * math.sqrt(n)),
+    lambda sums, n, score: _goes_on(sums, n, -math.inf, score * math.sqrt(n)),
+)
+STUDENT = Walk(student.START, student.ends_above, student.goes_on)
+
+
 @functools.lru_cache(1024)
 def _nominal(looks: tuple[int, ...], alpha: float, spending: str) -> tuple[float, ...]:
-    """The levels of :func:`nominal`, which recycling asks for again and again."""
-    sums, used, levels = _START, 0.0, []
+    """The levels of :func:`nominal`; recycling asks for them again and again."""
+    return levels_along(STUDENT, looks, alpha, spending)
+
+
+def levels_along(
+    walk: Walk, looks: tuple[int, ...], alpha: float, spending: str
+) -> tuple[float, ...]:
+    """The levels of :func:`nominal` along a walk, of arguments that were checked."""
+    state, used, levels = walk.start, 0.0, []
     for n in looks:
         spend = spent(n / looks[-1], alpha, spending) - used
-        bound = math.inf
-        if spend >= LEAST or n == looks[-1]:
-            bound, used = _bound_of(sums, n, spend), used + spend
-        levels.append(float(special.ndtr(-bound / math.sqrt(n))))
-        sums = _goes_on(sums, n, -math.inf, bound)
+        if spend < LEAST and n != looks[-1]:
+            levels.append(0.0)
+            continue
+        found: Any = optimize.brentq(_excess, 0, REACH, (walk, state, n, spend), xtol=1e-10)
+        state, used = walk.goes_on(state, n, found), used + spend
+        levels.append(float(special.ndtr(-found)))
     return tuple(levels)
 
 
-def _bound_of(sums: _Sums, n: int, spend: float) -> float:
-    """The bound above which a study ends at this look with a given probability."""
-    reach = REACH * math.sqrt(n)
-    found: Any = optimize.brentq(
-        lambda bound: _ends_above(sums, n, bound) - spend, -reach, reach, xtol=1e-10
-    )
-    return float(found)
+def _excess(score: float, walk: Walk, state: Any, n: int, spend: float) -> float:
+    return walk.ends_above(state, n, score) - spend
