@@ -283,14 +283,17 @@ def carry_out(study: Study, line: str, callbacks: Sequence[Callback] = ()) -> En
         check_budget(study, looks, trials, lambda trial: of[_place(trial)])
         due = stages(study, looks, trials, lambda trial: of[_place(trial)], line)
     with contextlib.ExitStack() as held:
-        processes.agree(lambda: held.enter_context(_alone(out, folders)))
+        alone = _alone(out, folders, looks=looks is not None)
+        processes.agree(lambda: held.enter_context(alone))
         processes.agree(lambda: check_out(out, looks))
         return _run_and_draw(study, line, due, workers, callbacks)
 
 
 @contextlib.contextmanager
-def _alone(out: Path, folders: list[Path]) -> Iterator[None]:
+def _alone(out: Path, folders: list[Path], *, looks: bool) -> Iterator[None]:
     """Hold OUT against sweeps of another study; those of this one go on side by side.
+
+    With planned looks they do not: none of them could tell when a look is due.
 
     Raises:
       RecordingError: if another study is being run there.
@@ -302,6 +305,8 @@ def _alone(out: Path, folders: list[Path]) -> Iterator[None]:
         try:
             held.enter_context(recording.lock(out))
         except recording.BusyError:
+            if looks:
+                raise
             other = recording.planned(out)
             if other is not None and other.runs != tuple(folder.name for folder in folders):
                 raise recording.RecordingError(
