@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import itertools
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import tyro
 
 from lipsjax.experiments import command
-from lipsjax.runs import startup
+from lipsjax.runs import arms, startup
 from lipsjax.runs.config import (
     Config,
     Execution,
@@ -22,7 +23,7 @@ from lipsjax.runs.config import (
     fit_devices,
     to_dict,
 )
-from lipsjax.runs.fields import names_set, nearest, overlaps, shown
+from lipsjax.runs.fields import names_set, overlaps, shown
 from lipsjax.runs.study import (
     SECTIONS,
     Planned,
@@ -32,7 +33,6 @@ from lipsjax.runs.study import (
     expand,
     fields_of,
     label_of,
-    load_study,
     program_key,
     references,
 )
@@ -41,7 +41,7 @@ from lipsjax.runs.until import Until
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Compare arms (by default dense federated averaging with LIPS) over seeds and a grid.
+    """Compare arms over seeds and a grid: what federating gains and loses, and what LIPS changes.
 
     A STUDY.toml before the options says what the defaults are; every option overrides it, but for
     what an arm or the grid sets itself. One that names own parts runs their code. Trials that are
@@ -73,7 +73,9 @@ class Sweep:
     """Runs that the whole study does not exceed, what is open then is not decided; none: no limit;
     of --until decided."""
     arms: tuple[str, ...]
-    """Arms to run, of those that the study defines; the first is the reference."""
+    """Arms to run: those that the study defines, or that are known by name, as dense, local,
+    pooled, tuned, lips, random, inverted, shared, scale, shrink_perturb, held; the first is the
+    reference."""
     grid: tuple[str, ...] = ()
     """Fields and their values, as in 'partition.alpha=[0.1, 1.0]'; replaces the study's grid."""
     target: float | None = None
@@ -84,6 +86,8 @@ class Sweep:
     """Transient sparsity of the arms that have it."""
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
     execution: Annotated[Execution, tyro.conf.arg(name="")] = Execution()
+    verbose: command.Flag = False
+    """Print tables site by site, and the verdict sentence by sentence, too."""
 
 
 S = TypeVar("S", bound=Sweep)
@@ -105,26 +109,17 @@ def read_arguments(argv: list[str], kind: type[S], program: str) -> tuple[Study,
     Raises:
       ValueError: for what cannot be read, or does not exist.
     """
-    study, options = Study(), list(argv)
-    if options and not options[0].startswith("-"):
-        study = load_study(Path(options.pop(0)))
+    study, options = command.read_study(argv)
     shared = ("name", "seeds", "target", "prices", "sparsity", "config", "execution")
     own = study.until or Until()
     looks = {option: getattr(own, field) for option, field in UNTIL.items()}
     looks["until"] = None if study.until is None else "decided"
     defaults = kind(arms=tuple(study.arms), **looks, **{n: getattr(study, n) for n in shared})
     chosen = command.parse(kind, options, program=program, default=defaults)
-    named = [" ".join(arm.split()) for arm in chosen.arms]
-    for i, arm in enumerate(named):
-        if arm not in study.arms:
-            hint = nearest(arm, study.arms)
-            raise ValueError(f"unknown arm {shown(arm)}{hint}; there are {', '.join(study.arms)}")
-        if arm in named[:i]:
-            raise ValueError(f"--arms names {arm} twice")
     grid = _read_grid(chosen.grid) if chosen.grid else study.grid
     asked = dataclasses.replace(
         study,
-        arms={arm: study.arms[arm] for arm in named},
+        arms=arms.choose(chosen.arms, study.arms, where="--arms"),
         grid=grid,
         until=_read_until(chosen, command.options_given(options)),
         **{name: getattr(chosen, name) for name in shared},
@@ -154,7 +149,10 @@ def _check_reach(study: Study, options: list[str]) -> None:
     Raises:
       ValueError: naming both.
     """
-    own = {f"the arm {arm}": names_set(each, SECTIONS) for arm, each in study.arms.items()}
+    own = {
+        f"the arm {arm}": {n for n in names_set(each, SECTIONS) if arms.heeds(each, n)}
+        for arm, each in study.arms.items()
+    }
     own["the grid"] = {
         field for name, values in study.grid.items() for field in fields_of(name, values)
     }
@@ -196,14 +194,14 @@ def main(argv: list[str]) -> None:
       ValueError: for a study that cannot be run, and then nothing has been written; or if trials
         diverged, after the others have been run.
     """
-    study, _ = read_arguments(argv, Sweep, "lipsjax sweep")
+    study, options = read_arguments(argv, Sweep, "lipsjax sweep")
     most = max(cohort_size(trial.config) for trial in expand(study))
     startup.check_devices(study.execution.devices, most)
     from lipsjax.runs.looks import check_out, looks_for
 
     check_out(Path(study.execution.out), looks_for(study), known=False)
     startup.start_jax(study.execution)
-    run_study(study, command.command_line("sweep", argv))
+    run_study(study, command.command_line("sweep", argv), verbose=options.verbose)
 
 
 class Told(NamedTuple):
@@ -221,17 +219,18 @@ Callback = Callable[[Told], str | None]
 """What it returns, if anything, is why the trial is to stop there."""
 
 
-def run_study(study: Study, line: str) -> None:
+def run_study(study: Study, line: str, *, verbose: bool = False) -> None:
     """Run what is not finished of a study, and draw its report; JAX has started.
 
     Args:
       study: what is to be run.
       line: the command, for the record.
+      verbose: whether to print all that follows.
 
     Raises:
       ValueError: as :func:`main`.
     """
-    ended = carry_out(study, line)
+    ended = carry_out(study, line, verbose=verbose)
     if diverged := ended.diverged:
         raise ValueError(
             f"{len(diverged)} of {len(ended.runs)} runs diverged; the first, {diverged[0]}"
@@ -246,7 +245,9 @@ class Ended(NamedTuple):
     stopped: list[str]  # by a callback
 
 
-def carry_out(study: Study, line: str, callbacks: Sequence[Callback] = ()) -> Ended:
+def carry_out(
+    study: Study, line: str, callbacks: Sequence[Callback] = (), *, verbose: bool = False
+) -> Ended:
     """Run what is not finished of a study, and draw its report; JAX has started.
 
     Args:
@@ -254,6 +255,7 @@ def carry_out(study: Study, line: str, callbacks: Sequence[Callback] = ()) -> En
       line: the command, for the record.
       callbacks: told how far trials are, in this process; with some, a trial that one stopped
         before is left as it is.
+      verbose: whether to print all that follows.
 
     Returns:
       What diverged and what was stopped.
@@ -286,7 +288,7 @@ def carry_out(study: Study, line: str, callbacks: Sequence[Callback] = ()) -> En
         alone = _alone(out, folders, looks=looks is not None)
         processes.agree(lambda: held.enter_context(alone))
         processes.agree(lambda: check_out(out, looks))
-        return _run_and_draw(study, line, due, workers, callbacks)
+        return _run_and_draw(study, line, due, workers, callbacks, verbose=verbose)
 
 
 @contextlib.contextmanager
@@ -322,6 +324,8 @@ def _run_and_draw(
     due: Iterator[Stage],
     workers: int,
     callbacks: Sequence[Callback],
+    *,
+    verbose: bool,
 ) -> Ended:
     """Run what is not finished of each stage of a study, and draw its pages."""
     from lipsjax import recording
@@ -340,7 +344,7 @@ def _run_and_draw(
         processes.agree(functools.partial(write_study, out, study, stage, line))
         ended = _run_stage(study, stage, ended, notes, workers, callbacks)
     if len(ended.diverged) + len(ended.stopped) < len(ended.runs):
-        processes.agree(lambda: draw(out, make_console()))
+        processes.agree(lambda: draw(out, make_console(), verbose=verbose))
     return ended
 
 
@@ -396,7 +400,10 @@ def _run_stage(
         lambda: [t for run, t in runs.items() if not is_finished(run, t.config, prints[run])]
     )
     begun = [(to_dict(t.config), prints[run]) for run, t in runs.items() if not run.exists()]
-    with Watch(trials=len(todo), rounds=sum(t.config.rounds for t in todo)) as watch:
+    rounds: Counter[str] = Counter()
+    for trial in todo:
+        rounds[program_key(trial.config)] += trial.config.rounds
+    with Watch(trials=len(todo), rounds=rounds, workers=min(workers, len(todo))) as watch:
         for note in (*notes, *recording.notes_of_others(Path(study.execution.out), begun)):
             watch.say(note)
         if len(todo) < len(runs):
@@ -457,7 +464,9 @@ def _run(
             tasks,
             execution,
             workers=workers,
-            begin=lambda task, i: watch.begin(task.name, task.config.rounds, worker=i),
+            begin=lambda task, i: watch.begin(
+                task.name, task.config.rounds, worker=i, program=program_key(task.config)
+            ),
             say=watch.say,
         )
         return [f"{task.name}: {error}" for task, error in ended], []
@@ -468,7 +477,7 @@ def _run(
             stopped.append(f"{task.name}: {before}")
             watch.say(f"left as it was stopped {stopped[-1]}")
             continue
-        show = watch.begin(task.name, task.config.rounds)
+        show = watch.begin(task.name, task.config.rounds, program=program_key(task.config))
         report = _telling(callbacks, trial, label_of(overrides[trial.cell]), show)
         try:
             run_trial(task.config, fit_devices(execution, task.config), report, watch.say)
