@@ -49,7 +49,7 @@ HELP = {
             ("", "the default study"),
             ("--arms dense local lips random", "arms by name"),
             ("--dataset FILE.npz --partition.clients 8", "your own data"),
-            ("STUDY.toml --until decided --margin 1", "as many seeds as it takes"),
+            ("STUDY.toml --until decided --margin 1", "seeds as needed"),
         ),
         (DECIDED, DATA, TRAINING, LIPS, VERBOSE),
         names_arms=True,

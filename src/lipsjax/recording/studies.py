@@ -80,6 +80,9 @@ def read_study(out_dir: Path) -> StudyRecording:
         unknown = {trial["arm"] for trial in planned}.difference(arms)
         if unknown or not all(0 <= trial["cell"] < len(cells) for trial in planned):
             raise ValueError("a trial is of an arm or a cell that the study does not have")
+        compared = () if decisions is None else decisions.plan.comparisons
+        if any({c.arm, c.reference} - {*arms} or c.cell >= len(cells) for c in compared):
+            raise ValueError("a comparison is of an arm or a cell that the study does not have")
         _check_types(fields | prices | {"target": target}, arms, cells, references, planned)
     done, missing, failed = [], [], []
     for trial in planned:
