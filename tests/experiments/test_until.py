@@ -1,6 +1,7 @@
 """A sweep that is run until it is decided: which seeds it runs, what it says, and after what."""
 
 import json
+import shutil
 from unittest import mock
 
 import numpy as np
@@ -265,6 +266,7 @@ FILES = {
     "misspelt": ("[until]\nmargins = 1\n", ["unknown field until.margins", "margin"]),
     "text": ("[until]\nmargin = 'one'\n", ["until.margin must be a finite number, not 'one'"]),
     "no table": ("until = 'decided'\n", ["until must be a table or none, not 'decided'"]),
+    "seeds of nobody": ("seeds = 5\n[until]\nmargin = 1\n", ["seeds reaches no arm"]),
     "more seeds elsewhere": (
         "seeds = 9\n[until]\nmax_seeds = 4\narms = ['lips']\n",
         ["must be at most max_seeds, 4, not 9"],
@@ -317,6 +319,33 @@ def test_runs_beyond_the_first_look_are_not_planned_afterwards(tmp_path):
     ended, done = sweep(few, gains(1, 3), *UNTIL)
     assert ended.status == 0
     assert len(done) == 12
+
+
+def test_a_run_that_was_deleted_is_run_again(tmp_path):
+    """As the line on a damaged run says; it is of the first look, and all three were taken."""
+    sweep(tmp_path, gains(1, 3), *UNTIL)
+    before = decisions(tmp_path)
+    trials = recording.read_study(tmp_path).trials
+    run = next(trial.run for trial in trials if (trial.arm, trial.seed) == ("lips", 1))
+    shutil.rmtree(tmp_path / "runs" / run)
+    ended, done = sweep(tmp_path, gains(1, 3), *UNTIL)
+    assert ended.status == 0, ended
+    assert done == [(0.5, 1)]
+    assert decisions(tmp_path) == before
+
+
+def test_a_run_that_nobody_planned_is_refused(tmp_path):
+    """Somebody has run seed 3 by itself before the second look was due."""
+    with pytest.raises(KilledError):
+        sweep(tmp_path, gains(1, 3), *UNTIL, most=2)
+    other = tmp_path / "other"
+    sweep(other, gains(1, 3), "--seeds", "4")
+    trials = recording.read_study(other).trials
+    run = next(trial.run for trial in trials if (trial.arm, trial.seed) == ("lips", 3))
+    shutil.move(other / "runs" / run, tmp_path / "runs" / run)
+    ended, done = sweep(tmp_path, gains(1, 3), *UNTIL)
+    refusal(ended, "of seed 3 of lips, beyond look 1 of 3")
+    assert done == []
 
 
 def test_a_plan_that_was_changed_decides_nothing(tmp_path):

@@ -23,6 +23,7 @@ from lipsjax.recording.plans import (
     Looks,
     decisions_as_json,
     digest_runs,
+    looks_taken,
     read_looks,
     record_looks,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "finish",
     "is_finished",
     "lock",
+    "looks_taken",
     "migrate_config",
     "notes_of_others",
     "planned",

@@ -146,6 +146,16 @@ def read_decisions(out_dir: Path, recorded: dict[str, Any]) -> Decisions:
     )
 
 
+def looks_taken(out_dir: Path) -> int:
+    """Return how many looks a study.json says were taken; 0 where it says nothing."""
+    path = out_dir / "study.json"
+    try:
+        with files.reading(path):
+            return int(files.read_json(path)["decisions"]["taken"])
+    except RecordingError:
+        return 0
+
+
 def _decided(recorded: dict[str, Any]) -> Decided:
     claim, look = recorded["claim"], recorded["look"]
     if claim not in CLAIMS or type(look) is not int:

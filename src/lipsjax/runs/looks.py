@@ -207,6 +207,8 @@ def stages(
     out = Path(study.execution.out)
     most = study.until.most_runs if study.until is not None else None
     is_recorded = recording.read_looks(out) is not None
+    # so that a run of an earlier look that was deleted, as one that is damaged, is run again
+    reached = recording.looks_taken(out) + 1 if is_recorded else 1
     ends: dict[tuple[int, str, int], End | None] = {}
     found = tuple(map(_unknown, looks.comparisons))
     stage = Stage([])
@@ -215,7 +217,8 @@ def stages(
         folders = {folder_of(trial) for trial in wanted}
         lacking = not all(map(_has_ended, folders))
         if lacking or not is_recorded:
-            check_ahead(looks, number, {folder_of(t): t for t in trials}, folders)
+            last = min(max(number, reached), len(looks.looks))
+            check_ahead(looks, last, {folder_of(t): t for t in trials}, folders)
         if lacking and most is not None and len(folders) > most:
             given_up = Decisions(looks, number - 1, most, True, tuple(map(_given_up, found)))
             stage = stage._replace(decisions=given_up)

@@ -150,6 +150,12 @@ def study_from(values: Mapping[str, Any]) -> Study:
       >>> study_from({"arms": ["dense", "random"]}).arms
       {'dense': {}, 'random': {'sparsity': {'criterion': 'random'}}}
     """
+    until = values.get("until")
+    if "seeds" in values and isinstance(until, Mapping) and not until.get("arms"):
+        raise ValueError(
+            "seeds reaches no arm, as all are run until they are decided: until.max_seeds bounds "
+            "them, and until.arms names those that are decided about"
+        )
     arms = values.get("arms")
     named = {"arms": known.choose(arms, {}, where="arms")} if isinstance(arms, list) else {}
     return from_dict(Study, {**values, **named})
