@@ -80,7 +80,7 @@ def _deviations(degrees: int) -> np.ndarray:
 def seeds_for_power(
     differences: ArrayLike,
     effect: float,
-    power_asked: float = 0.8,
+    power: float = 0.8,
     level: float = 0.95,
     *,
     step: float = 0.0,
@@ -97,7 +97,7 @@ def seeds_for_power(
     Args:
       differences: seed by seed, [k], at least 3: two say next to nothing of a spread.
       effect: mean difference that is to be seen, not 0, in their unit.
-      power_asked: chance of seeing it, in (0, 1).
+      power: chance of seeing it, in (0, 1).
       level: confidence level of the test and of the interval, in (0, 1).
       step: the least spread that is believed, as of
         :func:`lipsjax.analysis.stats.mean_interval`.
@@ -119,8 +119,8 @@ def seeds_for_power(
         raise ValueError(f"differences must be three or more numbers, got {vector.tolist()}")
     if not (math.isfinite(effect) and effect != 0):
         raise ValueError(f"effect must be a number other than 0, got {effect}")
-    if not 0 < power_asked < 1:
-        raise ValueError(f"power must be in (0, 1), got {power_asked}")
+    if not 0 < power < 1:
+        raise ValueError(f"power must be in (0, 1), got {power}")
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
     if not step >= 0:
@@ -128,7 +128,7 @@ def seeds_for_power(
     spread = _spread(vector, level, step)
     if spread.mean == 0:
         raise ValueError("differences are all equal: without a spread or a step, no power is told")
-    found = (_seeds(effect, each, power_asked, level) for each in spread[:3])
+    found = (_seeds(effect, each, power, level) for each in spread[:3])
     return Needed(spread, *found)
 
 

@@ -30,7 +30,7 @@ LEAST = 1e-4
 REACH = 8.5
 """Standard deviations to either side that the recursion covers."""
 
-NODES = 160
+NODES = 96
 """Nodes of its Gauss-Legendre quadrature at each look."""
 
 
@@ -97,7 +97,7 @@ def nominal(looks: Sequence[int], alpha: float, spending: str = "obrien_fleming"
     looks from 4 to 20 (4 million simulated studies, alpha 0.025, "obrien_fleming").
 
     The recursion is right to about 1e-4 of a level where looks are three or more seeds apart; where
-    they are one or two apart, to a few percent of single levels.
+    they are one or two apart, to some 5% of single levels.
 
     Args:
       looks: number of seeds at each look, rising, [K].
