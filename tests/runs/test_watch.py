@@ -21,13 +21,13 @@ class Program(NamedTuple):
     pace: float  # seconds of a round
 
 
-def recorded(programs, seeds, workers):
+def recorded(programs, seeds: int, workers: int):
     """Yields the calls of a sweep as a clock would see them, with what is left after each.
 
     Written out by hand: workers take the trials of their own program, then those of one that
     nobody has begun, then any.
     """
-    waiting = dict.fromkeys(programs, seeds)
+    waiting: dict[str, int] = dict.fromkeys(programs, seeds)
     clocks, own, events = [0.0] * workers, [""] * workers, []
     begun: set[tuple[int, str]] = set()
     while any(waiting.values()):
@@ -74,6 +74,14 @@ def test_nothing_is_known_before_the_first_call():
     assert time_left([Call("dense", 10, 1.0, 5.0)], {"dense": 0, "lips": 0}) == 0.0
 
 
+def test_what_another_worker_has_waited_for_is_no_longer_left():
+    """As of a sweep whose second program was ready soon after the first."""
+    calls, left = [Call("dense", 10, 1.0, 8.0)], {"lips": 10}
+    waits = [0.0, 6.0, 8.0, 20.0]
+    found = [time_left(calls, left, waited={"lips": seconds}) for seconds in waits]
+    assert found == [9.0, 3.0, 1.0, 1.0]
+
+
 def test_a_program_that_is_slower_is_known_to_be():
     calls = [Call("fast", 10, 1.0, 0.0), Call("slow", 10, 9.0, 0.0)]
     assert time_left(calls, {"fast": 10}) == 1.0
@@ -114,12 +122,18 @@ def test_lines_of_a_sweep_count_what_is_done_once_apart(clock):
 
 def test_compiling_shows_a_clock():
     out = io.StringIO()
-    console = Console(file=out, width=80, force_terminal=True)
+    console = Console(file=out, width=80, force_terminal=True, color_system=None)
     with mock.patch.object(watch, "make_console", return_value=console):
         shown = Watch(trials=2, rounds=80)
+    report = shown.begin("shrink_perturb, train_examples 10, seed 0", 40, worker=1)
+    report(Progress(10, 40, {"accuracy_dense": 0.5}, 1.0, 10))
     shown.begin("dense, seed 0", 40)
     bar = shown._progress.tasks[-1]
     bar.start_time = shown._progress.get_time() - 74.5
     console.print(shown._progress)
-    assert "1/2 dense, seed 0" in out.getvalue()
-    assert "compiling 1:15" in out.getvalue()
+    first, second, third = out.getvalue().splitlines()  # of 80 columns each: nothing is wrapped
+    assert "all rounds" in first
+    assert "rounds/s" in second
+    assert ", seed 0" in second
+    assert "2/2 dense, seed 0" in third
+    assert "compiling 1:15" in third

@@ -4,6 +4,7 @@ import collections
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from rich.console import Console
@@ -23,6 +24,10 @@ from lipsjax.runs.trial import Progress as TrialProgress
 
 PLAIN_WIDTH = 100
 """Columns of a text that goes to a file or a pipe."""
+BESIDE = 60
+"""Columns that a bar and its figures take beside the name of a trial."""
+FEWEST = 20
+"""Columns of a name, however narrow the terminal."""
 
 
 class Call(NamedTuple):
@@ -34,7 +39,13 @@ class Call(NamedTuple):
     once: float  # further seconds, of what is done once: compiling, and what precedes it
 
 
-def time_left(calls: Iterable[Call], left: Mapping[str, int], *, workers: int = 1) -> float | None:
+def time_left(
+    calls: Iterable[Call],
+    left: Mapping[str, int],
+    *,
+    workers: int = 1,
+    waited: Mapping[str, float] = MappingProxyType({}),
+) -> float | None:
     """Estimate how long the rounds that are left will take.
 
     Of each program p: rounds left x seconds a round, as measured of p, or of all while p has not
@@ -44,6 +55,7 @@ def time_left(calls: Iterable[Call], left: Mapping[str, int], *, workers: int = 
       calls: that have ended, in any order.
       left: program -> rounds that are left.
       workers: processes that train side by side.
+      waited: program -> seconds since a worker began it, of those without a call.
 
     Returns:
       Seconds; None before the first call.
@@ -62,7 +74,9 @@ def time_left(calls: Iterable[Call], left: Mapping[str, int], *, workers: int = 
     beginning = sum(call.once for call in every) / len(spent)
     todo = {program: rounds for program, rounds in left.items() if rounds > 0}
     rounds = sum(count * _pace(spent.get(program, every)) for program, count in todo.items())
-    return (rounds + beginning * len(todo.keys() - spent.keys())) / workers
+    new = todo.keys() - spent.keys()
+    begins = sum(max(0.0, beginning - waited.get(program, 0.0)) for program in new)
+    return (rounds + begins) / workers
 
 
 def _pace(calls: list[Call]) -> float:
@@ -89,7 +103,7 @@ class Watch:
 
     Args:
       trials: how many there are.
-      rounds: of all of them together, by what is compiled for them; a number, if that is the same.
+      rounds: of all of them together, by what is compiled for them; a number, if that is not known.
       workers: processes that train side by side.
     """
 
@@ -101,6 +115,7 @@ class Watch:
         self._begun: list[str] = []
         self._calls: list[Call] = []
         self._at: dict[int, float] = {}  # worker -> when it last began or reported
+        self._first: dict[str, float] = {}  # program -> when a worker first began it
         self._programs: set[tuple[int, str]] = set()  # worker, program that it has begun
         self._said: set[str] = set()
         self._start = time.monotonic()
@@ -148,8 +163,10 @@ class Watch:
         if worker not in self._bars:
             self._bars[worker] = self._progress.add_task("", figures="")
         bar = self._bars[worker]
-        self._progress.reset(bar, total=rounds, description=label, figures="")
+        shown = fit(label, max(FEWEST, self.console.width - BESIDE))
+        self._progress.reset(bar, total=rounds, description=shown, figures="")
         self._at[worker] = time.monotonic()
+        self._first.setdefault(program, self._at[worker])
 
         def report(progress: TrialProgress) -> None:
             self._calls.append(self._took(worker, program, progress))
@@ -177,20 +194,27 @@ class Watch:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _took(self, worker: int, program: str, progress: TrialProgress) -> Call:
-        """Return what a call took, apart from what the worker does once for its program."""
+        """Return what a call took, apart from what the worker does once for its program.
+
+        Where programs are not known, as those of a search, every trial may have its own.
+        """
         now, begun = time.monotonic(), (worker, program) in self._programs
         self._programs.add((worker, program))
         whole, self._at[worker] = now - self._at[worker], now
         once = progress.compile_seconds if begun else whole - progress.seconds
+        once = once if program else 0.0
         return Call(program, progress.fresh, whole - once, once)
 
     def _left(self) -> str:
         """Return the time left, as it is shown."""
+        now, known = time.monotonic(), {program for _, program in self._programs}
+        waited = {each: now - at for each, at in self._first.items() if each not in known}
         left = {
             program: rounds - sum(self._done.get(program, {}).values())
             for program, rounds in self._rounds.items()
         }
-        return format_time(time_left(self._calls, left, workers=self._workers) or 0)
+        seconds = time_left(self._calls, left, workers=self._workers, waited=waited)
+        return format_time(seconds or 0)
 
 
 def describe(progress: TrialProgress) -> str:
@@ -198,6 +222,15 @@ def describe(progress: TrialProgress) -> str:
     accuracy = progress.newest["accuracy_dense"]
     shown = "     –" if math.isnan(accuracy) else f"{accuracy:6.1%}"
     return f"accuracy {shown} {progress.fresh / progress.seconds:6.1f} rounds/s"
+
+
+def fit(name: str, width: int) -> str:
+    """Return a name that is shortened in the middle, as its end tells seeds apart.
+
+    >>> fit("1/40 shrink_perturb, seed 9", 20), fit("dense", 20)
+    ('1/40 shrink…, seed 9', 'dense')
+    """
+    return name if len(name) <= width else f"{name[: width - 9]}…{name[-8:]}"
 
 
 def format_time(seconds: float) -> str:
