@@ -60,7 +60,7 @@ def test_values_are_those_of_the_study(tmp_path):
     path = tmp_path / "study.toml"
     path.write_text('seeds = 7\narms = ["dense", "held"]\n[config.model]\nwidth = 5\n')
     said = commands.call_as_given("sweep", str(path), "--help").out
-    for part in ("--seeds 7", "--arms dense held ", "--model.width 5", "--target\n"):
+    for part in ("--seeds 7", "--arms dense held ", "--model.width 5", "--target  "):
         assert part in said
     flat = " ".join(said.split())
     assert f"Arms known by name: {', '.join(ARMS)}." in flat

@@ -8,7 +8,7 @@ from helpers.edited_study import LOCAL, POOLED, SMALL, edit
 from helpers.fake_study import with_accuracies, with_diverged, write_study
 from lipsjax.analysis.comparison import compare
 from lipsjax.analysis.stats import seeds_needed
-from lipsjax.recording import read_study
+from lipsjax.recording import Comparison, Decided, Decisions, Looks, read_study
 from lipsjax.report.anonymise import anonymous_study
 from lipsjax.report.next_step import OPEN_WORD, SO_FAR, TOO_EASY_WORD, next_step, with_option
 
@@ -122,3 +122,40 @@ def test_a_command_without_names_says_that_its_options_are_withheld(tmp_path):
 )
 def test_an_option_is_set_once(command, expected):
     assert with_option(command, "--arms", "c", "d e") == expected
+
+
+@pytest.mark.parametrize(
+    ("claims", "word", "command"),
+    [
+        (("better", "not decided"), "Yes, with lips", ""),
+        (("equivalent", "worse"), "No, nothing is better by more than 1 point", ""),
+        (
+            ("equivalent", "not decided"),
+            OPEN_WORD,
+            f"{SWEEP} --until decided --seed 4 --max-seeds 8 --out results-again",
+        ),
+    ],
+)
+def test_what_was_planned_is_not_told_to_run_more_seeds(tmp_path, claims, word, command):
+    measures = ("personalised", "global")
+    asked = tuple(Comparison("lips", "dense", 0, measure) for measure in measures)
+    looks = Looks(
+        margin=0.01,
+        looks=(2, 4),
+        order="recycled",
+        alpha=0.025,
+        equivalence=0.05,
+        spending="obrien_fleming",
+        comparisons=asked,
+        cells=("",),
+        seed=0,
+        runs="",
+    )
+    found = [
+        Decided(each, claim, 2, 4, 0.0, -0.1, 0.1)
+        for each, claim in zip(asked, claims, strict=True)
+    ]
+    study = whole_study(tmp_path, command=f"{SWEEP} --until decided --max-seeds 4")
+    step = next_step(study._replace(decisions=Decisions(looks, 2, None, False, tuple(found))))
+    assert (step.word, step.command) == (word, command)
+    assert "seeds" in step.sentence or "another question" in step.sentence

@@ -97,7 +97,9 @@ def test_data_links_hold_what_their_figures_draw(plain):
     }
     table = figures["accuracy-0.csv"][0]
     lines = plots.accuracy_curves(arms).panels[1].axes[0].lines
-    means = [line for line in lines if " seed" not in str(line.get_gid()) and len(line.get_xdata()) > 2]
+    means = [
+        line for line in lines if " seed" not in str(line.get_gid()) and len(line.get_xdata()) > 2
+    ]
     for arm, line in zip(arms, means, strict=True):
         rounds, mean = curve_of(line)
         np.testing.assert_array_equal(column(table, "round", arm=arm), rounds)

@@ -13,6 +13,7 @@ COMMANDS = {
     "search": "search for a better setting of an arm, and confirm it",
     "poc": "go from a small study to the pilot in stages, each with gates to pass",
     "plan": "say what a study would take, on devices that need not be here",
+    "power": "say how many seeds would find an effect, from a study's recordings",
     "report": "draw a study's report again from its recordings",
     "export": "write the global model of a run as safetensors",
 }

@@ -26,6 +26,7 @@ from lipsjax.analysis.comparison import Row, compare, recordings_of
 from lipsjax.analysis.controls import is_lips
 from lipsjax.analysis.diagnosis import diagnose
 from lipsjax.analysis.finding import FEWEST, Finding, outcome
+from lipsjax.analysis.planned import sentences as decided
 from lipsjax.analysis.value import appraise
 from lipsjax.analysis.verdict import findings
 from lipsjax.analysis.wording import capped, format_bits, gained, money, percent, shown
@@ -200,6 +201,7 @@ def contents(study: StudyRecording) -> dict[str, Any]:
         "seeds_run": len({trial.seed for trial in study.trials}),
         "classes": json.dumps([(plots.arm_class(arm), arm) for arm in study.arms]),
         "summary": executive(study),
+        "decisions": decided(study),
         "rows": rows,
         "missing": missing_trials(study),
         "diverged": diverged_trials(study),

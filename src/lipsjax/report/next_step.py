@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from lipsjax.analysis.cards import at_ceiling, subjects, with_controls
 from lipsjax.analysis.comparison import Row, compare
+from lipsjax.analysis.decision import BETTER, CLAIMS
 from lipsjax.analysis.diagnosis import DECISIVE, THRESHOLD, alone_beside
 from lipsjax.analysis.finding import FEWEST, NO_DIFFERENCE, UNKNOWN, outcome, usable
 from lipsjax.analysis.stats import Interval, seeds_needed, seeds_range
@@ -45,8 +46,8 @@ def next_step(study: StudyRecording, rows: Sequence[Row] | None = None) -> Step:
       rows: its comparison rows; made anew if not given.
 
     Returns:
-      The first of these that applies: finish what is not finished; add the arms without which a
-      question has no answer; look for a harder task, where nothing can be told; add the seeds that
+      The first of these that applies: finish what is not finished; take what planned looks decided,
+      or plan anew; add the arms without which a question has no answer; look for a harder task, where nothing can be told; add the seeds that
       would tell; confirm a gain on seeds that are new; stop.
 
     Raises:
@@ -55,6 +56,7 @@ def next_step(study: StudyRecording, rows: Sequence[Row] | None = None) -> Step:
     rows = compare(study) if rows is None else rows
     return (
         _finish(study)
+        or _planned(study)
         or _add_arms(study, rows)
         or _harder(study, rows)
         or _more_seeds(study, rows)
@@ -119,6 +121,35 @@ def _finish(study: StudyRecording) -> Step | None:
     )
     command = study.command if _is_known(_words(study.command)) else ""
     return Step(OPEN_WORD, sentence, command, n * per_run)
+
+
+def _planned(study: StudyRecording) -> Step | None:
+    """What planned looks decided, which more seeds in the same folder would undo."""
+    if study.decisions is None:
+        return None
+    found, plan = study.decisions.found, study.decisions.plan
+    better = dict.fromkeys(each.comparison.arm for each in found if each.claim == BETTER)
+    margin = f"{100 * plan.margin:g} point{'' if plan.margin == 0.01 else 's'}"
+    if better:
+        sentence = (
+            f"The plan has decided: by more than {margin}. Before you build on it, confirm it on "
+            "seeds that are new."
+        )
+        return Step(f"Yes, with {', '.join(better)}", sentence)
+    if all(each.claim in CLAIMS for each in found):
+        return Step(
+            f"No, nothing is better by more than {margin}",
+            "The plan has decided. Other sites or another model are another question.",
+        )
+    sentence = (
+        f"Its {plan.looks[-1]} seeds were too few for this plan, and more in the same folder would "
+        "be unplanned: plan twice as many on new seeds, or a wider margin."
+    )
+    words = [w for w in _words(study.command) if w.startswith("--looks")]
+    seed = str(1 + max(trial.seed for trial in study.trials))
+    anew = with_option(study.command, "--seed", seed) if not words else ""
+    twice = with_option(anew, "--max-seeds", str(2 * plan.looks[-1])) if anew else ""
+    return Step(OPEN_WORD, sentence, _elsewhere(twice, "again"), 2 * _total(study))
 
 
 def _add_arms(study: StudyRecording, rows: Sequence[Row]) -> Step | None:
