@@ -48,8 +48,7 @@ def next_step(study: StudyRecording, rows: Sequence[Row] | None = None) -> Step:
     Returns:
       The first of these that applies: finish what is not finished; take what planned looks decided,
       or plan anew; add the arms without which a question has no answer; look for a harder task,
-      where nothing can be told; add the seeds that would tell; confirm a gain on seeds that are new;
-      stop.
+      where nothing can be told; add the seeds that would tell; confirm a gain on new seeds; stop.
 
     Raises:
       ValueError: if no trial of the study is finished.
