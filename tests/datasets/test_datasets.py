@@ -108,6 +108,7 @@ def test_mnist1d_is_made_alike_and_leaves_the_global_generators_alone(signals):
     assert fingerprint(dataset) == fingerprint(signals)
 
 
+@pytest.mark.slow
 def test_mnist1d_can_be_told_apart(signals):
     from sklearn.neighbors import KNeighborsClassifier
 

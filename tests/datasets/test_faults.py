@@ -64,7 +64,7 @@ CLASSES = {
     ),
     "white space around": (np.array(["a", "a ", "\tb", "b\n"])[Y], ("a", "b")),
     "bytes": (np.array(["Straße".encode(), b"c", b"d", b"e "])[Y], ("Straße", "c", "d", "e")),
-    "texts of digits": (np.array(["1", "10", "2", "3"])[Y], ("1", "10", "2", "3")),
+    "texts of digits": (np.array(["1", "10", "2", "3"])[Y], ("1", "2", "3", "10")),
 }
 
 

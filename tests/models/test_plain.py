@@ -95,6 +95,7 @@ def test_modules_that_are_no_models_are_refused():
         models.from_flax(Zigzag(), (5,))
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_a_plain_module_trains_under_transient_sparsity():
     class Small(nn.Module):

@@ -105,7 +105,9 @@ def test_logits_are_those_of_torch(name, stages, blocks):
 
 
 @pytest.mark.parametrize("layout", ["flax", "torch"])
-@pytest.mark.parametrize("name", ["mlp", "cnn", "vgg5", "vit"])
+@pytest.mark.parametrize(
+    "name", ["mlp", "cnn", pytest.param("vgg5", marks=pytest.mark.slow), "vit"]
+)
 def test_there_and_back_to_the_same_bits(name, layout, tmp_path):
     _, variables = variables_of(name, shape=(8, 8, 1), width=8)
     write(tmp_path / "w.safetensors", to_arrays(variables, layout=layout))

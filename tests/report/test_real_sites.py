@@ -222,6 +222,7 @@ def test_a_report_with_names_has_them(study):
     assert "&lt;b&gt;Brno" in text
 
 
+@pytest.mark.slow
 def test_an_anonymous_study_has_the_same_numbers(study):
     read = recording.read_study(study)
     hidden = anonymous_study(read)

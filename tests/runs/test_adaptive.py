@@ -27,6 +27,7 @@ def whole(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_what_is_recorded_is_what_was_used(whole):
     folder = commands.run_dir(whole)
@@ -56,6 +57,7 @@ def test_what_is_recorded_is_what_was_used(whole):
     assert len({tuple(row["layers"]["density_level"]) for row in rows}) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_it_goes_on_to_the_same_bits(whole, tmp_path):
     """Stopped between a sparse broadcast and the round that begins from it."""

@@ -235,9 +235,8 @@ TOGETHER = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if i else ()) for i, n in enumerate(TOGETHER)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TOGETHER)
 def test_what_goes_together_trains(name):
     state, metrics, _ = simulate(
         tiny_model(), TOGETHER[name](), world([6, 5, 7]), rounds=2, evaluate_every=0, chunk=3

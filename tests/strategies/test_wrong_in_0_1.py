@@ -158,7 +158,11 @@ def test_masks_stay_with_the_clients_they_were_chosen_for():
 
 @pytest.mark.parametrize("make", [strategies.scaffold, strategies.feddyn])
 @pytest.mark.parametrize(
-    ("sizes", "weighted"), [([4] * 8, False), ([9, 2, 6, 5, 7, 4, 3, 8], True)]
+    ("sizes", "weighted"),
+    [
+        pytest.param([4] * 8, False, marks=pytest.mark.slow),
+        ([9, 2, 6, 5, 7, 4, 3, 8], True),
+    ],
 )
 def test_the_servers_state_is_the_mean_of_the_clients(make, sizes, weighted):
     """Of those who arrived, not of those who were drawn: 0.1 was off by 0.12, of equal sizes."""

@@ -80,7 +80,7 @@ def test_other_norms_take_the_variance_in_two_passes(kind):
     ("name", "deviation", "bias"),
     [
         pytest.param("vgg5", 0.01, 0.0, marks=pytest.mark.slow),
-        ("resnet6", 1 / np.sqrt(3 * 128), 128**-0.5),
+        pytest.param("resnet6", 1 / np.sqrt(3 * 128), 128**-0.5, marks=pytest.mark.slow),
         ("resnet8", 0.0361, 256**-0.5),
     ],
 )
@@ -206,6 +206,7 @@ class FakeMetrics:
     client_loss: np.ndarray
 
 
+@pytest.mark.slow
 def test_a_global_model_that_is_no_number_after_the_last_round_is_seen():
     """Its accuracy is a number: class 0 of every image."""
     data, training = world([6, 6, 6]), LocalTraining(optax.sgd(0.1), 1, 6)
@@ -274,6 +275,7 @@ def test_what_is_masked_has_not_moved(strategy):
     np.testing.assert_allclose(metrics.layers["step"], 0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_aggregation_gains_over_the_same_clients():
     """Before was of those who arrived, after of all that were drawn."""
     from lipsjax.analysis.comparison import aggregation_gain

@@ -141,7 +141,7 @@ def read_study(argv: Sequence[str]) -> tuple[Study, list[str]]:
     """Return the study that options replace, and the options.
 
     It is that of a file, if the first argument is one; else the default study, whose setting is of
-    its own data and of no others.
+    its own data, and of no others, parted as it says.
 
     Raises:
       ValueError: for a file that cannot be read.
@@ -155,8 +155,10 @@ def read_study(argv: Sequence[str]) -> tuple[Study, list[str]]:
         return load_study(Path(options.pop(0))), options
     default = default_study()
     words = [part for text in options for part in _split(text)]
-    asked = dict(itertools.pairwise(words)).get("--dataset", default.config.dataset)
-    return (default if asked == default.config.dataset else Study()), options
+    given = dict(itertools.pairwise(words))
+    same_data = given.get("--dataset", default.config.dataset) == default.config.dataset
+    same_kind = given.get("--partition.kind", "dirichlet") == default.config.partition.kind
+    return (default if same_data and same_kind else Study()), options
 
 
 def options_given(argv: Sequence[str]) -> list[str]:
