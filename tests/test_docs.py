@@ -11,8 +11,7 @@ from unittest import mock
 import pytest
 
 from lipsjax.experiments import command
-from lipsjax.runs.fields import from_dict
-from lipsjax.runs.study import Study, expand
+from lipsjax.runs.study import expand, study_from
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -54,7 +53,7 @@ def test_python_runs(page):
 @pytest.mark.parametrize("page", with_blocks("toml", [*PAGES, READMES[0]]), ids=name)
 def test_studies_are_studies(page):
     for _, text in blocks(page, "toml"):
-        assert expand(from_dict(Study, tomllib.loads(text)))
+        assert expand(study_from(tomllib.loads(text)))
 
 
 def commands(page):
@@ -88,7 +87,7 @@ def test_options_of_commands_exist(argv, tmp_path, monkeypatch):
         parse(*arguments, **others)
         raise ParsedError
 
-    end = SystemExit if "--help" in options else ParsedError
+    end = SystemExit if {"--help", "--help-all"} & {*options} else ParsedError
     with mock.patch.object(command, "parse", parsed), pytest.raises(end) as ended:
         loaded.main(options)
     assert end is ParsedError or ended.value.code == 0

@@ -39,7 +39,14 @@ OPTIONS = {
     ),
     "unknown model": (["--model.name", "vgg"], ["'vgg'", "--model.name", "cnn", "resnet8"]),
     "unknown criterion": (["--sparsity.criterion", "size"], ["'size'", "saliency", "magnitude"]),
-    "neither true nor false": (["--lips", "maybe"], ["'maybe'", "true or false"]),
+    "neither true nor false": (["--lips", "maybe"], ["unknown argument 'maybe'"]),
+    "a flag with a value": (["--lips", "True"], ["--lips stands alone", "no value, not 'True'"]),
+    "a flag that is denied": (["--lips", "false"], ["--lips stands alone", "not 'false'"]),
+    "a flag and =": (["--lips=1"], ["--lips stands alone", "not '1'"]),
+    "a flag and nothing": (["--lips="], ["--lips stands alone", "not ''"]),
+    "a flag of another command": (["--verbose"], ["unknown option '--verbose'"]),
+    "less than all help": (["--help-al"], ["unknown option", "did you mean --help-all"]),
+    "help with a value": (["--help-all=x"], ["unknown option '--help-all=x'"]),
     "one bad number of many": (
         ["--partition.train-examples", "3", "4.5", "5"],
         ["--partition.train-examples", "an integer or a list", "'3 4.5 5'"],
@@ -233,7 +240,7 @@ def test_options(tmp_path, case):
 @pytest.mark.parametrize("case", LIPS)
 def test_options_of_lips(tmp_path, case):
     argv, parts = LIPS[case]
-    refusal(commands.run(tmp_path, "--lips", "True", *argv), *parts)
+    refusal(commands.run(tmp_path, "--lips", *argv), *parts)
     assert nothing_left(tmp_path)
 
 
@@ -346,7 +353,14 @@ def test_study_file_that_may_not_be_read(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "parts"),
     [
-        (["--arms", "dense", "lisp"], ["unknown arm 'lisp'", "did you mean lips?"]),
+        (
+            ["--arms", "dense", "lisp"],
+            ["--arms: unknown arm 'lisp'", "did you mean lips?", "there are dense, local, pooled"],
+        ),
+        (["--arms", "dense", "lips", "dense"], ["--arms names dense twice"]),
+        (["--arms", "lips,dense"], ["unknown arm 'lips,dense'", "there are dense"]),
+        (["--arms", "LIPS"], ["unknown arm 'LIPS'"]),
+        (["--arms", "dense", "tuned", "--local.schedule", "linear"], ["the arm tuned"]),
         (["--arms"], ["at least one arm"]),
         (["--grid", "partition.alpha"], ["'partition.alpha=[0.1, 1.0]'"]),
         (["--grid", "partition.alpha=0.1"], ["must be a list of values, not 0.1"]),

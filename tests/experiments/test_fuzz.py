@@ -30,7 +30,8 @@ HOSTILE = (
     *("\u202eabc", "a\nb", "\x00", "é", "nan", "1e999", "[]", "{}", "cpu", "digits", "adam"),
     *([], [1], [[]], [None], ["a", 1], {}, {"a": 1}, {"a": {"b": {}}}, {"": 0}),
 )
-KINDS = command._option_kinds(sweep.Sweep)
+DEFAULTS = sweep.Sweep(name="", seeds=1, arms=())
+KINDS = {n: option.kind for n, option in command.options_of(sweep.Sweep, DEFAULTS).items()}
 """Of every option; those that lead away from the folder of the test are left out."""
 OPTIONS = sorted(KINDS.keys() - {"--out", "--data-dir", "--trackers", "--coordinator"})
 SMALL = ("--rounds=2", "--partition.clients=3", "--partition.train-examples=5", "--model.width=2")

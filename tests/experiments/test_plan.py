@@ -171,7 +171,8 @@ def plan(*argv):
 @pytest.mark.slow
 @pytest.mark.whole
 def test_a_plan_for_the_cpu(tmp_path):
-    ended = plan("--seeds", "2", "--price-per-hour", "3", "--json", str(tmp_path / "plan.json"))
+    two = ("--seeds", "2", *commands.ARMS)
+    ended = plan(*two, "--price-per-hour", "3", "--json", str(tmp_path / "plan.json"))
     assert ended.status == 0, ended.err
     assert "4 runs, 24 rounds: at best" in ended.out
     found = json.loads((tmp_path / "plan.json").read_text())

@@ -113,7 +113,7 @@ def fake(monkeypatch):
 
 def search(out, *argv, trials=12, space=SPACE):
     options = ("--rounds", str(ROUNDS), "--seeds", str(SEEDS), "--trials", str(trials))
-    options += ("--workers", "1")
+    options += ("--workers", "1", *commands.ARMS)
     where = ("--dataset", "synthetic", "--out", str(out))
     return commands.call("search", *options, *where, "--space", *space, *argv)
 
@@ -367,7 +367,7 @@ BAD = {
         ["space.partition.alpha is part of the question", "model, local, strategy, sparsity"],
     ),
     "the seed": (["--space", "seed=[1, 5]"], ["space.seed is part of the question"]),
-    "unknown arm": (["--arm", "lisp"], ["arm must be one of dense, lips, not 'lisp'"]),
+    "unknown arm": (["--arm", "lisp"], ["arm must be one of dense, local", "not 'lisp'"]),
     "the reference": (["--arm", "dense"], ["arm must be another than 'dense'"]),
     "one arm": (["--arms", "dense"], ["arm must be another than 'dense'"]),
     "a grid": (["--grid", "sparsity.every=[1, 2]"], ["takes no grid", "sparsity.every"]),

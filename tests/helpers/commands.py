@@ -19,7 +19,9 @@ TINY = (
     *("--partition.clients", "3", "--partition.train-examples", "20"),
     *("--model.width", "2", "--local.epochs", "1", "--evaluation.global-examples", "50"),
 )
-MLP = ("--model.name", "mlp", "--model.depth", "1", "--sparsity.kinds", "dense")
+ARMS = ("--arms", "dense", "lips")
+"""Of a study: half of the default arms, in half of the time."""
+MLP = ("--model.name", "mlp", "--model.depth", "1", "--sparsity.kinds", "dense", *ARMS)
 """Of a study: what compiles most quickly and has something to mask."""
 
 

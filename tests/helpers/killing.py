@@ -17,7 +17,7 @@ TINY = (
     *("--partition.clients", "3", "--partition.train-examples", "20"),
     *("--model.width", "8", "--local.epochs", "1", "--evaluation.global-examples", "50"),
 )
-LIPS = (*TINY, "--lips", "True", "--sparsity.every", "3", "--sparsity.gradient", "stored")
+LIPS = (*TINY, "--lips", "--sparsity.every", "3", "--sparsity.gradient", "stored")
 DEADLINE = 120.0  # seconds, after which a process that should have ended has hung
 
 

@@ -83,7 +83,7 @@ def test_float32_is_what_it_is_without_a_choice():
 
 @pytest.mark.slow
 def test_a_run_in_bfloat16(tmp_path):
-    ended = commands.run(tmp_path, "--model.dtype", "bfloat16", "--lips", "True")
+    ended = commands.run(tmp_path, "--model.dtype", "bfloat16", "--lips")
     assert ended.status == 0, ended.err
     assert "chunk 1, convolution loop, bfloat16" in ended.out
 

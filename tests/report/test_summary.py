@@ -259,13 +259,26 @@ def test_a_setting_that_is_not_stuck_is_said_in_the_advice(tmp_path):
     assert "the setting is not stuck" in advice
 
 
-def test_summary_is_printed_above_the_verdict(tmp_path):
-    write_study(tmp_path, **SMALL)
-    console = Console(width=200, file=io.StringIO())
-    draw(tmp_path, console, "md")
-    text = " ".join(console.file.getvalue().split())
-    places = [text.index(start) for start in (*BEGINNINGS, "• dense. Is this setting stuck?")]
+VERDICT = "• dense. Is this setting stuck?"
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_terminal_shows_the_table_five_lines_and_the_path(tmp_path, width, verbose):
+    out = tmp_path / "results"
+    write_study(out, **SMALL)
+    (out / "survey.html").touch()
+    console = Console(width=width, file=io.StringIO())
+    draw(out, console, "md", verbose=verbose)
+    printed = console.file.getvalue()
+    # a path is never broken, so that it can be copied
+    assert all(len(line) <= width or str(out) in line for line in printed.splitlines())
+    assert f"report: {out / 'report.md'}\n" in printed
+    text = " ".join(printed.split())
+    rest = [VERDICT, "report: "]
+    places = [text.index(start) for start in (*BEGINNINGS, *rest[not verbose :])]
     assert places == sorted(places)
+    assert [part in text for part in (VERDICT, "survey: ")] == [verbose] * 2
 
 
 def test_nothing_finished_is_one_line(tmp_path):

@@ -137,7 +137,7 @@ REFUSED = {
         ["features is 'noise', which distorts images alone, and wine holds features"],
     ),
     "masks of convolutions": (
-        ["--model.name", "mlp", "--lips", "True"],
+        ["--model.name", "mlp", "--lips"],
         ["nothing to mask", "kinds must name some of ['dense']"],
     ),
 }
@@ -187,6 +187,6 @@ def test_a_run_of_sites(tmp_path, kind, name):
     argv = ("--dataset", file, "--partition.kind", "natural", "--model.name", name)
     argv += ("--model.width", "4", "--model.depth", "1", "--model.normalise", "True")
     kinds = ("--sparsity.kinds", "dense") if name == "mlp" else ()
-    lips = ("--lips", "True", *kinds, "--rounds", "2")
+    lips = ("--lips", *kinds, "--rounds", "2")
     ended = call("run", *argv, *lips, "--out", str(tmp_path / "out"))
     assert ended.status == 0, ended

@@ -101,15 +101,15 @@ REFUSED = {
         ["width of vit must be a multiple of its 4 heads, not 6"],
     ),
     "masks of convolutions that an mlp has not": (
-        ["--model.name", "mlp", "--lips", "True"],
+        ["--model.name", "mlp", "--lips"],
         ["nothing to mask", "['conv']", "kinds must name some of ['dense']"],
     ),
     "masks of convolutions that a vit has not": (
-        ["--model.name", "vit", "--model.width", "8", "--lips", "True"],
+        ["--model.name", "vit", "--model.width", "8", "--lips"],
         ["nothing to mask", "['conv']", "kinds must name some of ['dense']"],
     ),
     "masks of dense layers that a vgg5 has not": (
-        ["--model.name", "vgg5", "--lips", "True", "--sparsity.kinds", "dense"],
+        ["--model.name", "vgg5", "--lips", "--sparsity.kinds", "dense"],
         ["nothing to mask", "['dense']", "kinds must name some of ['conv']"],
     ),
     "local norm of an mlp without": (

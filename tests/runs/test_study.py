@@ -130,12 +130,13 @@ def test_a_table_in_a_grid_leaves_the_other_fields():
         {
             "seeds": 1,
             "config": {"partition": {"clients": 7}},
+            "arms": {"dense": {}},
             "grid": {"partition": [{"alpha": 1.0}, {"alpha": 2.0}]},
         },
     )
     found = [trial.config.partition for trial in expand(study)]
     assert {each.clients for each in found} == {7}
-    assert [each.alpha for each in found] == [1.0, 1.0, 2.0, 2.0]
+    assert [each.alpha for each in found] == [1.0, 2.0]
 
 
 def test_a_table_of_sparsity_reaches_the_arms_that_have_it():

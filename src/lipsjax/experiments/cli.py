@@ -24,7 +24,7 @@ def main() -> None:
         print("usage: lipsjax COMMAND [OPTIONS]\n")
         for known, purpose in COMMANDS.items():
             print(f"  {known:<8}{purpose}")
-        print("\nlipsjax COMMAND --help explains every option; lipsjax --version.")
+        print("\nlipsjax COMMAND --help has examples, --help-all every option; lipsjax --version.")
         return
     if name == "--version":
         print(f"lipsjax {lipsjax.__version__}")

@@ -12,12 +12,15 @@ import socket
 import sys
 import threading
 import typing
-from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, NoReturn, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
 
 import tyro
 
+from lipsjax.experiments.help import HELP, short
 from lipsjax.runs.fields import describe_kind, nearest
+from lipsjax.runs.study import Study, default_study, load_study
 
 T = TypeVar("T")
 
@@ -36,35 +39,28 @@ GRACE = 5.0
 """Seconds after which a command ends that was asked to stop, whatever it is at."""
 SHOW_CURSOR = "\x1b[?25h"
 DEBUG = "--debug"
+HELP_ALL = "--help-all"
 LONGEST = 1500
 """Characters of an error."""
 
 
-def read_flag(said: Sequence[str]) -> bool:
-    """Read an option that may stand alone.
-
-    >>> read_flag([]), read_flag(["True"]), read_flag(["false"])
-    (True, True, False)
-    """
-    words = {"true": True, "false": False}
-    if not said:
-        return True
-    if len(said) > 1 or said[0].lower() not in words:
-        raise ValueError(f"must be true or false, or stand alone, not {' '.join(said)!r}")
-    return words[said[0].lower()]
+_FLAG = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=0,
+    metavar="",
+    instance_from_str=lambda said: True,
+    is_instance=lambda value: isinstance(value, bool),
+    str_from_instance=lambda value: [str(value)],
+)
+Flag = Annotated[bool, _FLAG]
+"""A field that is an option which stands alone: it is true if the option is there."""
 
 
-Flag = Annotated[
-    bool,
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[{True,False}]",
-        instance_from_str=read_flag,
-        is_instance=lambda value: isinstance(value, bool),
-        str_from_instance=lambda value: [str(value)],
-    ),
-]
-"""A field that is an option which may stand alone."""
+class Option(NamedTuple):
+    """What an option of a command line is."""
+
+    kind: Any  # the type of its field
+    value: Any  # what it is if it is not given
+    stands_alone: bool
 
 
 def parse(kind: Callable[..., T], argv: Sequence[str], *, program: str, default: T) -> T:
@@ -77,12 +73,15 @@ def parse(kind: Callable[..., T], argv: Sequence[str], *, program: str, default:
       default: what is not given is taken from here.
 
     Returns:
-      The dataclass. ``--help`` prints and ends the process with status 0.
+      The dataclass. ``--help`` and ``--help-all`` print and end the process with status 0.
 
     Raises:
       ValueError: for an unknown option, or a value that it does not take.
     """
-    kinds = _option_kinds(kind)
+    known = options_of(kind, default)
+    kinds = {name: option.kind for name, option in known.items()}
+    _print_help(argv, program, known)
+    _check_flags(argv, known)
     given = options_given(argv)
     for i, option in enumerate(given):
         if option in given[:i]:
@@ -94,7 +93,7 @@ def parse(kind: Callable[..., T], argv: Sequence[str], *, program: str, default:
             options, unknown = typing.cast(Any, tyro.cli)(
                 kind,
                 prog=program,
-                args=list(argv),
+                args=["--help" if text == HELP_ALL else text for text in argv],
                 default=default,
                 return_unknown_args=True,
                 config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
@@ -107,10 +106,56 @@ def parse(kind: Callable[..., T], argv: Sequence[str], *, program: str, default:
     if unknown:
         what = "option" if unknown[0].startswith("-") else "argument"
         name = unknown[0].partition("=")[0]
-        raise ValueError(
-            f"unknown {what} {unknown[0]!r}{nearest(name, kinds)}; {program} --help has all"
-        )
+        hint = nearest(name, [*kinds, "--help", HELP_ALL])
+        raise ValueError(f"unknown {what} {unknown[0]!r}{hint}; {program} {HELP_ALL} has all")
     return options
+
+
+def _print_help(argv: Sequence[str], program: str, known: Mapping[str, Option]) -> None:
+    """Print the short help where it is asked for, and end; the long one is of the parser."""
+    asked = next((text for text in argv if text in ("-h", "--help", HELP_ALL)), None)
+    help_ = HELP.get(program.rpartition(" ")[2])
+    if asked is None or asked == HELP_ALL or help_ is None:
+        return
+    print(short(program, help_, {name: option.value for name, option in known.items()}))
+    raise SystemExit(0)
+
+
+def _check_flags(argv: Sequence[str], known: Mapping[str, Option]) -> None:
+    """Refuse a value of an option that stands alone.
+
+    Raises:
+      ValueError: naming both.
+    """
+    for text, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        name, equals, value = text.partition("=")
+        option = known.get(name.replace("_", "-"))
+        if option is None or not option.stands_alone:
+            continue
+        if equals or following.lower() in ("true", "false", "none"):
+            raise ValueError(f"{name} stands alone and takes no value, not {value or following!r}")
+
+
+def read_study(argv: Sequence[str]) -> tuple[Study, list[str]]:
+    """Return the study that options replace, and the options.
+
+    It is that of a file, if the first argument is one; else the default study, whose setting is of
+    its own data and of no others.
+
+    Raises:
+      ValueError: for a file that cannot be read.
+
+    Example:
+      >>> read_study(["--rounds", "3"])[0].seeds, read_study(["--dataset", "wine"])[0].seeds
+      (10, 5)
+    """
+    options = list(argv)
+    if options and not options[0].startswith("-"):
+        return load_study(Path(options.pop(0))), options
+    default = default_study()
+    words = [part for text in options for part in _split(text)]
+    asked = dict(itertools.pairwise(words)).get("--dataset", default.config.dataset)
+    return (default if asked == default.config.dataset else Study()), options
 
 
 def options_given(argv: Sequence[str]) -> list[str]:
@@ -142,20 +187,25 @@ def _may_be_none(kind: Any) -> bool:
     return type(None) in typing.get_args(kind)
 
 
-def _option_kinds(kind: Any, prefix: str = "--") -> dict[str, Any]:
-    """Return the type of every option, by its name on the command line."""
-    kinds: dict[str, Any] = {}
+def options_of(kind: Any, default: Any, prefix: str = "--") -> dict[str, Option]:
+    """Return every option, by its name on the command line.
+
+    >>> from lipsjax.runs.config import Config
+    >>> options_of(Config, Config())["--partition.alpha"].value
+    0.1
+    """
+    options: dict[str, Option] = {}
     for name, annotated in typing.get_type_hints(kind, include_extras=True).items():
         inner, *marks = typing.get_args(annotated) if _is_annotated(annotated) else (annotated,)
-        option = prefix + name.replace("_", "-")
+        option, value = prefix + name.replace("_", "-"), getattr(default, name)
         if tyro.conf.Suppress in marks or tyro.conf.Positional in marks:
             continue
         if dataclasses.is_dataclass(inner):
             unnamed = any(getattr(mark, "name", None) == "" for mark in marks)
-            kinds |= _option_kinds(inner, prefix if unnamed else f"{option}.")
+            options |= options_of(inner, value, prefix if unnamed else f"{option}.")
         else:
-            kinds[option] = inner
-    return kinds
+            options[option] = Option(inner, value, _FLAG in marks)
+    return options
 
 
 def _is_annotated(kind: Any) -> bool:

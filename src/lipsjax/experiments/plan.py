@@ -7,7 +7,9 @@ import dataclasses
 import math
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import tyro
 
 from lipsjax.experiments import command
 from lipsjax.experiments.sweep import Sweep, read_arguments
@@ -30,6 +32,8 @@ class Plan(Sweep):
     """Price of all these devices together, in any currency; none: no cost is shown."""
     json: Path | None = None
     """Also write everything here."""
+    verbose: Annotated[bool, tyro.conf.Suppress] = False
+    """Not of a plan."""
 
 
 class Program(NamedTuple):

@@ -19,8 +19,8 @@ from lipsjax.experiments.sweep import Callback, carry_out
 from lipsjax.report.results import Results, load_results
 from lipsjax.runs import given, startup
 from lipsjax.runs.config import cohort_size
-from lipsjax.runs.fields import from_dict, shown
-from lipsjax.runs.study import Study, expand, load_study
+from lipsjax.runs.fields import shown
+from lipsjax.runs.study import Study, expand, load_study, study_from
 
 
 def sweep(
@@ -83,7 +83,7 @@ def _read(study: Any) -> Study:
     if isinstance(study, Study):
         return study
     if isinstance(study, Mapping):
-        return from_dict(Study, given.replace_parts(study))
+        return study_from(given.replace_parts(study))
     if isinstance(study, str | Path):
         return load_study(Path(study))
     raise ValueError(

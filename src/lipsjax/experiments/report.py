@@ -1,6 +1,7 @@
 """Draw a study's table and page again from its recordings: ``lipsjax report DIR``."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,10 +37,27 @@ class Report:
     anonymise: command.Flag = False
     """Write to DIRECTORY/anonymous, without names of sites, classes, data and the study, commands
     and paths, as these can identify people. Arms keep their names, and recordings all of theirs."""
+    verbose: command.Flag = False
+    """Print tables site by site, and the verdict sentence by sentence, too."""
 
 
-def draw(out: Path, console: Console, form: Format = "html", *, anonymise: bool = False) -> None:
-    """Write the report, ``table.csv`` and ``sites.csv``; print tables, summary and verdict."""
+def draw(
+    out: Path,
+    console: Console,
+    form: Format = "html",
+    *,
+    anonymise: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Write the report, ``table.csv`` and ``sites.csv``; print the table, five lines, the path.
+
+    Args:
+      out: directory of the study.
+      console: what is printed to.
+      form: of the report.
+      anonymise: whether names are left out.
+      verbose: whether to print what is known site by site, and the verdict, too.
+    """
     from lipsjax import recording
     from lipsjax.analysis.comparison import compare
     from lipsjax.analysis.verdict import verdict
@@ -58,18 +76,23 @@ def draw(out: Path, console: Console, form: Format = "html", *, anonymise: bool 
     write_table(study, out / "table.csv")
     write_sites(study, out / "sites.csv")
     console.print(summary_table(study, width=console.width))
-    for line in site_lines(study):
-        console.print("", line, highlight=False, markup=False)
-    sentences = Table.grid(padding=(0, 1))
-    for number, line in enumerate(executive(study), start=1):
-        sentences.add_row(f"{number}.", Text(line))
-    sentences.add_row()
-    for sentence in verdict(compare(study), study.prices):
-        sentences.add_row("•", Text(sentence))
-    told = "\n".join(f"{'report' if form in PAGES else form}: {path}" for path in paths)
-    console.print("", sentences, f"\n{told}", highlight=False, markup=False, sep="\n")
-    if (out / "survey.html").exists():
-        console.print(f"survey: {out / 'survey.html'}", highlight=False, markup=False)
+    console.print("", _listed(executive(study), numbered=True), highlight=False)
+    if verbose:
+        for line in site_lines(study):
+            console.print("", line, highlight=False, markup=False)
+        console.print("", _listed(verdict(compare(study), study.prices)), highlight=False)
+    told = [f"{'report' if form in PAGES else form}: {path}" for path in paths]
+    if verbose and (out / "survey.html").exists():
+        told.append(f"survey: {out / 'survey.html'}")
+    console.print("", *told, highlight=False, markup=False, soft_wrap=True, sep="\n")
+
+
+def _listed(sentences: Iterable[str], *, numbered: bool = False) -> Table:
+    """Return sentences as a list whose lines stand below each other."""
+    table = Table.grid(padding=(0, 1))
+    for number, sentence in enumerate(sentences, start=1):
+        table.add_row(f"{number}." if numbered else "•", Text(sentence))
+    return table
 
 
 def write(study: StudyRecording, out: Path, form: Format) -> list[Path]:
@@ -119,7 +142,13 @@ def main(argv: list[str]) -> None:
     options = command.parse(Report, argv, program="lipsjax report", default=Report())
     from lipsjax.runs.watch import make_console
 
-    draw(options.directory, make_console(), options.format, anonymise=options.anonymise)
+    draw(
+        options.directory,
+        make_console(),
+        options.format,
+        anonymise=options.anonymise,
+        verbose=options.verbose,
+    )
 
 
 if __name__ == "__main__":

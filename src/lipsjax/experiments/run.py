@@ -49,12 +49,12 @@ def main(argv: list[str]) -> None:
 
     run_dir = run_dir_of(config, options.execution)
     found = processes.agree(lambda: recording.is_finished(run_dir))
-    with Watch(trials=1, rounds=config.rounds) as watch:
+    with Watch(trials=1, rounds={"run": config.rounds}) as watch:
         data = load_for(config, options.execution.data_dir)[1]
         begun = [] if run_dir.exists() else [(to_dict(config), data)]
         for note in recording.notes_of_others(Path(options.execution.out), begun):
             watch.say(note)
-        report = watch.begin(f"seed {config.seed}", config.rounds)
+        report = watch.begin(f"seed {config.seed}", config.rounds, program="run")
         run_trial(config, options.execution, report, watch.say)
     if processes.is_main():
         done = recording.read(run_dir)

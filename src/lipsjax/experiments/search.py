@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
     for sentence in _sentences(journal, found, question):
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     confirmed = confirmation(study, question, found[0].params, len(found))
-    run_study(confirmed, command.command_line("search", argv))
+    run_study(confirmed, command.command_line("search", argv), verbose=options.verbose)
 
 
 def ask(study: Study, options: Search) -> space.Question:

@@ -11,7 +11,6 @@ import tyro
 
 from lipsjax.experiments import command
 from lipsjax.runs.config import Config, Execution, source, to_dict
-from lipsjax.runs.study import Study, load_study
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,9 +132,7 @@ def main(argv: list[str]) -> None:
     Raises:
       ValueError: for data that cannot be had, or not be shared out so; then nothing is written.
     """
-    study, options = Study(), list(argv)
-    if options and not options[0].startswith("-"):
-        study = load_study(Path(options.pop(0)))
+    study, options = command.read_study(argv)
     defaults = Options(config=study.config, execution=study.execution)
     chosen = command.parse(Options, options, program="lipsjax survey", default=defaults)
     from rich.console import Console

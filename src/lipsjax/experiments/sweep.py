@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -10,7 +11,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import tyro
 
 from lipsjax.experiments import command
-from lipsjax.runs import startup
+from lipsjax.runs import arms, startup
 from lipsjax.runs.config import (
     Config,
     Execution,
@@ -21,7 +22,7 @@ from lipsjax.runs.config import (
     source,
     to_dict,
 )
-from lipsjax.runs.fields import names_set, nearest, overlaps, shown
+from lipsjax.runs.fields import names_set, overlaps, shown
 from lipsjax.runs.study import (
     SECTIONS,
     Planned,
@@ -29,7 +30,6 @@ from lipsjax.runs.study import (
     cells,
     expand,
     fields_of,
-    load_study,
     program_key,
     references,
 )
@@ -37,7 +37,7 @@ from lipsjax.runs.study import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Compare arms (by default dense federated averaging with LIPS) over seeds and a grid.
+    """Compare arms over seeds and a grid: what federating gains and loses, and what LIPS changes.
 
     A STUDY.toml before the options says what the defaults are; every option overrides it, but for
     what an arm or the grid sets itself. One that names own parts runs their code. Trials that are
@@ -49,7 +49,9 @@ class Sweep:
     seeds: int
     """Runs per arm and cell; their seeds are seed, seed + 1, ..."""
     arms: tuple[str, ...]
-    """Arms to run, of those that the study defines; the first is the reference."""
+    """Arms to run: those that the study defines, or that are known by name, as dense, local,
+    pooled, tuned, lips, random, inverted, shared, scale, shrink_perturb, held; the first is the
+    reference."""
     grid: tuple[str, ...] = ()
     """Fields and their values, as in 'partition.alpha=[0.1, 1.0]'; replaces the study's grid."""
     target: float | None = None
@@ -60,6 +62,8 @@ class Sweep:
     """Transient sparsity of the arms that have it."""
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
     execution: Annotated[Execution, tyro.conf.arg(name="")] = Execution()
+    verbose: command.Flag = False
+    """Print tables site by site, and the verdict sentence by sentence, too."""
 
 
 S = TypeVar("S", bound=Sweep)
@@ -76,23 +80,14 @@ def read_arguments(argv: list[str], kind: type[S], program: str) -> tuple[Study,
     Raises:
       ValueError: for what cannot be read, or does not exist.
     """
-    study, options = Study(), list(argv)
-    if options and not options[0].startswith("-"):
-        study = load_study(Path(options.pop(0)))
+    study, options = command.read_study(argv)
     shared = ("name", "seeds", "target", "prices", "sparsity", "config", "execution")
     defaults = kind(arms=tuple(study.arms), **{n: getattr(study, n) for n in shared})
     chosen = command.parse(kind, options, program=program, default=defaults)
-    named = [" ".join(arm.split()) for arm in chosen.arms]
-    for i, arm in enumerate(named):
-        if arm not in study.arms:
-            hint = nearest(arm, study.arms)
-            raise ValueError(f"unknown arm {shown(arm)}{hint}; there are {', '.join(study.arms)}")
-        if arm in named[:i]:
-            raise ValueError(f"--arms names {arm} twice")
     grid = _read_grid(chosen.grid) if chosen.grid else study.grid
     asked = dataclasses.replace(
         study,
-        arms={arm: study.arms[arm] for arm in named},
+        arms=arms.choose(chosen.arms, study.arms, where="--arms"),
         grid=grid,
         **{name: getattr(chosen, name) for name in shared},
     )
@@ -106,7 +101,10 @@ def _check_reach(study: Study, options: list[str]) -> None:
     Raises:
       ValueError: naming both.
     """
-    own = {f"the arm {arm}": names_set(each, SECTIONS) for arm, each in study.arms.items()}
+    own = {
+        f"the arm {arm}": {n for n in names_set(each, SECTIONS) if arms.heeds(each, n)}
+        for arm, each in study.arms.items()
+    }
     own["the grid"] = {
         field for name, values in study.grid.items() for field in fields_of(name, values)
     }
@@ -148,11 +146,11 @@ def main(argv: list[str]) -> None:
       ValueError: for a study that cannot be run, and then nothing has been written; or if trials
         diverged, after the others have been run.
     """
-    study, _ = read_arguments(argv, Sweep, "lipsjax sweep")
+    study, options = read_arguments(argv, Sweep, "lipsjax sweep")
     most = max(cohort_size(trial.config) for trial in expand(study))
     startup.check_devices(study.execution.devices, most)
     startup.start_jax(study.execution)
-    run_study(study, command.command_line("sweep", argv))
+    run_study(study, command.command_line("sweep", argv), verbose=options.verbose)
 
 
 class Told(NamedTuple):
@@ -170,17 +168,18 @@ Callback = Callable[[Told], str | None]
 """What it returns, if anything, is why the trial is to stop there."""
 
 
-def run_study(study: Study, line: str) -> None:
+def run_study(study: Study, line: str, *, verbose: bool = False) -> None:
     """Run what is not finished of a study, and draw its report; JAX has started.
 
     Args:
       study: what is to be run.
       line: the command, for the record.
+      verbose: whether to print all that follows.
 
     Raises:
       ValueError: as :func:`main`.
     """
-    ended = carry_out(study, line)
+    ended = carry_out(study, line, verbose=verbose)
     if diverged := ended.diverged:
         raise ValueError(f"{len(diverged)} of {ended.runs} runs diverged; the first, {diverged[0]}")
 
@@ -193,7 +192,9 @@ class Ended(NamedTuple):
     stopped: list[str]  # by a callback
 
 
-def carry_out(study: Study, line: str, callbacks: Sequence[Callback] = ()) -> Ended:
+def carry_out(
+    study: Study, line: str, callbacks: Sequence[Callback] = (), *, verbose: bool = False
+) -> Ended:
     """Run what is not finished of a study, and draw its report; JAX has started.
 
     Args:
@@ -201,6 +202,7 @@ def carry_out(study: Study, line: str, callbacks: Sequence[Callback] = ()) -> En
       line: the command, for the record.
       callbacks: told how far trials are, in this process; with some, a trial that one stopped
         before is left as it is.
+      verbose: whether to print all that follows.
 
     Returns:
       What diverged and what was stopped.
@@ -224,7 +226,7 @@ def carry_out(study: Study, line: str, callbacks: Sequence[Callback] = ()) -> En
     _check(runs.values(), study.execution)  # what cannot be run is refused before all else
     with contextlib.ExitStack() as held:
         processes.agree(lambda: held.enter_context(_alone(Path(study.execution.out), folders)))
-        return _run_and_draw(study, line, trials, runs, workers, callbacks)
+        return _run_and_draw(study, line, trials, runs, workers, callbacks, verbose=verbose)
 
 
 @contextlib.contextmanager
@@ -257,6 +259,8 @@ def _run_and_draw(
     runs: dict[Path, Planned],
     workers: int,
     callbacks: Sequence[Callback],
+    *,
+    verbose: bool,
 ) -> Ended:
     """Run what is not finished of the runs of a study, and draw its pages."""
     from lipsjax import recording
@@ -292,7 +296,10 @@ def _run_and_draw(
         for run, trial in runs.items()
         if not run.exists()
     ]
-    with Watch(trials=len(todo), rounds=sum(t.config.rounds for t in todo)) as watch:
+    rounds: Counter[str] = Counter()
+    for trial in todo:
+        rounds[program_key(trial.config)] += trial.config.rounds
+    with Watch(trials=len(todo), rounds=rounds, workers=min(workers, len(todo))) as watch:
         if replaced not in (None, line):
             watch.say(f"the study before in {out}, its runs kept: {replaced}")
         for note in recording.notes_of_others(out, begun):
@@ -306,7 +313,7 @@ def _run_and_draw(
             watch.say(f"{len(runs) - len(todo)} of {len(runs)} runs found finished")
         diverged, stopped = _run(study, todo, workers, watch, callbacks)
     if len(diverged) + len(stopped) < len(runs):
-        processes.agree(lambda: draw(out, watch.console))
+        processes.agree(lambda: draw(out, watch.console, verbose=verbose))
     return Ended(len(runs), diverged, stopped)
 
 
@@ -356,7 +363,9 @@ def _run(
             tasks,
             execution,
             workers=workers,
-            begin=lambda task, i: watch.begin(task.name, task.config.rounds, worker=i),
+            begin=lambda task, i: watch.begin(
+                task.name, task.config.rounds, worker=i, program=program_key(task.config)
+            ),
             say=watch.say,
         )
         return [f"{task.name}: {error}" for task, error in ended], []
@@ -367,7 +376,7 @@ def _run(
             stopped.append(f"{task.name}: {before}")
             watch.say(f"left as it was stopped {stopped[-1]}")
             continue
-        show = watch.begin(task.name, task.config.rounds)
+        show = watch.begin(task.name, task.config.rounds, program=program_key(task.config))
         report = _telling(callbacks, trial, label_of(overrides[trial.cell]), show)
         try:
             run_trial(task.config, fit_devices(execution, task.config), report, watch.say)

@@ -9,7 +9,8 @@
 
 Every arm is the config with its own fields replaced; an arm with a ``sparsity`` table is wrapped
 in transient sparsity. The first arm is the one that others are compared with, but for an arm that
-says ``against = "ANOTHER"``.
+says ``against = "ANOTHER"``. A list, ``arms = ["dense", "local", "lips"]``, takes arms that are
+known by name (:mod:`lipsjax.runs.arms`).
 """
 
 import dataclasses
@@ -17,11 +18,19 @@ import itertools
 import json
 import math
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lipsjax.runs.config import Config, Execution, Prices, SparsityConfig, to_dict
+from lipsjax.runs import arms as known
+from lipsjax.runs.config import (
+    Config,
+    Execution,
+    PartitionConfig,
+    Prices,
+    SparsityConfig,
+    to_dict,
+)
 from lipsjax.runs.fields import from_dict, names_set, overlaps, override, shown
 from lipsjax.runs.reads import as_read, unread
 from lipsjax.runs.sites import settle
@@ -39,7 +48,7 @@ SECTIONS = (
 class Study:
     """What is compared with what, over which seeds and cells."""
 
-    name: str = "dense against LIPS"
+    name: str = "Does federating pay, and does LIPS help?"
     """Title of the report."""
     description: str = ""
     """A sentence or two on what the study asks."""
@@ -50,7 +59,7 @@ class Study:
     sparsity: SparsityConfig = SparsityConfig()
     """Transient sparsity of the arms that have it."""
     arms: dict[str, dict[str, Any]] = dataclasses.field(
-        default_factory=lambda: {"dense": {}, "lips": {"sparsity": {}}}
+        default_factory=lambda: known.choose(known.DEFAULT, {}, where="arms")
     )
     """Name of an arm -> the fields in which it differs."""
     grid: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
@@ -68,6 +77,20 @@ class Study:
         if len(arms) < len(self.arms):
             raise ValueError(f"arms: two names are the same: {shown(list(self.arms))}")
         object.__setattr__(self, "arms", arms)
+
+
+def default_study() -> Study:
+    """Return the study of a command that is given no file.
+
+    Its sites are small enough to need each other, and below the ceiling of their data, so that its
+    questions have answers: ``experiments/README.md`` has what was tried.
+
+    >>> study = default_study()
+    >>> list(study.arms), study.config.partition.train_examples
+    (['dense', 'local', 'pooled', 'lips'], 10)
+    """
+    partition = PartitionConfig(clients=10, train_examples=10, alpha=0.3)
+    return Study(seeds=10, config=Config(partition=partition))
 
 
 class Planned(NamedTuple):
@@ -101,9 +124,24 @@ def load_study(path: Path) -> Study:
     except RecursionError:
         raise ValueError(f"{path}: not valid TOML: nested too deeply") from None
     try:
-        return from_dict(Study, values)
+        return study_from(values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def study_from(values: Mapping[str, Any]) -> Study:
+    """Return a study from what a TOML file of it holds.
+
+    Raises:
+      ValueError: for a field, a value or an arm that does not exist.
+
+    Example:
+      >>> study_from({"arms": ["dense", "random"]}).arms
+      {'dense': {}, 'random': {'sparsity': {'criterion': 'random'}}}
+    """
+    arms = values.get("arms")
+    named = {"arms": known.choose(arms, {}, where="arms")} if isinstance(arms, list) else {}
+    return from_dict(Study, {**values, **named})
 
 
 def cells(study: Study) -> list[dict[str, Any]]:
@@ -130,7 +168,7 @@ def cells(study: Study) -> list[dict[str, Any]]:
             raise ValueError(f"grid.{name} and grid.{other} both set {_longer(field, again)}")
     for arm, differences in study.arms.items():
         for own, (name, field) in itertools.product(names_set(differences, SECTIONS), gridded):
-            if overlaps(own, field):
+            if overlaps(own, field) and known.heeds(differences, own):
                 raise ValueError(
                     f"grid.{name} would replace {own} of the arm {arm}, which sets it itself; take "
                     "one of the two out"
@@ -161,7 +199,8 @@ def expand(study: Study) -> list[Planned]:
         that would be the same runs.
 
     Example:
-      >>> [(t.arm, t.seed, t.config.sparsity is None) for t in expand(Study(seeds=1))]
+      >>> study = study_from({"seeds": 1, "arms": ["dense", "lips"]})
+      >>> [(t.arm, t.seed, t.config.sparsity is None) for t in expand(study)]
       [('dense', 0, True), ('lips', 0, False)]
     """
     if study.seeds < 1:
@@ -185,7 +224,7 @@ def expand(study: Study) -> list[Planned]:
     of_cells: dict[tuple[str, ...], dict[str, Any]] = {}
     for cell, overrides in enumerate(cells(study)):
         configs = {
-            arm: settle(_in_cell(config, overrides), study.execution.data_dir)
+            arm: settle(_in_cell(config, overrides, study.arms[arm]), study.execution.data_dir)
             for arm, config in arms.items()
         }
         keys = _distinct(configs)
@@ -200,10 +239,11 @@ def expand(study: Study) -> list[Planned]:
     return trials
 
 
-def _in_cell(config: Config, overrides: dict[str, Any]) -> Config:
+def _in_cell(config: Config, overrides: dict[str, Any], own: dict[str, Any]) -> Config:
     """Return the config of an arm in a cell; sparsity is of arms that have it."""
     for name, value in overrides.items():
-        if config.sparsity is not None or not overlaps(name, "sparsity"):
+        sparse = config.sparsity is not None or not overlaps(name, "sparsity")
+        if sparse and known.heeds(own, name):
             config = override(config, name, value, where="grid.")
     return config
 
@@ -275,7 +315,7 @@ def references(study: Study) -> dict[str, str]:
         end.
 
     Example:
-      >>> references(Study())
+      >>> references(study_from({"arms": ["dense", "lips"]}))
       {'dense': 'dense', 'lips': 'dense'}
     """
     first, found = next(iter(study.arms), ""), {}

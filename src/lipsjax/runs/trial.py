@@ -35,6 +35,7 @@ class Progress(NamedTuple):
     newest: dict[str, Any]  # metrics of the last round measured
     seconds: float  # of the call, without compiling
     fresh: int  # rounds of the call
+    compile_seconds: float = 0.0  # before the call; of a program that is there already, 0
 
 
 class DivergedError(ValueError):
@@ -175,7 +176,8 @@ def _train(
         done += count
         processes.agree(functools.partial(_record, run_dir, rows, timing, done, host))
         log()
-        reason = report(Progress(done, rounds, _newest_measured(rows), seconds, count))
+        told = Progress(done, rounds, _newest_measured(rows), seconds, count, compile_seconds)
+        reason = report(told)
         if reason and done < rounds:
             processes.agree(functools.partial(recording.stop, run_dir, reason, done))
             raise StoppedError(f"after {done} rounds: {reason}")
