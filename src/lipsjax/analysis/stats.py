@@ -43,7 +43,8 @@ class Difference(NamedTuple):
     p: float
 
 
-def _vector(values: ArrayLike) -> np.ndarray:
+def vector_of(values: ArrayLike) -> np.ndarray:
+    """The values of all seeds; anything but a vector is refused."""
     vector = np.asarray(values, dtype=np.float64)
     if vector.ndim != 1:
         raise ValueError(f"expected one value per seed, a vector; got shape {vector.shape}")
@@ -84,12 +85,12 @@ def mean_interval(values: ArrayLike, level: float = 0.95, *, step: float = 0.0) 
         raise ValueError(f"level must be in (0, 1), got {level}")
     if not step >= 0:
         raise ValueError(f"step must be at least 0, got {step}")
-    vector = _vector(values)
+    vector = vector_of(values)
     n = vector.size
     mean = float(vector.mean()) if n else math.nan
     if n < 2 or not np.isfinite(vector).all():
         return Interval(mean, math.nan, math.nan, n)
-    half = _quantile((1 + level) / 2, n - 1) * _standard_error(vector, step)
+    half = _quantile((1 + level) / 2, n - 1) * standard_error(vector, step)
     return Interval(mean, mean - half, mean + half, n)
 
 
@@ -116,14 +117,14 @@ def paired_difference(
       >>> paired_difference([0.75, 1.0, 1.25], [0.25, 0.5, 0.75]).interval.mean
       0.5
     """
-    first, second = _vector(a), _vector(b)
+    first, second = vector_of(a), vector_of(b)
     if first.size != second.size:
         raise ValueError(f"paired arms need the same seeds, got {first.size} and {second.size}")
     differences = first - second
     interval = mean_interval(differences, level, step=step)
     if math.isnan(interval.low):
         return Difference(interval, math.nan)
-    error = _standard_error(differences, step)
+    error = standard_error(differences, step)
     if error == 0:
         return Difference(interval, 1.0 if interval.mean == 0 else 0.0)
     return Difference(
@@ -159,7 +160,7 @@ def ratio_interval(
       >>> ratio_interval([2.0, 2.5, 3.0], [4.0, 5.0, 6.0]).mean
       0.5
     """
-    first, second = _vector(a), _vector(b)
+    first, second = vector_of(a), vector_of(b)
     if first.size != second.size:
         raise ValueError(f"paired arms need the same seeds, got {first.size} and {second.size}")
     n, below = first.size, mean_interval(second, level, step=steps[1])
@@ -275,7 +276,7 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
       >>> spearman([1.0, 2.0, 3.0, 4.0], [1.0, 4.0, 9.0, 16.0])
       1.0
     """
-    first, second = _vector(a), _vector(b)
+    first, second = vector_of(a), vector_of(b)
     if first.size != second.size:
         raise ValueError(f"two curves need the same places, got {first.size} and {second.size}")
     known = ~np.isnan(first) & ~np.isnan(second)
@@ -306,7 +307,7 @@ def holm(p_values: ArrayLike) -> np.ndarray:
       >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
       [0.03, 0.06, 0.06]
     """
-    p = _vector(p_values)
+    p = vector_of(p_values)
     tested = ~np.isnan(p)
     if ((p[tested] < 0) | (p[tested] > 1)).any():
         raise ValueError(f"p values must be in [0, 1], got {p.tolist()}")
@@ -342,7 +343,7 @@ def primary(curve: ArrayLike, fraction: float = 0.1) -> float:
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1], got {fraction}")
-    values = _vector(curve)
+    values = vector_of(curve)
     # 0.1 * 70 is a little more than 7 in floating point; the rounding keeps its ceiling at 7.
     window = values[-max(1, math.ceil(round(fraction * values.size, 9))) :]
     evaluated = window[~np.isnan(window)]
@@ -355,7 +356,7 @@ def _quantile(probability: float, degrees: int) -> float:
     return float(stats.t.ppf(probability, degrees))
 
 
-def _standard_error(values: np.ndarray, step: float) -> float:
+def standard_error(values: np.ndarray, step: float) -> float:
     """Standard error of the mean, of a deviation of at least a step.
 
     Without a step it is exactly zero if all values are equal, whatever rounding says.

@@ -12,6 +12,7 @@ COMMANDS = {
     "run": "train one federated run and record it",
     "search": "search for a better setting of an arm, and confirm it",
     "plan": "say what a study would take, on devices that need not be here",
+    "power": "say how many seeds would find an effect, from a study's recordings",
     "report": "draw a study's report again from its recordings",
     "export": "write the global model of a run as safetensors",
 }

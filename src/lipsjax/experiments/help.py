@@ -10,6 +10,7 @@ from lipsjax.runs.arms import ARMS
 WIDEST = 80
 """Columns of a text that has to fit any terminal."""
 QUESTION = ("Question", ("arms", "seeds", "grid", "target"))
+DECIDED = (QUESTION[0], (*QUESTION[1], "until", "margin", "max-seeds"))
 DATA = (
     "Data",
     (
@@ -48,9 +49,9 @@ HELP = {
             ("", "the default study"),
             ("--arms dense local lips random", "arms by name"),
             ("--dataset FILE.npz --partition.clients 8", "your own data"),
-            ("STUDY.toml --seeds 10 --out results/mine", "a study of a file"),
+            ("STUDY.toml --until decided --margin 1", "seeds as needed"),
         ),
-        (QUESTION, DATA, TRAINING, LIPS, VERBOSE),
+        (DECIDED, DATA, TRAINING, LIPS, VERBOSE),
         names_arms=True,
     ),
     "run": Help(
@@ -100,6 +101,18 @@ HELP = {
             ("--partition.alpha 1.0 --anonymise", "without names"),
         ),
         (("Page", ("anonymise",)), DATA, MACHINE),
+    ),
+    "power": Help(
+        "[DIRECTORY] [OPTIONS]",
+        "Say how many seeds would find an effect of each arm, how long they take, and the command "
+        "that runs them: from a study's recordings alone.",
+        (
+            ("results", "an effect of 1 point"),
+            ("results --effect 2", "of 2 points"),
+            ("results --power 0.9", "more surely"),
+            ("results --measure global", "on the common test set"),
+        ),
+        (("Power", ("effect", "power", "measure")),),
     ),
     "report": Help(
         "[DIRECTORY] [OPTIONS]",

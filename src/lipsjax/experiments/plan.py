@@ -98,6 +98,8 @@ def main(argv: list[str]) -> None:
         write_json(options.json, what | total | {"programs": each})
     console.print(_table(programs, f"{options.device}: {len(target.devices)} x {target.kind}"))
     console.print(*_sentences(programs, total, price), sep="\n", highlight=False)
+    if study.until is not None:
+        console.print("That is the most: planned looks may end the study sooner.")
 
 
 def _by_program(trials: list[Planned]) -> list[list[Planned]]:

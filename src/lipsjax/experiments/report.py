@@ -60,6 +60,7 @@ def draw(
     """
     from lipsjax import recording
     from lipsjax.analysis.comparison import compare
+    from lipsjax.analysis.planned import sentences as decided
     from lipsjax.analysis.verdict import verdict
     from lipsjax.report.anonymise import FOLDER, anonymous_study
     from lipsjax.report.sites import write_sites
@@ -77,6 +78,8 @@ def draw(
     write_sites(study, out / "sites.csv")
     console.print(summary_table(study, width=console.width))
     console.print("", _listed(executive(study), numbered=True), highlight=False)
+    if found := decided(study):
+        console.print("", _listed(found), highlight=False)
     if verbose:
         for line in site_lines(study):
             console.print("", line, highlight=False, markup=False)

@@ -103,6 +103,10 @@ def ask(study: Study, options: Search) -> space.Question:
         raise ValueError(f"trials must be at least 1, not {options.trials}")
     if options.timeout is not None and not 0 < options.timeout < math.inf:
         raise ValueError(f"timeout must be above 0 seconds, not {options.timeout}")
+    if study.until is not None:
+        raise ValueError(
+            "a search confirms what it finds on the study's seeds, without looks: leave --until out"
+        )
     if study.grid:
         raise ValueError(
             f"a search takes no grid, and the study has one of {', '.join(study.grid)}: "

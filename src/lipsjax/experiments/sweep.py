@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import functools
+import itertools
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import tyro
 
@@ -19,20 +21,22 @@ from lipsjax.runs.config import (
     SparsityConfig,
     cohort_size,
     fit_devices,
-    source,
     to_dict,
 )
 from lipsjax.runs.fields import names_set, overlaps, shown
 from lipsjax.runs.study import (
     SECTIONS,
     Planned,
+    Stage,
     Study,
     cells,
     expand,
     fields_of,
+    label_of,
     program_key,
     references,
 )
+from lipsjax.runs.until import Until
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,26 @@ class Sweep:
     """Title of the report."""
     seeds: int
     """Runs per arm and cell; their seeds are seed, seed + 1, ..."""
+    until: Literal["decided"] | None = None
+    """decided: run seeds batch by batch, with planned looks, until all comparisons are decided."""
+    margin: float = Until.margin
+    """Points of accuracy within which a difference does not matter; of --until decided."""
+    max_seeds: int = Until.max_seeds
+    """Seeds of the last look; of --until decided."""
+    looks: tuple[int, ...] = Until.looks
+    """Seeds at each look, the last equal to --max-seeds; none: of 8 12 16 24 32 40 those below
+    --max-seeds, then it; of --until decided."""
+    measures: tuple[Literal["personalised", "global"], ...] = Until.measures
+    """Accuracies that are decided about; of --until decided."""
+    order: Literal["recycled", "gated"] = Until.order
+    """How comparisons share the error: recycled on each claim, or one after the other; of --until
+    decided."""
+    decide: tuple[str, ...] = Until.arms
+    """Arms that are decided about, the others run the study's seeds; none: all compared ones; of
+    --until decided."""
+    most_runs: int | None = Until.most_runs
+    """Runs that the whole study does not exceed, what is open then is not decided; none: no limit;
+    of --until decided."""
     arms: tuple[str, ...]
     """Arms to run: those that the study defines, or that are known by name, as dense, local,
     pooled, tuned, lips, random, inverted, shared, scale, shrink_perturb, held; the first is the
@@ -67,6 +91,11 @@ class Sweep:
 
 
 S = TypeVar("S", bound=Sweep)
+UNTIL = {
+    **{name: name for name in ("margin", "max_seeds", "looks", "measures", "order", "most_runs")},
+    "decide": "arms",
+}
+"""Options of planned looks -> fields of Until."""
 
 
 def read_arguments(argv: list[str], kind: type[S], program: str) -> tuple[Study, S]:
@@ -82,17 +111,36 @@ def read_arguments(argv: list[str], kind: type[S], program: str) -> tuple[Study,
     """
     study, options = command.read_study(argv)
     shared = ("name", "seeds", "target", "prices", "sparsity", "config", "execution")
-    defaults = kind(arms=tuple(study.arms), **{n: getattr(study, n) for n in shared})
+    own = study.until or Until()
+    looks = {option: getattr(own, field) for option, field in UNTIL.items()}
+    looks["until"] = None if study.until is None else "decided"
+    defaults = kind(arms=tuple(study.arms), **looks, **{n: getattr(study, n) for n in shared})
     chosen = command.parse(kind, options, program=program, default=defaults)
     grid = _read_grid(chosen.grid) if chosen.grid else study.grid
     asked = dataclasses.replace(
         study,
         arms=arms.choose(chosen.arms, study.arms, where="--arms"),
         grid=grid,
+        until=_read_until(chosen, command.options_given(options)),
         **{name: getattr(chosen, name) for name in shared},
     )
     _check_reach(asked, command.options_given(options))
     return asked, chosen
+
+
+def _read_until(chosen: Sweep, given: list[str]) -> Until | None:
+    """Return what is asked of looks, or refuse options that reach none, or say it twice."""
+    if chosen.until is None:
+        for option in UNTIL:
+            if (name := f"--{option.replace('_', '-')}") in given:
+                raise ValueError(f"{name} is of planned looks: it needs --until decided")
+        return None
+    if "--seeds" in given:
+        raise ValueError(
+            "--seeds and --until decided both say how many seeds are run: leave one of them out "
+            "(--max-seeds bounds the latter)"
+        )
+    return Until(**{field: getattr(chosen, option) for option, field in UNTIL.items()})
 
 
 def _check_reach(study: Study, options: list[str]) -> None:
@@ -149,6 +197,9 @@ def main(argv: list[str]) -> None:
     study, options = read_arguments(argv, Sweep, "lipsjax sweep")
     most = max(cohort_size(trial.config) for trial in expand(study))
     startup.check_devices(study.execution.devices, most)
+    from lipsjax.runs.looks import check_out, looks_for
+
+    check_out(Path(study.execution.out), looks_for(study), known=False)
     startup.start_jax(study.execution)
     run_study(study, command.command_line("sweep", argv), verbose=options.verbose)
 
@@ -181,13 +232,15 @@ def run_study(study: Study, line: str, *, verbose: bool = False) -> None:
     """
     ended = carry_out(study, line, verbose=verbose)
     if diverged := ended.diverged:
-        raise ValueError(f"{len(diverged)} of {ended.runs} runs diverged; the first, {diverged[0]}")
+        raise ValueError(
+            f"{len(diverged)} of {len(ended.runs)} runs diverged; the first, {diverged[0]}"
+        )
 
 
 class Ended(NamedTuple):
     """How the runs of a study ended that are not finished."""
 
-    runs: int  # all of them
+    runs: list[Path]  # all of them
     diverged: list[str]  # in words, each
     stopped: list[str]  # by a callback
 
@@ -213,6 +266,7 @@ def carry_out(
     import jax
 
     from lipsjax.runs import processes
+    from lipsjax.runs.looks import check_budget, check_out, looks_for, stages
     from lipsjax.runs.trial import run_dir_of
     from lipsjax.runs.workers import count_workers
 
@@ -224,14 +278,24 @@ def carry_out(
     _check_arms(trials, folders)
     runs = dict(reversed(list(zip(reversed(folders), reversed(trials), strict=True))))
     _check(runs.values(), study.execution)  # what cannot be run is refused before all else
+    out, due = Path(study.execution.out), iter([Stage(trials)])
+    looks = looks_for(study, [folder.name for folder in folders])
+    if looks is not None:
+        of = {_place(trial): folder for trial, folder in zip(trials, folders, strict=True)}
+        check_budget(study, looks, trials, lambda trial: of[_place(trial)])
+        due = stages(study, looks, trials, lambda trial: of[_place(trial)], line)
     with contextlib.ExitStack() as held:
-        processes.agree(lambda: held.enter_context(_alone(Path(study.execution.out), folders)))
-        return _run_and_draw(study, line, trials, runs, workers, callbacks, verbose=verbose)
+        alone = _alone(out, folders, looks=looks is not None)
+        processes.agree(lambda: held.enter_context(alone))
+        processes.agree(lambda: check_out(out, looks))
+        return _run_and_draw(study, line, due, workers, callbacks, verbose=verbose)
 
 
 @contextlib.contextmanager
-def _alone(out: Path, folders: list[Path]) -> Iterator[None]:
+def _alone(out: Path, folders: list[Path], *, looks: bool) -> Iterator[None]:
     """Hold OUT against sweeps of another study; those of this one go on side by side.
+
+    With planned looks they do not: none of them could tell when a look is due.
 
     Raises:
       RecordingError: if another study is being run there.
@@ -243,6 +307,8 @@ def _alone(out: Path, folders: list[Path]) -> Iterator[None]:
         try:
             held.enter_context(recording.lock(out))
         except recording.BusyError:
+            if looks:
+                raise
             other = recording.planned(out)
             if other is not None and other.runs != tuple(folder.name for folder in folders):
                 raise recording.RecordingError(
@@ -255,66 +321,101 @@ def _alone(out: Path, folders: list[Path]) -> Iterator[None]:
 def _run_and_draw(
     study: Study,
     line: str,
-    trials: list[Planned],
-    runs: dict[Path, Planned],
+    due: Iterator[Stage],
     workers: int,
     callbacks: Sequence[Callback],
     *,
     verbose: bool,
 ) -> Ended:
-    """Run what is not finished of the runs of a study, and draw its pages."""
+    """Run what is not finished of each stage of a study, and draw its pages."""
     from lipsjax import recording
     from lipsjax.experiments.report import draw
-    from lipsjax.experiments.survey import write_survey
     from lipsjax.runs import processes
-    from lipsjax.runs.dataset import load_for
-    from lipsjax.runs.trial import is_finished
-    from lipsjax.runs.watch import Watch
+    from lipsjax.runs.watch import make_console
 
     out = Path(study.execution.out)
     replaced = processes.agree(lambda: recording.replaceable(out))
-    processes.agree(lambda: write_study(out, study, trials, line))
-    surveyed = dataclasses.replace(
-        trials[0].config, partition=dataclasses.replace(trials[0].config.partition, pooled=False)
+    first = processes.agree(lambda: next(due))  # what is refused is so before all else
+    notes = _survey(study, first.trials[0].config, line)
+    if replaced not in (None, line):
+        notes.insert(0, f"the study before in {out}, its runs kept: {replaced}")
+    ended = Ended([], [], [])
+    for stage in itertools.chain([first], _agreed(due)):
+        processes.agree(functools.partial(write_study, out, study, stage, line))
+        ended = _run_stage(study, stage, ended, notes, workers, callbacks)
+    if len(ended.diverged) + len(ended.stopped) < len(ended.runs):
+        processes.agree(lambda: draw(out, make_console(), verbose=verbose))
+    return ended
+
+
+def _agreed(due: Iterator[Stage]) -> Iterator[Stage]:
+    """Yield in every process the stages that process 0 finds."""
+    from lipsjax.runs import processes
+
+    while (stage := processes.agree(lambda: next(due, None))) is not None:
+        yield stage
+
+
+def _survey(study: Study, config: Config, line: str) -> list[str]:
+    """Write what the sites hold; return what is worth telling of them."""
+    from lipsjax.experiments.survey import write_survey
+    from lipsjax.runs import processes
+    from lipsjax.runs.dataset import load_for
+
+    config = dataclasses.replace(
+        config, partition=dataclasses.replace(config.partition, pooled=False)
     )
-    cell = label_of(cells(study)[0])
-    dataset, _ = load_for(surveyed, study.execution.data_dir)
-    processes.agree(lambda: write_survey(dataset, surveyed, out, line, cell).page)
-    fingerprints = {
-        source(config): load_for(config, study.execution.data_dir)[1]
-        for config in {source(trial.config): trial.config for trial in trials}.values()
-    }
-    todo = processes.agree(
-        lambda: [
-            trial
-            for run, trial in runs.items()
-            if not is_finished(run, trial.config, fingerprints[source(trial.config)])
-        ]
-    )
-    begun = [
-        (to_dict(trial.config), fingerprints[source(trial.config)])
-        for run, trial in runs.items()
-        if not run.exists()
+    dataset, _ = load_for(config, study.execution.data_dir)
+    cell, out = label_of(cells(study)[0]), Path(study.execution.out)
+    processes.agree(lambda: write_survey(dataset, config, out, line, cell).page)
+    if dataset.sites is None or config.partition.kind == "natural":
+        return []
+    return [
+        f"{dataset.name} names {len(dataset.sites.names)} sites, and these clients are made up: "
+        "--partition.kind natural makes the sites the clients"
     ]
+
+
+def _run_stage(
+    study: Study,
+    stage: Stage,
+    before: Ended,
+    notes: list[str],
+    workers: int,
+    callbacks: Sequence[Callback],
+) -> Ended:
+    """Run what is not finished of a stage, and was not run in those before; return all so far."""
+    from lipsjax import recording
+    from lipsjax.analysis.planned import where_at
+    from lipsjax.runs import processes
+    from lipsjax.runs.dataset import load_for
+    from lipsjax.runs.trial import is_finished, run_dir_of
+    from lipsjax.runs.watch import Watch
+
+    # cells that do not differ for an arm, as a grid of sparsity for dense, share its runs
+    runs = {run_dir_of(t.config, study.execution): t for t in reversed(stage.trials)}
+    runs = {run: trial for run, trial in reversed(runs.items()) if run not in before.runs}
+    prints = {run: load_for(t.config, study.execution.data_dir)[1] for run, t in runs.items()}
+    todo = processes.agree(
+        lambda: [t for run, t in runs.items() if not is_finished(run, t.config, prints[run])]
+    )
+    begun = [(to_dict(t.config), prints[run]) for run, t in runs.items() if not run.exists()]
     rounds: Counter[str] = Counter()
     for trial in todo:
         rounds[program_key(trial.config)] += trial.config.rounds
     with Watch(trials=len(todo), rounds=rounds, workers=min(workers, len(todo))) as watch:
-        if replaced not in (None, line):
-            watch.say(f"the study before in {out}, its runs kept: {replaced}")
-        for note in recording.notes_of_others(out, begun):
+        for note in (*notes, *recording.notes_of_others(Path(study.execution.out), begun)):
             watch.say(note)
-        if dataset.sites is not None and surveyed.partition.kind != "natural":
-            watch.say(
-                f"{dataset.name} names {len(dataset.sites.names)} sites, and these clients are "
-                "made up: --partition.kind natural makes the sites the clients"
-            )
         if len(todo) < len(runs):
             watch.say(f"{len(runs) - len(todo)} of {len(runs)} runs found finished")
+        if stage.decisions is not None:
+            watch.say(where_at(stage.decisions))
         diverged, stopped = _run(study, todo, workers, watch, callbacks)
-    if len(diverged) + len(stopped) < len(runs):
-        processes.agree(lambda: draw(out, watch.console, verbose=verbose))
-    return Ended(len(runs), diverged, stopped)
+    return Ended([*before.runs, *runs], [*before.diverged, *diverged], [*before.stopped, *stopped])
+
+
+def _place(trial: Planned) -> tuple[int, str, int]:
+    return trial.cell, trial.arm, trial.seed
 
 
 def _check_arms(trials: list[Planned], folders: list[Path]) -> None:
@@ -414,19 +515,14 @@ def _telling(
     return report
 
 
-def label_of(overrides: dict[str, Any]) -> str:
-    """Return what a cell is called in the record; "" without a grid."""
-    return ", ".join(f"{name} = {value}" for name, value in overrides.items())
-
-
 def _name(trial: Planned, overrides: dict[str, Any]) -> str:
     """Return what a trial is called: its arm, its cell if there are several, and its seed."""
     cell = (f"{name.rpartition('.')[2]} {value}" for name, value in overrides.items())
     return ", ".join([trial.arm, *cell, f"seed {trial.seed}"])
 
 
-def write_study(out: Path, study: Study, trials: list[Planned], line: str) -> None:
-    """Record which runs make the study."""
+def write_study(out: Path, study: Study, stage: Stage, line: str) -> None:
+    """Record which runs make the study so far, and what is decided of it."""
     import jax
 
     from lipsjax import recording
@@ -437,6 +533,8 @@ def write_study(out: Path, study: Study, trials: list[Planned], line: str) -> No
         {"label": label_of(overrides), "overrides": overrides} for overrides in cells(study)
     ]
     device = jax.devices()[0]
+    found = stage.decisions
+    decided = {} if found is None else {"decisions": recording.decisions_as_json(found)}
     recording.write_json(
         out / "study.json",
         {
@@ -458,8 +556,9 @@ def write_study(out: Path, study: Study, trials: list[Planned], line: str) -> No
                     "seed": trial.seed,
                     "run": run_dir_of(trial.config, study.execution).name,
                 }
-                for trial in trials
+                for trial in stage.trials
             ],
+            **decided,
         },
     )
 

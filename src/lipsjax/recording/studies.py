@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from lipsjax.recording import files
 from lipsjax.recording.behaviour import BEHAVIOUR
 from lipsjax.recording.files import RecordingError
+from lipsjax.recording.plans import Decisions, read_decisions
 from lipsjax.recording.runs import Recording, behaviour_at, diverged, is_finished, read, stopped
 
 STUDY = ("name", "description", "command", "versions", "platform", "reference")
@@ -52,6 +53,7 @@ class StudyRecording(NamedTuple):
     references: dict[str, str]  # arm -> the arm that it is compared with
     target: float | None  # accuracy that rounds and bits are counted to; None: of the reference
     prices: dict[str, float | None]  # by the names of PRICES; None where none is given
+    decisions: Decisions | None = None  # of planned looks; None where none were planned
 
 
 def read_study(out_dir: Path) -> StudyRecording:
@@ -73,9 +75,14 @@ def read_study(out_dir: Path) -> StudyRecording:
         # recordings from before there were any do not say so
         target, given = _number(study.get("target")), study.get("prices", {})
         prices = {name: _number(given.get(name)) for name in PRICES}
+        decided = study.get("decisions")
+        decisions = None if decided is None else read_decisions(out_dir, decided)
         unknown = {trial["arm"] for trial in planned}.difference(arms)
         if unknown or not all(0 <= trial["cell"] < len(cells) for trial in planned):
             raise ValueError("a trial is of an arm or a cell that the study does not have")
+        compared = () if decisions is None else decisions.plan.comparisons
+        if any({c.arm, c.reference} - {*arms} or c.cell >= len(cells) for c in compared):
+            raise ValueError("a comparison is of an arm or a cell that the study does not have")
         _check_types(fields | prices | {"target": target}, arms, cells, references, planned)
     done, missing, failed = [], [], []
     for trial in planned:
@@ -98,6 +105,7 @@ def read_study(out_dir: Path) -> StudyRecording:
         references=references,
         target=target,
         prices=prices,
+        decisions=decisions,
     )
 
 

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from lipsjax.analysis.comparison import Row, compare, recordings_of
 from lipsjax.analysis.controls import is_lips
 from lipsjax.analysis.finding import FEWEST, Finding, outcome
+from lipsjax.analysis.planned import sentences as decided
 from lipsjax.analysis.value import appraise
 from lipsjax.analysis.verdict import findings
 from lipsjax.analysis.wording import capped, format_bits, gained, money, percent, shown
@@ -173,6 +174,7 @@ def contents(study: StudyRecording) -> dict[str, Any]:
     return {
         "study": study,
         "summary": executive(study),
+        "decisions": decided(study),
         "rows": rows,
         "missing": missing_trials(study),
         "diverged": diverged_trials(study),

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lipsjax.recording import Decisions
 from lipsjax.runs import arms as known
 from lipsjax.runs.config import (
     Config,
@@ -34,6 +35,7 @@ from lipsjax.runs.config import (
 from lipsjax.runs.fields import from_dict, names_set, overlaps, override, shown
 from lipsjax.runs.reads import as_read, unread
 from lipsjax.runs.sites import settle
+from lipsjax.runs.until import Until, check_until, seeds_at_most
 
 MOST_TRIALS = 100_000
 """Trials of the largest study, so that a slip of the pen is refused and not expanded."""
@@ -68,6 +70,8 @@ class Study:
     """Accuracy that rounds and bits are counted to; none: 95% of what the reference ends with."""
     prices: Prices = Prices()
     """What costs and gains are worth; without any, no money is shown."""
+    until: Until | None = None
+    """Planned looks that say when there are seeds enough; none: every arm runs all seeds."""
     execution: Execution = Execution()
     """How and where it runs."""
 
@@ -100,6 +104,13 @@ class Planned(NamedTuple):
     cell: int
     seed: int
     config: Config
+
+
+class Stage(NamedTuple):
+    """Trials that are due, of all that a study may run."""
+
+    trials: list[Planned]
+    decisions: Decisions | None = None  # before they are run; None without planned looks
 
 
 def load_study(path: Path) -> Study:
@@ -177,6 +188,15 @@ def cells(study: Study) -> list[dict[str, Any]]:
     return [dict(zip(study.grid, values, strict=True)) for values in products]
 
 
+def label_of(overrides: Mapping[str, Any]) -> str:
+    """Return what a cell is called in the record; "" without a grid.
+
+    >>> label_of({"partition.alpha": 0.1, "rounds": 3})
+    'partition.alpha = 0.1, rounds = 3'
+    """
+    return ", ".join(f"{name} = {value}" for name, value in overrides.items())
+
+
 def fields_of(name: str, values: Any) -> set[str]:
     """Return the fields that a row of the grid sets.
 
@@ -192,7 +212,7 @@ def _longer(name: str, other: str) -> str:
 
 
 def expand(study: Study) -> list[Planned]:
-    """Return every trial of a study: cells, then arms, then seeds.
+    """Return every trial of a study: cells, then arms, then seeds; with looks, all that may be run.
 
     Raises:
       ValueError: for a field that does not exist, a value that is not possible, or arms or cells
@@ -215,8 +235,12 @@ def expand(study: Study) -> list[Planned]:
     check_arms(study)
     check_target(study.target)
     check_prices(study.prices)
+    others = references(study)
+    if study.until is not None:
+        check_until(study.until, others, study.seeds)
+    seeds = seeds_at_most(study.until, others, study.seeds)
     sizes = [len(v) if isinstance(v, list) else 1 for v in study.grid.values()]
-    count = math.prod([len(study.arms), study.seeds, *sizes])
+    count = math.prod([sum(seeds.values()), *sizes])
     if count > MOST_TRIALS:
         raise ValueError(f"a study must have at most {MOST_TRIALS} runs, not {shown(count)}")
     trials: list[Planned] = []
@@ -233,7 +257,7 @@ def expand(study: Study) -> list[Planned]:
             raise ValueError(f"grid: {both} are the same{_reason(overrides, *configs.values())}")
         of_cells[keys] = overrides
         for arm, config in configs.items():
-            for i in range(study.seeds):
+            for i in range(seeds[arm]):
                 seeded = dataclasses.replace(config, seed=config.seed + i)
                 trials.append(Planned(arm, cell, seeded.seed, seeded))
     return trials
