@@ -21,13 +21,13 @@ class Program(NamedTuple):
     pace: float  # seconds of a round
 
 
-def recorded(programs, seeds, workers):
+def recorded(programs, seeds: int, workers: int):
     """Yields the calls of a sweep as a clock would see them, with what is left after each.
 
     Written out by hand: workers take the trials of their own program, then those of one that
     nobody has begun, then any.
     """
-    waiting = dict.fromkeys(programs, seeds)
+    waiting: dict[str, int] = dict.fromkeys(programs, seeds)
     clocks, own, events = [0.0] * workers, [""] * workers, []
     begun: set[tuple[int, str]] = set()
     while any(waiting.values()):

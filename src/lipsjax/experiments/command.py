@@ -132,8 +132,9 @@ def _check_flags(argv: Sequence[str], known: Mapping[str, Option]) -> None:
         option = known.get(name.replace("_", "-"))
         if option is None or not option.stands_alone:
             continue
-        if equals or following.lower() in ("true", "false", "none"):
-            raise ValueError(f"{name} stands alone and takes no value, not {value or following!r}")
+        said = value if equals else following
+        if equals or said.lower() in ("true", "false", "none"):
+            raise ValueError(f"{name} stands alone and takes no value, not {said!r}")
 
 
 def read_study(argv: Sequence[str]) -> tuple[Study, list[str]]:
