@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 
+import lipsjax
 from lipsjax.experiments import command
 from lipsjax.runs.stages import load_stages
 from lipsjax.runs.study import expand, study_from
@@ -45,7 +46,8 @@ def with_blocks(language, pages=PAGES):
         for page in with_blocks("python")
     ],
 )
-def test_python_runs(page):
+def test_python_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     namespace = {}
     for line, code in blocks(page, "python"):
         exec(compile("\n" * line + code, str(page), "exec"), namespace)
@@ -141,3 +143,41 @@ def test_every_module_is_on_an_api_page():
     modules = {path.stem for path in SOURCE.glob("*.py") if path.stem != "__init__"}
     packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
     assert sorted(shown) == sorted(modules | packages)
+
+
+def test_every_public_name_is_on_its_page():
+    page = (DOCS / "api" / "index.md").read_text()
+    told = re.findall(r"^\| \[`lj\.(\w+)`\]\[lipsjax\.[\w.]+\] \| \S", page, flags=re.MULTILINE)
+    assert sorted(told) == sorted(lipsjax.__all__)
+
+
+def test_the_guide_uses_no_file_before_it_is_made():
+    """Files are made by Python or saved by the reader, and directories by a command before."""
+    told = (DOCS / "guide.md").read_text()
+    made = r"savez\(\"([^\"]+)\"|[Ss]ave this as `([^`]+)`|--out (\S+)"
+    used = r"^(?:lipsjax| ).* ([\w/]+\.(?:npz|toml))\b|^lipsjax (?:report|power) (\S+)"
+    there, needed = (
+        {
+            found[found.lastindex]: found.start()
+            for found in reversed([*re.finditer(what, told, re.M)])
+        }
+        for what in (made, used)
+    )
+    assert {"mine.npz", "STUDY.toml", "results/controls"} <= needed.keys()
+    for name, first in needed.items():
+        assert there.get(name, len(told)) < first, name
+
+
+def test_each_step_of_the_guide_says_how_long_it_takes():
+    steps = re.split(r"^## (?=\d+\. )", (DOCS / "guide.md").read_text(), flags=re.MULTILINE)[1:]
+    assert len(steps) == 10
+    for step in steps:
+        (time,) = re.findall(r"^\*\*Time:\*\* (.+)", step, flags=re.MULTILINE)
+        assert re.search(r"second|minute|hour|step 5", time), step.splitlines()[0]
+
+
+def test_the_glossary_says_what_reports_say():
+    words = pytest.importorskip("lipsjax.report.glossary").WORDS
+    page = " ".join((DOCS / "glossary.md").read_text().split())
+    for word in words:
+        assert f"### {word.name} {word.means}" in page
