@@ -124,6 +124,7 @@ BAD = {
         stage("execution.processes = 2"),
         "execution.processes: stages run in one",
     ),
+    "planned looks": (stage("until.margin = 1"), "stages.small.until: a stage is decided by its"),
     "a grid": (stage("grid.rounds = [3, 4]"), "stages.small.grid: a stage is one setting"),
     "an unknown arm": (stage('arms = ["dense", "lisp"]'), "unknown arm 'lisp'; did you mean lips?"),
     "an arm twice": (stage('arms = ["dense", "dense"]'), "stages.small.arms names dense twice"),

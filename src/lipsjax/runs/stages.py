@@ -141,6 +141,11 @@ def _check(study: Study, where: str) -> None:
             f"{where}grid: a stage is one setting, and its gates are decided there; take the grid "
             f"of {', '.join(study.grid)} out, and make a stage of each cell that counts"
         )
+    if study.until is not None:
+        raise ValueError(
+            f"{where}until: a stage is decided by its gates, after the seeds that it names; planned "
+            "looks are of lipsjax sweep"
+        )
     for field in ("coordinator", "processes", "process"):
         if getattr(study.execution, field) is not None:
             raise ValueError(f"{where}execution.{field}: stages run in one process")
