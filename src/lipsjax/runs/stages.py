@@ -143,8 +143,8 @@ def _check(study: Study, where: str) -> None:
         )
     if study.until is not None:
         raise ValueError(
-            f"{where}until: a stage is decided by its gates, after the seeds that it names; planned "
-            "looks are of lipsjax sweep"
+            f"{where}until: a stage is decided by its gates, after the seeds that it names; "
+            "planned looks are of lipsjax sweep"
         )
     for field in ("coordinator", "processes", "process"):
         if getattr(study.execution, field) is not None:
