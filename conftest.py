@@ -7,6 +7,7 @@ marked ``whole`` or ``slow``, or lies in one of the places below.
 
 import gc
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -38,6 +39,10 @@ def pytest_configure(config):
     Workers and the processes that tests start inherit it all. The cache stays from run to run,
     until ``pytest --cache-clear``.
     """
+    # a shell makes what it starts in the background deaf to Ctrl-C, and so would be what tests start
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     cache = getattr(config, "cache", None)
     settings = {
         "JAX_PLATFORMS": "cpu",
