@@ -39,7 +39,7 @@ def pytest_configure(config):
     Workers and the processes that tests start inherit it all. The cache stays from run to run,
     until ``pytest --cache-clear``.
     """
-    # a shell makes what it starts in the background deaf to Ctrl-C, and so would be what tests start
+    # shells make what they start in the background deaf to Ctrl-C, and so would be all it starts
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)

@@ -148,7 +148,7 @@ def read_study(argv: Sequence[str]) -> tuple[Study, list[str]]:
 
     Example:
       >>> read_study(["--rounds", "3"])[0].seeds, read_study(["--dataset", "wine"])[0].seeds
-      (10, 5)
+      (6, 5)
     """
     options = list(argv)
     if options and not options[0].startswith("-"):

@@ -94,7 +94,7 @@ def default_study() -> Study:
     (['dense', 'local', 'pooled', 'lips'], 10)
     """
     partition = PartitionConfig(clients=10, train_examples=10, alpha=0.3)
-    return Study(seeds=10, config=Config(partition=partition))
+    return Study(seeds=6, config=Config(partition=partition))
 
 
 class Planned(NamedTuple):
