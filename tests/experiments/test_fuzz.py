@@ -227,7 +227,7 @@ def untrained():
     """Let sweeps end where training would begin."""
     survey = "lipsjax.experiments.survey.write_survey"
     with (
-        mock.patch.object(sweep, "_run", return_value=[]),
+        mock.patch.object(sweep, "_run", return_value=([], [])),
         mock.patch.object(report, "draw"),
         mock.patch(survey),
     ):
