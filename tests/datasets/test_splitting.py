@@ -138,7 +138,7 @@ def test_two_ways_to_write_an_accent_are_one_site_and_one_group():
 
 def test_a_time_that_is_none_is_refused():
     time = np.arange(8).astype("datetime64[D]")
-    time[3] = np.datetime64("NaT")
+    time[3] = np.datetime64("NaT", "D")
     with pytest.raises(DataError, match=r"^made: time of example 3 is not a time \(NaT\)"):
         of(site=SITE, time=time)
 
