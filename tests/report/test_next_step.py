@@ -128,7 +128,8 @@ def test_an_option_is_set_once(command, expected):
     ("claims", "word", "command"),
     [
         (("better", "not decided"), "Yes, with lips", ""),
-        (("equivalent", "worse"), "No, nothing is better by more than 1 point", ""),
+        (("better", "worse"), "No, nothing is to be gained by more than 1 point", ""),
+        (("equivalent", "worse"), "No, nothing is to be gained by more than 1 point", ""),
         (
             ("equivalent", "not decided"),
             OPEN_WORD,
@@ -159,3 +160,9 @@ def test_what_was_planned_is_not_told_to_run_more_seeds(tmp_path, claims, word, 
     step = next_step(study._replace(decisions=Decisions(looks, 2, None, False, tuple(found))))
     assert (step.word, step.command) == (word, command)
     assert "seeds" in step.sentence or "another question" in step.sentence
+    # that pooled data do better, or sites alone worse, says nothing of LIPS
+    asked = tuple(each._replace(arm=arm) for each, arm in zip(asked, ("all", "alone"), strict=True))
+    found = [each._replace(comparison=new) for each, new in zip(found, asked, strict=True)]
+    looks = looks._replace(comparisons=asked)
+    others = study._replace(decisions=Decisions(looks, 2, None, False, tuple(found)))
+    assert next_step(others).word == OPEN_WORD

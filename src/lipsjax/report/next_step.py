@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from lipsjax.analysis.cards import at_ceiling, subjects, with_controls
 from lipsjax.analysis.comparison import Row, compare
-from lipsjax.analysis.decision import BETTER, CLAIMS
+from lipsjax.analysis.decision import BETTER, CLAIMS, WORSE
 from lipsjax.analysis.diagnosis import DECISIVE, THRESHOLD, alone_beside
 from lipsjax.analysis.finding import FEWEST, NO_DIFFERENCE, UNKNOWN, outcome, usable
 from lipsjax.analysis.stats import Interval, seeds_needed, seeds_range
@@ -56,7 +56,7 @@ def next_step(study: StudyRecording, rows: Sequence[Row] | None = None) -> Step:
     rows = compare(study) if rows is None else rows
     return (
         _finish(study)
-        or _planned(study)
+        or _planned(study, rows)
         or _add_arms(study, rows)
         or _harder(study, rows)
         or _more_seeds(study, rows)
@@ -123,33 +123,58 @@ def _finish(study: StudyRecording) -> Step | None:
     return Step(OPEN_WORD, sentence, command, n * per_run)
 
 
-def _planned(study: StudyRecording) -> Step | None:
-    """What planned looks decided, which more seeds in the same folder would undo."""
+def _planned(study: StudyRecording, rows: Sequence[Row]) -> Step | None:
+    """What planned looks decided, which more seeds in the same folder would undo.
+
+    Of the arms that the study is about alone: that pooled data do better is no reason to go on.
+    """
     if study.decisions is None:
         return None
-    found, plan = study.decisions.found, study.decisions.plan
-    better = dict.fromkeys(each.comparison.arm for each in found if each.claim == BETTER)
-    margin = f"{100 * plan.margin:g} point{'' if plan.margin == 0.01 else 's'}"
-    if better:
-        sentence = (
-            f"The plan has decided: by more than {margin}. Before you build on it, confirm it on "
-            "seeds that are new."
-        )
-        return Step(f"Yes, with {', '.join(better)}", sentence)
-    if all(each.claim in CLAIMS for each in found):
+    labels = study.decisions.plan.cells
+    about = {(row.cell, row.arm): row for row in subjects(rows)}
+    claims: dict[tuple[str, str], list[str]] = {}
+    for each in study.decisions.found:
+        place = labels[each.comparison.cell], each.comparison.arm
+        if place in about:
+            claims.setdefault(place, []).append(each.claim)
+    if not claims:
         return Step(
-            f"No, nothing is better by more than {margin}",
+            OPEN_WORD, "The plan has ended, and no arm with LIPS was among those decided about."
+        )
+    better = [
+        place
+        for place, made in claims.items()
+        if BETTER in made
+        and WORSE not in made
+        and advise(about[place], alone_beside(about[place], rows)) != NO_GO
+    ]
+    margin = f"{100 * study.decisions.plan.margin:g} point"
+    if better:
+        arms = ", ".join(dict.fromkeys(arm for _, arm in better))
+        where = f" in {len(better)} of {len(claims)} comparisons" if len(claims) > 1 else ""
+        return Step(
+            f"Yes, with {arms}{where}",
+            f"The plan has decided: better by more than {margin}. Before you build on it, confirm "
+            "it on seeds that are new.",
+        )
+    if all(claim in CLAIMS for made in claims.values() for claim in made):
+        return Step(
+            f"No, nothing is to be gained by more than {margin}",
             "The plan has decided. Other sites or another model are another question.",
         )
-    sentence = (
-        f"Its {plan.looks[-1]} seeds were too few for this plan, and more in the same folder would "
-        "be unplanned: plan twice as many on new seeds, or a wider margin."
+    most = study.decisions.plan.looks[-1]
+    anew = ""
+    if not any(word.startswith("--looks") for word in _words(study.command)):
+        seed = 1 + max(trial.seed for trial in study.trials)
+        anew = with_option(study.command, "--seed", str(seed))
+        anew = _elsewhere(with_option(anew, "--max-seeds", str(2 * most)), "again")
+    return Step(
+        OPEN_WORD,
+        f"Its {most} seeds were too few for this plan, and more in the same folder would be "
+        "unplanned: plan twice as many on new seeds, or a wider margin.",
+        anew,
+        2 * _total(study),
     )
-    words = [w for w in _words(study.command) if w.startswith("--looks")]
-    seed = str(1 + max(trial.seed for trial in study.trials))
-    anew = with_option(study.command, "--seed", seed) if not words else ""
-    twice = with_option(anew, "--max-seeds", str(2 * plan.looks[-1])) if anew else ""
-    return Step(OPEN_WORD, sentence, _elsewhere(twice, "again"), 2 * _total(study))
 
 
 def _add_arms(study: StudyRecording, rows: Sequence[Row]) -> Step | None:
