@@ -156,9 +156,9 @@ def read_study(argv: Sequence[str]) -> tuple[Study, list[str]]:
     default = default_study()
     words = [part for text in options for part in _split(text)]
     given = dict(itertools.pairwise(words))
-    same_data = given.get("--dataset", default.config.dataset) == default.config.dataset
-    same_kind = given.get("--partition.kind", "dirichlet") == default.config.partition.kind
-    return (default if same_data and same_kind else Study()), options
+    own = {"--dataset": default.config.dataset, "--partition.kind": default.config.partition.kind}
+    is_own = all(given.get(option, value) == value for option, value in own.items())
+    return (default if is_own else Study()), options
 
 
 def options_given(argv: Sequence[str]) -> list[str]:

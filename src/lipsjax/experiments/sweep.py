@@ -73,9 +73,8 @@ class Sweep:
     """Runs that the whole study does not exceed, what is open then is not decided; none: no limit;
     of --until decided."""
     arms: tuple[str, ...]
-    """Arms to run: those that the study defines, or that are known by name, as dense, local,
-    pooled, tuned, lips, random, inverted, shared, scale, shrink_perturb, held; the first is the
-    reference."""
+    """Arms to run: those that the study defines, or that are known by name, which --help lists; the
+    first is the reference."""
     grid: tuple[str, ...] = ()
     """Fields and their values, as in 'partition.alpha=[0.1, 1.0]'; replaces the study's grid."""
     target: float | None = None
