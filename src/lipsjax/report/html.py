@@ -10,7 +10,6 @@ same bytes.
 import itertools
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -32,7 +31,7 @@ from lipsjax.analysis.verdict import findings
 from lipsjax.analysis.wording import capped, format_bits, gained, money, percent, shown
 from lipsjax.recording import StudyRecording, read_study, write_atomically
 from lipsjax.report import cards as card_words
-from lipsjax.report import plots
+from lipsjax.report import plots, templating
 from lipsjax.report.glossary import WORDS, linker
 from lipsjax.report.next_step import in_minutes, next_step
 from lipsjax.report.setting import describe_arm, describe_setting, seeds_stand_for
@@ -403,17 +402,10 @@ def _reached(row: Row) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lipsjax.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["typeset"] = lambda text: re.sub(r"(?<![\w.])-(?=\d)", "−", text)
-    environment.tests["minor"] = lambda topic: topic.startswith(MINOR)
+    pages = templating.environment()
+    pages.tests["minor"] = lambda topic: topic.startswith(MINOR)
     link = linker()
-    environment.globals |= {
+    pages.globals |= {
         "card": card_words,
         "tones": TONES,
         "words": WORDS,
@@ -439,4 +431,4 @@ def _environment() -> jinja2.Environment:
         "paints": plots.PAINTS,
         "most_lines": MOST_LINES,
     }
-    return environment
+    return pages

@@ -1,18 +1,16 @@
 """The page of a proof of concept: its stages, what each showed and cost, and what is next."""
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-import jinja2
 
 from lipsjax.analysis.finding import FEWEST
 from lipsjax.analysis.gates import COSTS, GO, MOST_SEEDS, NO_GO, OPEN, Decision, Gate, seeds_wanted
 from lipsjax.analysis.stats import Interval
 from lipsjax.analysis.wording import clipped, format_bits, money, shown
 from lipsjax.recording import write_atomically
+from lipsjax.report import templating
 
 NOT_BEGUN = "not begun"
 NOT_FINISHED = "not finished"
@@ -232,18 +230,11 @@ def write_page(
     """
     from lipsjax.report import plots  # not at the top: reading stages needs no Matplotlib
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lipsjax.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["typeset"] = lambda text: re.sub(r"(?<![\w.])-(?=\d)", "−", text)
-    environment.globals |= {"words": words, "bound_text": bound_text, "number_text": number_text}
-    environment.globals |= {"minutes": minutes, "money": money, "bar": bar}
+    pages = templating.environment()
+    pages.globals |= {"words": words, "bound_text": bound_text, "number_text": number_text}
+    pages.globals |= {"minutes": minutes, "money": money, "bar": bar}
     known = [each.money for each in outcomes if each.money is not None]
-    page = environment.get_template("stages.html").render(
+    page = pages.get_template("stages.html").render(
         name=name,
         description=description,
         outcomes=outcomes,

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import rich.box
 from PIL import Image
@@ -20,6 +19,7 @@ from lipsjax.datasets.base import show
 from lipsjax.partition import Survey
 from lipsjax.partition.survey import SiteFacts
 from lipsjax.recording import write_atomically
+from lipsjax.report import templating
 from lipsjax.report.survey.checklist import Item
 from lipsjax.report.survey.words import Called, Remark
 from lipsjax.report.table import table_text
@@ -109,15 +109,9 @@ def write_page(
     """
     clients, classes = _drawn(survey)
     counts = survey.train_counts[np.ix_(clients, classes)]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lipsjax.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    pages = templating.environment()
     rows = zip(clients.tolist(), counts.tolist(), strict=True)
-    page = environment.get_template("survey.html").render(
+    page = pages.get_template("survey.html").render(
         title=title,
         setting=setting,
         command=command,
