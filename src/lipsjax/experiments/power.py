@@ -5,7 +5,6 @@ From the recordings of a study alone; nothing is run, nothing is written, and JA
 
 import dataclasses
 import math
-import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -162,21 +161,12 @@ def again(line: str, seeds: int) -> str | None:
       >>> again("python -m lipsjax.experiments.sweep a.toml --seeds=3 --out 'my results'", 20)
       "python -m lipsjax.experiments.sweep a.toml --out 'my results' --seeds 20"
     """
-    try:
-        words = shlex.split(line)
-    except ValueError:  # it was edited
+    from lipsjax.report.next_step import with_option
+
+    is_sweep = line.split()[:3] == ["python", "-m", "lipsjax.experiments.sweep"]
+    if not is_sweep or "--until" in line.split():
         return None
-    if words[:3] != ["python", "-m", "lipsjax.experiments.sweep"] or "--until" in words:
-        return None
-    kept, skip = [], False
-    for word in words:
-        if word == "--seeds":
-            skip = True
-        elif skip:
-            skip = False
-        elif not word.startswith("--seeds="):
-            kept.append(word)
-    return shlex.join([*kept, "--seeds", str(seeds)])
+    return with_option(line, "--seeds", str(seeds)) or None
 
 
 def _minutes(minutes: float) -> str:

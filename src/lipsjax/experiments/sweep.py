@@ -26,8 +26,8 @@ from lipsjax.runs.config import (
 from lipsjax.runs.fields import names_set, overlaps, shown
 from lipsjax.runs.study import (
     SECTIONS,
+    Batch,
     Planned,
-    Stage,
     Study,
     cells,
     expand,
@@ -265,7 +265,7 @@ def carry_out(
     import jax
 
     from lipsjax.runs import processes
-    from lipsjax.runs.looks import check_budget, check_out, looks_for, stages
+    from lipsjax.runs.looks import batches, check_budget, check_out, looks_for
     from lipsjax.runs.trial import run_dir_of
     from lipsjax.runs.workers import count_workers
 
@@ -277,12 +277,12 @@ def carry_out(
     _check_arms(trials, folders)
     runs = dict(reversed(list(zip(reversed(folders), reversed(trials), strict=True))))
     _check(runs.values(), study.execution)  # what cannot be run is refused before all else
-    out, due = Path(study.execution.out), iter([Stage(trials)])
+    out, due = Path(study.execution.out), iter([Batch(trials)])
     looks = looks_for(study, [folder.name for folder in folders])
     if looks is not None:
         of = {_place(trial): folder for trial, folder in zip(trials, folders, strict=True)}
         check_budget(study, looks, trials, lambda trial: of[_place(trial)])
-        due = stages(study, looks, trials, lambda trial: of[_place(trial)], line)
+        due = batches(study, looks, trials, lambda trial: of[_place(trial)], line)
     with contextlib.ExitStack() as held:
         alone = _alone(out, folders, looks=looks is not None)
         processes.agree(lambda: held.enter_context(alone))
@@ -320,13 +320,13 @@ def _alone(out: Path, folders: list[Path], *, looks: bool) -> Iterator[None]:
 def _run_and_draw(
     study: Study,
     line: str,
-    due: Iterator[Stage],
+    due: Iterator[Batch],
     workers: int,
     callbacks: Sequence[Callback],
     *,
     verbose: bool,
 ) -> Ended:
-    """Run what is not finished of each stage of a study, and draw its pages."""
+    """Run what is not finished of each batch of a study, and draw its pages."""
     from lipsjax import recording
     from lipsjax.experiments.report import draw
     from lipsjax.runs import processes
@@ -339,20 +339,20 @@ def _run_and_draw(
     if replaced not in (None, line):
         notes.insert(0, f"the study before in {out}, its runs kept: {replaced}")
     ended = Ended([], [], [])
-    for stage in itertools.chain([first], _agreed(due)):
-        processes.agree(functools.partial(write_study, out, study, stage, line))
-        ended = _run_stage(study, stage, ended, notes, workers, callbacks)
+    for batch in itertools.chain([first], _agreed(due)):
+        processes.agree(functools.partial(write_study, out, study, batch, line))
+        ended = _run_batch(study, batch, ended, notes, workers, callbacks)
     if len(ended.diverged) + len(ended.stopped) < len(ended.runs):
         processes.agree(lambda: draw(out, make_console(), verbose=verbose))
     return ended
 
 
-def _agreed(due: Iterator[Stage]) -> Iterator[Stage]:
-    """Yield in every process the stages that process 0 finds."""
+def _agreed(due: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield in every process the batches that process 0 finds."""
     from lipsjax.runs import processes
 
-    while (stage := processes.agree(lambda: next(due, None))) is not None:
-        yield stage
+    while (batch := processes.agree(lambda: next(due, None))) is not None:
+        yield batch
 
 
 def _survey(study: Study, config: Config, line: str) -> list[str]:
@@ -375,15 +375,15 @@ def _survey(study: Study, config: Config, line: str) -> list[str]:
     ]
 
 
-def _run_stage(
+def _run_batch(
     study: Study,
-    stage: Stage,
+    batch: Batch,
     before: Ended,
     notes: list[str],
     workers: int,
     callbacks: Sequence[Callback],
 ) -> Ended:
-    """Run what is not finished of a stage, and was not run in those before; return all so far."""
+    """Run what is not finished of a batch, and was not run in those before; return all so far."""
     from lipsjax import recording
     from lipsjax.analysis.planned import where_at
     from lipsjax.runs import processes
@@ -392,7 +392,7 @@ def _run_stage(
     from lipsjax.runs.watch import Watch
 
     # cells that do not differ for an arm, as a grid of sparsity for dense, share its runs
-    runs = {run_dir_of(t.config, study.execution): t for t in reversed(stage.trials)}
+    runs = {run_dir_of(t.config, study.execution): t for t in reversed(batch.trials)}
     runs = {run: trial for run, trial in reversed(runs.items()) if run not in before.runs}
     prints = {run: load_for(t.config, study.execution.data_dir)[1] for run, t in runs.items()}
     todo = processes.agree(
@@ -407,8 +407,8 @@ def _run_stage(
             watch.say(note)
         if len(todo) < len(runs):
             watch.say(f"{len(runs) - len(todo)} of {len(runs)} runs found finished")
-        if stage.decisions is not None:
-            watch.say(where_at(stage.decisions))
+        if batch.decisions is not None:
+            watch.say(where_at(batch.decisions))
         diverged, stopped = _run(study, todo, workers, watch, callbacks)
     return Ended([*before.runs, *runs], [*before.diverged, *diverged], [*before.stopped, *stopped])
 
@@ -520,7 +520,7 @@ def _name(trial: Planned, overrides: dict[str, Any]) -> str:
     return ", ".join([trial.arm, *cell, f"seed {trial.seed}"])
 
 
-def write_study(out: Path, study: Study, stage: Stage, line: str) -> None:
+def write_study(out: Path, study: Study, batch: Batch, line: str) -> None:
     """Record which runs make the study so far, and what is decided of it."""
     import jax
 
@@ -532,7 +532,7 @@ def write_study(out: Path, study: Study, stage: Stage, line: str) -> None:
         {"label": label_of(overrides), "overrides": overrides} for overrides in cells(study)
     ]
     device = jax.devices()[0]
-    found = stage.decisions
+    found = batch.decisions
     decided = {} if found is None else {"decisions": recording.decisions_as_json(found)}
     recording.write_json(
         out / "study.json",
@@ -555,7 +555,7 @@ def write_study(out: Path, study: Study, stage: Stage, line: str) -> None:
                     "seed": trial.seed,
                     "run": run_dir_of(trial.config, study.execution).name,
                 }
-                for trial in stage.trials
+                for trial in batch.trials
             ],
             **decided,
         },

@@ -14,7 +14,7 @@ from lipsjax import recording
 from lipsjax.analysis.decision import Plan, check_plan
 from lipsjax.analysis.planned import End, end_of, is_settled, last_looks, take
 from lipsjax.recording import Comparison, Decided, Decisions, Looks, RecordingError
-from lipsjax.runs.study import Planned, Stage, Study, cells, label_of, references
+from lipsjax.runs.study import Batch, Planned, Study, cells, label_of, references
 from lipsjax.runs.until import decided_arms, looks_of
 
 
@@ -179,16 +179,16 @@ def due(
     ]
 
 
-def stages(
+def batches(
     study: Study,
     looks: Looks,
     trials: Sequence[Planned],
     folder_of: Callable[[Planned], Path],
     line: str,
-) -> Iterator[Stage]:
+) -> Iterator[Batch]:
     """Yield the trials that are due before each look that lacks some, and in the end all of them.
 
-    The plan is recorded before the first stage. Whoever asks for the next one has run the trials of
+    The plan is recorded before the first batch. Whoever asks for the next one has run the trials of
     the one before.
 
     Args:
@@ -199,7 +199,7 @@ def stages(
       line: the command, for the record.
 
     Yields:
-      The trials and what was decided before them; in the last stage, what was decided in the end.
+      The trials and what was decided before them; in the last batch, what was decided in the end.
 
     Raises:
       ValueError: for a run that was not run to its end, or that nobody asked for.
@@ -211,7 +211,7 @@ def stages(
     reached = recording.looks_taken(out) + 1 if is_recorded else 1
     ends: dict[tuple[int, str, int], End | None] = {}
     found = tuple(map(_unknown, looks.comparisons))
-    stage = Stage([])
+    batch = Batch([])
     for number in range(1, len(looks.looks) + 1):
         wanted = due(study, looks, trials, number, found)
         folders = {folder_of(trial) for trial in wanted}
@@ -221,20 +221,20 @@ def stages(
             check_ahead(looks, last, {folder_of(t): t for t in trials}, folders)
         if lacking and most is not None and len(folders) > most:
             given_up = Decisions(looks, number - 1, most, True, tuple(map(_given_up, found)))
-            stage = stage._replace(decisions=given_up)
+            batch = batch._replace(decisions=given_up)
             break
         if not is_recorded:
             recording.record_looks(out, looks, line)
             is_recorded = True
-        stage = Stage(wanted, Decisions(looks, number - 1, most, False, found))
+        batch = Batch(wanted, Decisions(looks, number - 1, most, False, found))
         if lacking:
-            yield stage
+            yield batch
         _read_ends(ends, looks, number, wanted, folder_of)
         found = take(ends, looks, number, found)
-        stage = Stage(wanted, Decisions(looks, number, most, False, found))
+        batch = Batch(wanted, Decisions(looks, number, most, False, found))
         if is_settled(found):
             break
-    yield stage
+    yield batch
 
 
 def _has_ended(folder: Path) -> bool:

@@ -106,7 +106,7 @@ class Planned(NamedTuple):
     config: Config
 
 
-class Stage(NamedTuple):
+class Batch(NamedTuple):
     """Trials that are due, of all that a study may run."""
 
     trials: list[Planned]
