@@ -109,7 +109,7 @@ def is_typing(node):
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
-@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("order", [pytest.param(1, marks=pytest.mark.slow), -1])
 def test_names_do_not_depend_on_what_was_imported_before(order):
     names = sorted(lipsjax.__all__)[::order]
     code = f"import lipsjax; print([getattr(lipsjax, name).__name__ for name in {names}])"

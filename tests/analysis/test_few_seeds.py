@@ -159,7 +159,7 @@ def test_chance_finds_nothing_more_often_than_is_said(tmp_path):
     arms = ("dense", *(f"a{i}" for i in range(20)))
     path = write_study(tmp_path, arms=arms, seeds=3, rounds=2, clients=4, test_examples=90)
     study, rng, false = read_study(path), np.random.default_rng(0), 0
-    studies = 24
+    studies = 12
     for _ in range(studies):
         ends = {arm: (np.rint(rng.normal(270, 0.7, 3)) / 360).tolist() for arm in arms}
         rows = compare(with_accuracies(study, ends))

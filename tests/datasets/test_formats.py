@@ -78,7 +78,7 @@ def test_four_formats_give_the_same_data_set(tmp_path):
         assert (each.sites.names, each.class_names) == (expected.sites.names, expected.class_names)
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_four_formats_give_the_same_bits_of_a_run(tmp_path):
     recorded = []
     for name, (path, options) in write_all(tmp_path).items():

@@ -1,5 +1,7 @@
 """Every inertia measure on trees worked out by hand; evaluation and bits likewise."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,7 +119,7 @@ def test_evaluation_does_not_depend_on_batches(batch_size):
     variables = model.init(jax.random.key(0))
     index, mask = jnp.arange(10), jnp.arange(10) < 7
     pool = jax.tree.map(jnp.asarray, data.test)
-    score = evaluate(model, variables, pool, index, mask, batch_size=batch_size)
+    score = jax.jit(partial(evaluate, model, batch_size=batch_size))(variables, pool, index, mask)
     logits, *_ = model.apply(variables, data.test.inputs[:7], mask=np.ones(7, bool), train=False)
     labels = data.test.labels[:7]
     assert float(score.accuracy) == np.mean(np.argmax(logits, 1) == labels)

@@ -96,6 +96,7 @@ def built(**options):
     )
 
 
+@pytest.mark.slow
 def test_an_index_within_1e_6_of_the_threshold():
     """On both sides of it, with the round before set so; and before any round there is none."""
     sim, loop = built(), loop_of()

@@ -71,6 +71,7 @@ def test_others_do_not_matter():
     assert_close(first["global_model"], second["global_model"])
 
 
+@pytest.mark.slow
 def test_one_client_with_all_data_is_plain_sgd():
     data, model = world([12]), tiny_model(norm="group")
     training = LocalTraining(optax.sgd(0.1), 1, 12)

@@ -162,22 +162,19 @@ TABLE = {
         for kind in ("label_flip", "noise", "sign_flip")
     },
 }
-# enough for a quick run: what differs by more than an elementwise rule; and of what does, some
-QUICK = ("scaffold", "ditto", "feddst")
-FIRST = ("fedprox",)
-
-
 # measures depend on a strategy by what clients predict with, and keep, alone: one of each
 MEASURED = ("fedavg", "scaffold", "fedbn", "ditto", "median")
 
 
-def case(name, *more, quick):
-    return pytest.param(name, *more, marks=() if quick else pytest.mark.slow)
+def case(name, wrapped):
+    """One with state at clients and server, and in LIPS, stands for all where time is short."""
+    quick = wrapped and name == "scaffold"
+    return pytest.param(name, wrapped, marks=() if quick else pytest.mark.slow)
 
 
 WRAPPED = [
-    *(case(name, False, quick=name in FIRST) for name in TABLE),
-    *(case(name, True, quick=name == "scaffold") for name, entry in TABLE.items() if entry.lips),
+    *(case(name, False) for name in TABLE),
+    *(case(name, True) for name, entry in TABLE.items() if entry.lips),
 ]
 
 
@@ -256,7 +253,8 @@ DIVIDES = ("scaffold", "fednova", "top_k of scaffold")  # by the learning rate
 STANDS_STILL = [n for n in TABLE if n not in (*MOVES_ALONE, *DIVIDES)]
 
 
-@pytest.mark.parametrize("name", [case(n, quick=n == "fedprox") for n in STANDS_STILL])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STANDS_STILL)
 def test_zero_learning_rate_changes_nothing(name):
     """But for what moves by itself: forgetting, votes, noise, and masks of the strategy's own."""
     entry, model = TABLE[name], tiny_model(norm="group")
