@@ -25,7 +25,11 @@ WHOLE = (
 """Places all of whose tests compile whole rounds, call commands or draw pages."""
 
 hypothesis.settings.register_profile(
-    "lipsjax", derandomize=True, deadline=None, database=None, max_examples=50
+    "lipsjax",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=int(os.environ.get("LIPSJAX_EXAMPLES", "25")),
 )
 hypothesis.settings.load_profile("lipsjax")
 

@@ -109,6 +109,7 @@ def is_typing(node):
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("order", [pytest.param(1, marks=pytest.mark.slow), -1])
 def test_names_do_not_depend_on_what_was_imported_before(order):
     names = sorted(lipsjax.__all__)[::order]
@@ -130,6 +131,7 @@ reveal_type(lj.keys.derive)
 """
 
 
+@pytest.mark.whole
 def test_a_checker_sees_real_types(tmp_path):
     pytest.importorskip("basedpyright")
     (tmp_path / "user.py").write_text(TYPED)

@@ -70,7 +70,7 @@ def assume_served(dataset, method):
     assume(method[1].get("classes", 1) <= there)
 
 
-law = settings(derandomize=True, deadline=None, max_examples=150, database=None)
+law = settings(max_examples=50)
 
 
 @law

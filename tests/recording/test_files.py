@@ -94,6 +94,7 @@ def survey(out, *argv):
     )
 
 
+@pytest.mark.whole
 def test_a_survey_needs_neither_fcntl_nor_array_record(tmp_path):
     ended = survey(tmp_path, *SMALL)
     assert ended.returncode == 0, ended.stderr

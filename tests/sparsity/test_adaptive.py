@@ -1,5 +1,6 @@
 """The rule of adaptive transient sparsity, step by step."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from lipsjax.strategy import RunContext
 from lipsjax.types import Variables
 
 THRESHOLDS = st.floats(-5, 0.99)
+LAYERS = models.build("cnn", num_classes=10, input_shape=(8, 8, 1)).layers
 INERTIA = st.lists(st.floats(-20, 1.5), min_size=4, max_size=4)
 
 
@@ -45,7 +47,7 @@ def test_every_level_is_reached_within_1e_6_of_its_border(threshold):
 def test_the_last_rounds_that_count_are_remembered(rows, window):
     history = jnp.full((window, 4), jnp.nan)
     for values, counts in rows:
-        history = remember(history, jnp.array(values), jnp.array(counts))
+        history = jax.jit(remember)(history, jnp.array(values), jnp.array(counts))
     counted = [values for values, counts in rows if counts][-window:]
     found = np.asarray(remembered(history))
     if not counted:
@@ -56,17 +58,15 @@ def test_the_last_rounds_that_count_are_remembered(rows, window):
 
 
 def test_a_round_in_which_nothing_moved_is_not_remembered():
-    layers = models.build("cnn", num_classes=10, input_shape=(8, 8, 1)).layers
-    still = inertia.layer_inertia(jnp.zeros(len(layers)), layers)
-    history = remember(jnp.zeros((1, len(layers))), still, jnp.array(True))
+    still = inertia.layer_inertia(jnp.zeros(len(LAYERS)), LAYERS)
+    history = remember(jnp.zeros((1, len(LAYERS))), still, jnp.array(True))
     assert not history.any()
 
 
 @given(steps=st.lists(st.floats(0.01, 5), min_size=5, max_size=5))
 def test_the_index_is_the_mean_inertia_of_middle_layers(steps):
-    layers = models.build("cnn", num_classes=10, input_shape=(8, 8, 1)).layers
-    by_layer = inertia.layer_inertia(jnp.array(steps), layers)
-    index = inertia.inertia_index(jnp.array(steps), layers)
+    by_layer = inertia.layer_inertia(jnp.array(steps), LAYERS)
+    index = inertia.inertia_index(jnp.array(steps), LAYERS)
     np.testing.assert_allclose(jnp.mean(by_layer[1:-1]), index, rtol=1e-9, atol=1e-9)
 
 
