@@ -12,7 +12,7 @@ from lipsjax import recording
 from lipsjax.datasets import synthetic
 from lipsjax.datasets.sites import Origin, Sites
 from lipsjax.experiments.sweep import Sweep, read_arguments
-from lipsjax.partition import whole_for_testing
+from lipsjax.partition import natural, whole_for_testing
 from lipsjax.runs.config import Config, EvaluationConfig, PartitionConfig, source, to_dict
 from lipsjax.runs.data import share_out
 from lipsjax.runs.sites import read, settle
@@ -148,6 +148,14 @@ def test_what_each_site_in_turn_needs(file, tmp_path):
     np.savez(tmp_path / "a.npz", x=x, y=y, site=site)
     study = study_of(tmp_path / "a.npz", "--partition.hold-out-sites", "each")
     assert {t.config.partition.hold_out_sites for t in expand(study)} == {("each",)}
+
+
+def test_a_site_that_has_test_examples_alone_is_refused_in_one_line():
+    made = synthetic(train=6, test=3)
+    origins = Origin(np.arange(6) % 2), Origin(np.arange(3))
+    made = made._replace(sites=Sites(("a", "b", "c"), *origins, is_split=True))
+    with pytest.raises(ValueError, match=r"^site c has no training examples; leave it out of the"):
+        natural(made, rng=np.random.default_rng(0))
 
 
 def test_a_site_keeps_no_more_than_it_may(file):
