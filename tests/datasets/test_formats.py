@@ -92,6 +92,41 @@ def test_four_formats_give_the_same_bits_of_a_run(tmp_path):
     assert len(set(recorded)) == 1
 
 
+@pytest.mark.whole
+def test_four_formats_give_the_same_survey(tmp_path):
+    """All that it says, but for where the data lie."""
+    found = {}
+    for name, (path, options) in write_all(tmp_path).items():
+        shape = ("--data.shape", "8", "8", "1") if options.shape else ()
+        out = tmp_path / f"survey-{name}"
+        ended = call(
+            "survey",
+            *("--dataset", str(path), "--partition.kind", "natural", *shape, "--out", str(out)),
+        )
+        assert ended.status == 0, ended
+        said = json.loads((out / "survey.json").read_text())
+        del said["command"], said["dataset"], said["config"]["dataset"], said["config"]["data"]
+        found[name] = said
+    assert {*SIZES} == {*found["npz"]["site_names"]}
+    assert found["npz"]["sites"]["feature_shift"]["distance"]
+    for name, said in found.items():
+        assert said == found["npz"], name
+
+
+def test_truth_values_of_a_table(tmp_path):
+    """As labels they are refused in one line, and as the column of tests they are read."""
+    table = pa.table({"label": np.arange(12) % 2 == 0, "x": np.arange(12) / 7})
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="label") as refused:
+        datasets.load(tmp_path / "t.parquet")
+    assert "\n" not in str(refused.value)
+    table = pa.table(
+        {"label": np.arange(12) % 2, "x": np.arange(12) / 7, "test": np.arange(12) > 7}
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert len(datasets.load(tmp_path / "t.parquet").test.labels) == 4
+
+
 # What each format can say.
 
 

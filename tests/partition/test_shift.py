@@ -9,6 +9,8 @@ from lipsjax.partition.shift import feature_shift, label_shift, near_copies, red
 from lipsjax.partition.survey import compare_sites, look
 
 SIZES = (60, 40, 80)
+ALLOWED = 0.05 + 2 * np.sqrt(0.05 * 0.95 / 200)
+"""False alarms of 200 sites: one in twenty, and two deviations of that, were they independent."""
 
 
 def sites(inputs, labels=None, sizes=SIZES, tests=9):
@@ -76,14 +78,53 @@ def test_inputs_of_sites_of_one_example_are_not_measured():
 
 
 def test_label_shift_by_hand():
-    found = label_shift(np.array([[50, 0], [25, 25], [0, 50]]))
-    np.testing.assert_allclose(found.distance, [0.5, 0, 0.5])
-    assert found.beyond.tolist() == [True, False, True]
+    # to others: 0.2 and 1 (and 0.3), 0.2 and 0.8 (and 0.1), ...; of two the smaller, of three the
+    # middle one
+    found = label_shift(np.array([[50, 0], [40, 10], [0, 50]]))
+    np.testing.assert_allclose(found.distance, [0.2, 0.2, 0.8])
+    found = label_shift(np.array([[50, 0], [40, 10], [0, 50], [35, 15]]))
+    np.testing.assert_allclose(found.distance, [0.3, 0.2, 0.8, 0.3])
+
+
+@pytest.mark.parametrize("sizes", [[20] * 10, [10, 20, 30, 40, 50] * 2])
+def test_one_odd_site_is_beyond_chance_and_moves_no_other(sizes):
+    """Nine sites are alike; from a pool of all, or of all others, they would be far too."""
+    rng, odd = np.random.default_rng(4), 3
+    inside = np.arange(10) != odd
+    site = np.repeat(np.arange(10), sizes)
+    beyond = []
+    for _ in range(20):
+        inputs = rng.normal(size=(sum(sizes) + 9, 12)).astype(np.float32)
+        inputs[np.flatnonzero(site == odd)] += 3
+        beyond.append(feature_shift(*sites(inputs, sizes=tuple(sizes))).beyond)
+    rates = np.mean(beyond, axis=0)
+    assert rates[odd] == 1
+    assert rates[inside].mean() <= ALLOWED  # of alarms that are false
+    counts = np.array([[n // 2, n - n // 2] for n in sizes])
+    counts[odd] = [sizes[odd], 0]
+    assert np.flatnonzero(label_shift(counts).beyond).tolist() == [odd]
+    counts = 20 * counts  # where chance is little, a pool with the odd one would be beyond it
+    assert np.flatnonzero(label_shift(counts).beyond).tolist() == [odd]
+
+
+def test_false_alarms_are_one_in_twenty():
+    """Of sites that are drawn alike."""
+    rng = np.random.default_rng(3)
+    sizes = (12, 18, 24, 12, 18, 24, 12, 18, 24, 18)
+    few = []
+    for _ in range(20):
+        labels = rng.integers(0, 3, sum(sizes) + 9)
+        inputs = rng.normal(size=(len(labels), 6)) + labels[:, None]
+        parts, made = sites(inputs.astype(np.float32), labels, sizes=sizes)
+        counts = [np.bincount(labels[held], minlength=3) for held in parts.train]
+        few.append((feature_shift(parts, made).beyond, label_shift(np.stack(counts)).beyond))
+    assert (np.mean(few, axis=(0, 2)) <= ALLOWED).all()
+    assert np.sum(few) > 0
 
 
 def test_labels_that_are_dealt_out_at_random_are_within_chance():
     rng = np.random.default_rng(3)
-    counts = np.stack([np.bincount(rng.integers(0, 5, n), minlength=5) for n in [200] * 100])
+    counts = np.stack([np.bincount(rng.integers(0, 5, n), minlength=5) for n in [200] * 130])
     assert label_shift(counts).beyond.mean() < 0.15
 
 

@@ -471,6 +471,7 @@ def test_a_study_of_own_parts(installed, tmp_path, names):
     assert ended.status == 0, ended
     page = (out / "report.html").read_text()
     assert names["small"] in page
+    assert '<th scope="row">largest_step</th>' in page
     assert "own_method" not in sys.modules
 
 

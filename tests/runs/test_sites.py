@@ -1,5 +1,6 @@
 """Clients that are the sites which the data name, from the file to the recording."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,9 +9,14 @@ import pytest
 from helpers import commands
 from helpers.commands import MLP, call, refusal
 from lipsjax import recording
-from lipsjax.runs.config import Config, PartitionConfig, source
+from lipsjax.datasets import synthetic
+from lipsjax.datasets.sites import Origin, Sites
+from lipsjax.experiments.sweep import Sweep, read_arguments
+from lipsjax.partition import natural, whole_for_testing
+from lipsjax.runs.config import Config, EvaluationConfig, PartitionConfig, source, to_dict
 from lipsjax.runs.data import share_out
 from lipsjax.runs.sites import read, settle
+from lipsjax.runs.study import Study, each_in_turn, expand
 
 SIZES = {"Ghent": 21, "Ulm": 34, "Brno": 12}
 
@@ -53,6 +59,103 @@ def test_sites_that_are_held_out_come_last_and_are_in_no_global_test(file):
     ghent = found.dataset.sites.names.index("Ghent")
     assert not (found.dataset.sites.test.site[found.data.global_index] == ghent).any()
     assert len(found.data.global_index) == sum(map(len, found.partition.test[:2]))
+
+
+def test_all_examples_of_a_site_that_never_trains_can_be_scored(file):
+    usual = shared(file, hold_out_sites=("Ghent",))
+    found = shared(file, hold_out_sites=("Ghent",), score_whole=True)
+    for each in (0, 1):
+        np.testing.assert_array_equal(found.partition.test[each], usual.partition.test[each])
+    assert len(found.partition.test[2]) == SIZES["Ghent"]
+    scored, held = (
+        {each.tobytes() for each in made.dataset.test.inputs[made.partition.test[2]]}
+        | {each.tobytes() for each in made.dataset.train.inputs[made.partition.train[2]]}
+        for made in (found, usual)
+    )
+    assert scored == held
+    tested = found.data.test.inputs[found.data.test_index[2][found.data.test_mask[2]]]
+    assert {each.tobytes() for each in tested} == held
+    for before, after in zip(usual.data, found.data, strict=True):
+        if before is usual.data.test:
+            break  # what trains, and how, is as it was
+        np.testing.assert_equal(after, before)
+    np.testing.assert_array_equal(found.data.global_index, usual.data.global_index)
+
+
+def test_what_fine_tunes_or_trains_in_part_is_not_scored_whole(file):
+    config = config_of(file, hold_out_sites=("Ghent",), score_whole=True)
+    config = dataclasses.replace(config, evaluation=EvaluationConfig(tune_epochs=2))
+    with pytest.raises(ValueError, match=r"partition.score_whole .* evaluation.tune_epochs=2"):
+        share_out(config, read(*source(config), None)[0])
+    made = synthetic(train=6, test=3)
+    origin = Origin(np.repeat([0, 1, 2], 2), group=np.array([0, 1, 1, 2, 3, 3]))
+    tests = Origin(np.arange(3), group=np.array([0, 1, 3]))
+    made = made._replace(sites=Sites(("a", "b", "c"), origin, tests, is_split=True))
+    with pytest.raises(ValueError, match="site b whose group is trained on at another site"):
+        whole_for_testing(made, ["b"])
+    assert len(whole_for_testing(made, ["c"]).test.labels) == 5
+
+
+def test_options_that_are_off_do_not_change_what_a_run_is_called(file):
+    assert "score_whole" not in to_dict(config_of(file, hold_out_sites=("Ulm",)))["partition"]
+    named, numbered = (to_dict(config_of(file, hold_out_sites=s)) for s in (("Ulm",), (2,)))
+    assert named == numbered == to_dict(config_of(file, hold_out_sites=["2"]))
+
+
+def study_of(file, *argv):
+    given = ("--dataset", str(file), "--partition.kind", "natural", "--arms", "dense", "lips")
+    return read_arguments([*given, *argv], Sweep, "lipsjax sweep")[0]
+
+
+def test_each_site_in_turn_is_the_grid_written_out(file, tmp_path):
+    grid = '"partition.hold_out_sites" = [["Brno"], [1], ["Ulm"]]'
+    by_hand = "partition.hold_out_sites=[['Brno'], ['Ghent'], ['Ulm']]"
+    expected = expand(study_of(file, "--grid", by_hand))
+    assert [t.config.partition.hold_out_sites for t in expected[::10]] == [
+        ("Brno",),
+        ("Ghent",),
+        ("Ulm",),
+    ]
+    assert expand(study_of(file, "--partition.hold-out-sites", "each")) == expected
+    shared_by_all = f'[config]\ndataset = "{file}"\npartition.kind = "natural"\n'
+    texts = {
+        "each": f'arms = ["dense", "lips"]\n{shared_by_all}partition.hold_out_sites = "each"\n',
+        "grid": f'arms = ["dense", "lips"]\n{shared_by_all}[grid]\n{grid}\n',
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.toml").write_text(text)
+        study = read_arguments([f"{tmp_path}/{name}.toml"], Sweep, "lipsjax sweep")[0]
+        assert expand(study) == expected
+        assert list(study.grid) == ["partition.hold_out_sites"]
+
+
+def test_what_each_site_in_turn_needs(file, tmp_path):
+    each = PartitionConfig(kind="natural", hold_out_sites="each")
+    study = Study(
+        config=Config(dataset=str(file), partition=each),
+        grid={"partition": [{"hold_out_sites": ["Ulm"]}, {"test_share": 0.3}]},
+    )
+    with pytest.raises(ValueError, match=r"is 'each', and grid.partition sets it too"):
+        each_in_turn(study)
+    with pytest.raises(ValueError, match=r"needs partition.kind='natural', not 'iid'"):
+        read_arguments(
+            ["--partition.kind", "iid", "--partition.hold-out-sites", "each"], Sweep, "sweep"
+        )
+    with pytest.raises(ValueError, match="of what all arms of a study share"):
+        config_of(file, hold_out_sites="each")
+    # a site of that name is what is meant
+    x, y, site = np.zeros((9, 4, 4), np.uint8), np.arange(9) % 2, np.repeat(["a", "each", "z"], 3)
+    np.savez(tmp_path / "a.npz", x=x, y=y, site=site)
+    study = study_of(tmp_path / "a.npz", "--partition.hold-out-sites", "each")
+    assert {t.config.partition.hold_out_sites for t in expand(study)} == {("each",)}
+
+
+def test_a_site_that_has_test_examples_alone_is_refused_in_one_line():
+    made = synthetic(train=6, test=3)
+    origins = Origin(np.arange(6) % 2), Origin(np.arange(3))
+    made = made._replace(sites=Sites(("a", "b", "c"), *origins, is_split=True))
+    with pytest.raises(ValueError, match=r"^site c has no training examples; leave it out of the"):
+        natural(made, rng=np.random.default_rng(0))
 
 
 def test_a_site_keeps_no_more_than_it_may(file):
@@ -136,6 +239,7 @@ def test_sites_one_by_one_are_what_their_means_are_of(file, tmp_path):
         (["--partition.hold-out-sites", "7"], ["'7'", "0..2 by number"]),
         (["--partition.hold-out-sites", "Ulm", "2"], ["'2'", "twice"]),
         (["--partition.hold-out-sites", "0", "1", "2"], ["all sites"]),
+        (["--partition.hold-out-sites", "Ulm", "--partition.score-whole", "x"], ["score-whole"]),
         (["--partition.split", "group"], ["'group'", "names no group"]),
         (["--partition.split", "given"], ["does not say"]),
         (["--partition.test-share", "1"], ["share of test examples is 1.0"]),

@@ -145,6 +145,17 @@ that never reaches it, and so is their mean, as a mean over the others would fla
 """
 
 
+def measures_of(study: StudyRecording) -> dict[str, Measure]:
+    """What is compared in a study: :data:`MEASURES`, then its own, each over the last rounds."""
+    runs = (trial.recording for trial in study.trials)
+    own = dict.fromkeys(name for run in runs for name in run.setup.get("own_measures", ()))
+    return MEASURES | {name: _of_own(name) for name in own}
+
+
+def _of_own(name: str) -> Measure:
+    return lambda recording, _: primary(_scalar(recording, name))
+
+
 def is_local(config: Mapping[str, Any]) -> bool:
     """Whether clients train alone: the control without federation."""
     return config.get("strategy", {}).get("name") == "local"
@@ -284,7 +295,7 @@ def _row(study: StudyRecording, cell: int, arm: str) -> Row:
         seeds=tuple(values),
         means={
             m: mean_interval([v[m] for v in values.values()], step=steps.get(m, 0.0))
-            for m in MEASURES
+            for m in measures_of(study)
         },
         differences={},
         adjusted={},
@@ -304,7 +315,7 @@ def _compared(rows: list[Row]) -> list[Row]:
         row
         if row.is_reference
         else row._replace(
-            differences={m: difference(row, at[row.cell, row.reference], m) for m in MEASURES}
+            differences={m: difference(row, at[row.cell, row.reference], m) for m in row.means}
         )
         for row in rows
     ]
@@ -313,7 +324,7 @@ def _compared(rows: list[Row]) -> list[Row]:
 def _with_holm(rows: list[Row]) -> list[Row]:
     """The same rows with Holm's p over all that are compared, measure by measure."""
     compared = [row for row in rows if not row.is_reference]
-    adjusted = {m: holm([row.differences[m].p for row in compared]) for m in MEASURES}
+    adjusted = {m: holm([row.differences[m].p for row in compared]) for m in rows[0].means}
     place = {(row.cell, row.arm): i for i, row in enumerate(compared)}
     return [
         row._replace(
@@ -330,7 +341,7 @@ def _values(study: StudyRecording, cell: int, arm: str) -> dict[int, dict[str, f
     return {
         trial.seed: {
             name: measure(_only(trial.recording, free), target)
-            for name, measure in MEASURES.items()
+            for name, measure in measures_of(study).items()
         }
         for trial in trials_of(study, cell, arm)
     }

@@ -20,7 +20,7 @@ from lipsjax.report.results import Results, load_results
 from lipsjax.runs import given, startup
 from lipsjax.runs.config import cohort_size
 from lipsjax.runs.fields import shown
-from lipsjax.runs.study import Study, expand, load_study, study_from
+from lipsjax.runs.study import Study, each_in_turn, expand, load_study, study_from
 
 
 def sweep(
@@ -68,7 +68,7 @@ def sweep(
     if own is None:
         own = 1 if asked.execution.workers == "auto" else asked.execution.workers
     execution = dataclasses.replace(asked.execution, out=str(out), workers=own)
-    asked = dataclasses.replace(asked, execution=execution)
+    asked = each_in_turn(dataclasses.replace(asked, execution=execution))
     trials = expand(asked)
     if own != 1:
         _check_workers(own, trials, callbacks)

@@ -70,7 +70,9 @@ def write_survey(
     from lipsjax.runs.data import share_out
 
     said = to_dict(config)
-    shared = share_out(config, dataset)
+    # what sites hold, whatever of it they are scored on
+    parted = dataclasses.replace(config.partition, score_whole=False)
+    shared = share_out(dataclasses.replace(config, partition=parted), dataset)
     if anonymise:
         known = () if dataset.sites is None else dataset.sites.names
         names = hidden.names_for((*(shared.names or ()), *known), [config.dataset])
@@ -143,10 +145,11 @@ def main(argv: list[str]) -> None:
 
     from lipsjax.report import survey
     from lipsjax.runs.data import check_numbers
-    from lipsjax.runs.sites import read, settle
+    from lipsjax.runs.sites import in_turn, read, settle
 
     config, execution = chosen.config, chosen.execution
     check_numbers(config)  # before data is read that may be large
+    config, sites = in_turn(config, execution.data_dir)
     config = settle(config, execution.data_dir)
     dataset, _ = read(*source(config), execution.data_dir)
     line = command.command_line("survey", argv)
@@ -162,7 +165,7 @@ def main(argv: list[str]) -> None:
         text = Text.assemble((remark.topic, "bold"), ": ", remark.statement)
         listed.add_row("•", text + Text(f" {remark.question}" * bool(remark.question), "italic"))
     console.print("", listed, "", sep="\n", highlight=False)
-    for name in study.grid:
+    for name in (*study.grid, *["partition.hold_out_sites"] * bool(sites)):
         console.print(f"grid: {name} varies; give it as an option to survey another cell")
     console.print(f"page: {page}", highlight=False, markup=False, soft_wrap=True)
 

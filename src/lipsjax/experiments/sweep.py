@@ -30,6 +30,7 @@ from lipsjax.runs.study import (
     Planned,
     Study,
     cells,
+    each_in_turn,
     expand,
     fields_of,
     label_of,
@@ -124,7 +125,7 @@ def read_arguments(argv: list[str], kind: type[S], program: str) -> tuple[Study,
         **{name: getattr(chosen, name) for name in shared},
     )
     _check_reach(asked, command.options_given(options))
-    return asked, chosen
+    return each_in_turn(asked), chosen
 
 
 def _read_until(chosen: Sweep, given: list[str]) -> Until | None:

@@ -1,7 +1,7 @@
 """Who holds which examples, how many, and what sets them apart: the split of a data set."""
 
 from lipsjax.partition.features import distort
-from lipsjax.partition.natural import natural
+from lipsjax.partition.natural import natural, whole_for_testing
 from lipsjax.partition.quantity import sizes
 from lipsjax.partition.splits import Partition, dirichlet, iid, pool, shards
 from lipsjax.partition.survey import Survey, describe
@@ -17,4 +17,5 @@ __all__ = [
     "pool",
     "shards",
     "sizes",
+    "whole_for_testing",
 ]

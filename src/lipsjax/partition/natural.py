@@ -9,15 +9,17 @@ import numpy as np
 
 from lipsjax.datasets import DataError, Dataset
 from lipsjax.datasets.base import show
+from lipsjax.datasets.sites import join, take
 from lipsjax.partition.sampling import class_counts
 from lipsjax.partition.splits import Partition
+from lipsjax.types import Examples
 
 
 def natural(
     dataset: Dataset,
     *,
     rng: np.random.Generator,
-    held_out: Sequence[str] = (),
+    held_out: Sequence[str | int] = (),
     most_examples: int | None = None,
 ) -> tuple[Partition, tuple[str, ...]]:
     """Makes each site that the data name a client, of the size that it has.
@@ -69,7 +71,54 @@ def natural(
     return Partition(tuple(train), tuple(test), counts / counts.sum(axis=1, keepdims=True)), names
 
 
-def numbers_of(held_out: Sequence[str], names: Sequence[str]) -> list[int]:
+def whole_for_testing(dataset: Dataset, held_out: Sequence[str | int]) -> Dataset:
+    """Returns a data set in which all examples of some sites are for testing too.
+
+    Those sites never train, so that whatever they hold can be scored.
+
+    Args:
+      dataset: names its sites, and is split as it is to be used.
+      held_out: sites, by name or by number, that are not to train.
+
+    Returns:
+      The data set, its test split followed by the training examples of these sites. Its training
+      split is as it was.
+
+    Raises:
+      DataError: a data set that names no sites, sites held out that do not exist or are there
+        twice, or an example of theirs whose group is trained on at another site.
+
+    Example:
+      >>> from lipsjax.datasets import synthetic
+      >>> from lipsjax.datasets.sites import Origin, Sites
+      >>> made = synthetic(train=30, test=12)
+      >>> origins = (Origin(np.arange(len(each.labels)) % 3) for each in (made.train, made.test))
+      >>> made = made._replace(sites=Sites(("a", "b", "c"), *origins, is_split=True))
+      >>> len(made.test.labels), len(whole_for_testing(made, ["a"]).test.labels)
+      (12, 22)
+    """
+    sites = dataset.sites
+    if sites is None:
+        raise DataError(f"{show(dataset.name)} names no sites")
+    is_held = np.isin(sites.train.site, numbers_of(held_out, sites.names))
+    group = sites.train.group
+    if group is not None and len(both := np.intersect1d(group[is_held], group[~is_held])):
+        first = sites.names[sites.train.site[is_held & (group == both[0])][0]]
+        raise DataError(
+            f"partition.score_whole would score examples of site {show(first)} whose group is "
+            "trained on at another site: leave it out, or name groups that one site has"
+        )
+    test = Examples(
+        *(
+            np.concatenate([tested, trained[is_held]])
+            for tested, trained in zip(dataset.test, dataset.train, strict=True)
+        )
+    )
+    of_test = join(sites.test, take(sites.train, np.flatnonzero(is_held)))
+    return dataset._replace(test=test, sites=sites._replace(test=of_test))
+
+
+def numbers_of(held_out: Sequence[str | int], names: Sequence[str]) -> list[int]:
     """Returns the numbers of the sites that are held out.
 
     Raises:
@@ -86,18 +135,22 @@ def numbers_of(held_out: Sequence[str], names: Sequence[str]) -> list[int]:
     return found
 
 
-def number_of(site: str, names: Sequence[str]) -> int:
+def number_of(site: str | int, names: Sequence[str]) -> int:
     """Returns the number of a site that is given by its name, or else by its number.
 
-    >>> number_of("1", ["north", "south"]), number_of("1", ["2", "1", "0"])
-    (1, 1)
+    An integer is a number alone.
+
+    >>> number_of("1", ["north", "south"]), number_of("2", ["2", "1", "0"])
+    (1, 0)
+    >>> number_of(2, ["2", "1", "0"])
+    2
 
     Raises:
       DataError: for a site that the data do not name.
     """
     if site in names:
-        return list(names).index(site)
-    if site.isdecimal() and int(site) < len(names):
+        return list(names).index(str(site))
+    if str(site).isdecimal() and int(site) < len(names):
         return int(site)
     listed = ", ".join(show(name, 40) for name in names[:10]) + (", ..." if len(names) > 10 else "")
     raise DataError(

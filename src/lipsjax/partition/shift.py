@@ -1,8 +1,10 @@
-"""How far each site is from all others: in its classes, its inputs, and copies that they share.
+"""How far each site is from the others: in its classes, its inputs, and copies that they share.
 
-A distance says little beside what chance gives, so each comes with a floor: the distance that 19 of
-20 random redraws of sites of the same sizes stay below. Cost is bounded: of many examples some are
-looked at, evenly spaced, and as many of each site.
+A site's distance is the median of those to every other site: half of the others, at least, are so
+far or farther. A site that is unlike all others moves the distances of no other one so; in a pool
+of all it would. A distance says little beside what chance gives, so each comes with a floor: the
+distance that 19 of 20 random redraws of sites of the same sizes stay below. Cost is bounded: of
+many examples some are looked at, evenly spaced, and as many of each site.
 
 Symbols: K clients, C classes, N examples, D values that stand for an example.
 
@@ -38,7 +40,7 @@ _AXES = 8
 
 
 class Shift(NamedTuple):
-    """How far each client is from the others; NaN where it was not measured."""
+    """How far each client is from the median other one; NaN where it was not measured."""
 
     distance: np.ndarray  # [K] in 0..1
     floor: np.ndarray  # [K], what 19 of 20 random redraws stay below
@@ -64,42 +66,60 @@ class NearCopies(NamedTuple):
 
 
 def label_shift(counts: np.ndarray) -> Shift:
-    """Measures how far the class mix of each client is from that of all together.
+    """Measures how far the class mix of each client is from those of others.
 
-    The distance is total variation: the share of a client's examples that would have to change
-    class. The floor is of labels that are dealt out anew to clients of the same sizes, from a seed
-    that is always the same.
+    The distance of two mixes p and q is total variation, ``sum |p - q| / 2``: the share of a
+    client's examples that would have to change class. That of a client is the median over others,
+    of two middle ones the smaller. The floor is of labels that are dealt out anew to clients of the
+    same sizes, from a seed that is always the same.
 
     Args:
       counts: [K, C] training examples per client and class, each client having one at least.
 
     Returns:
-      Distances and floors.
+      Distances and floors, of more than 100 clients to 100 of them; 0 of one client alone.
 
     Example:
-      >>> label_shift(np.array([[10, 0], [0, 10]])).distance
-      array([0.5, 0.5])
+      >>> label_shift(np.array([[10, 0], [10, 0], [0, 10]])).distance
+      array([0., 0., 1.])
       >>> label_shift(np.array([[30, 30], [31, 29]])).beyond
       array([False, False])
     """
     sizes, whole = counts.sum(axis=1), counts.sum(axis=0)
+    if len(sizes) == 1:
+        return Shift(np.zeros(1), np.zeros(1))
     dealt = scipy.stats.random_table(sizes, whole, seed=np.random.default_rng(0))
-    null = [_to_whole(dealt.rvs(), whole) for _ in range(DRAWS)]
-    return Shift(_to_whole(counts, whole), np.quantile(null, _FLOOR, axis=0))
+    null = [_of_mixes(dealt.rvs()) for _ in range(DRAWS)]
+    return Shift(_of_mixes(counts), np.quantile(null, _FLOOR, axis=0))
 
 
-def _to_whole(counts: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Total variation from each row's mix to that of `whole`."""
+def _of_mixes(counts: np.ndarray) -> np.ndarray:
+    """Median total variation from each row's mix to those of others."""
     mixes = counts / counts.sum(axis=1, keepdims=True)
-    return 0.5 * np.abs(mixes - whole / whole.sum()).sum(axis=1)
+    others = _spaced(len(mixes), MOST_SITES)
+    apart = 0.5 * scipy.spatial.distance.cdist(mixes, mixes[others], "cityblock")
+    return _to_others(apart, others)
+
+
+def _to_others(apart: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The median over others of a row's distances to them, of two middle ones the smaller.
+
+    >>> _to_others(np.array([[0.0, 1, 9], [1, 0, 9], [9, 9, 0]]), np.arange(3))
+    array([1., 1., 9.])
+    """
+    apart = apart.copy()
+    apart[others, np.arange(len(others))] = np.inf  # itself
+    counts = np.isfinite(apart).sum(axis=1)
+    return np.sort(apart, axis=1)[np.arange(len(apart)), (counts - 1) // 2]
 
 
 def feature_shift(partition: Partition, dataset: Dataset) -> Shift:
-    """Measures how far the training inputs of each client are from those of all others.
+    """Measures how far the training inputs of each client are from those of others.
 
-    Inputs stand as `reduced` has them. The distance is the energy distance over twice the mean
-    distance between the two samples: 0 where both are distributed alike, 1 where both are constant
-    and differ. For the floor, examples of one class are exchanged at random among clients, from a
+    Inputs stand as `reduced` has them. The distance of two clients is the energy distance over
+    twice the mean distance between the two samples: 0 where both are distributed alike, 1 where
+    both are constant and differ. That of a client is the median over others, of two middle ones the
+    smaller. For the floor, examples of one class are exchanged at random among clients, from a
     seed that is always the same: what a client's classes explain of its inputs is no shift.
 
     Args:
@@ -142,20 +162,22 @@ def feature_shift(partition: Partition, dataset: Dataset) -> Shift:
 
 
 def _energy(apart: np.ndarray, site: np.ndarray) -> np.ndarray:
-    """Energy distance of each site from all others, as a share of its largest value.
+    """Median energy distance of each site to others, each as a share of its largest value.
 
-    >>> _energy(np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([0, 1]))
+    Means within a site are over pairs of two examples, so that sites which are alike are 0 apart
+    in the mean, whatever their sizes.
+
+    >>> place = np.array([0.0, 0.0, 1.0, 1.0])
+    >>> _energy(np.abs(place[:, None] - place), np.array([0, 0, 1, 1]))
     array([1., 1.])
     """
     member = np.eye(site.max() + 1)[site]  # [n, K]
     size = member.sum(axis=0)
-    between = member.T @ (apart @ member)  # [K, K], sums of distances
-    own, rest = np.diag(between), len(site) - size
-    cross = between.sum(axis=1) - own
-    others = between.sum() - own - 2 * cross
-    mean = 2 * cross / (size * rest)
-    energy = mean - own / size**2 - others / rest**2
-    return np.divide(energy, mean, out=np.zeros_like(mean), where=mean > 0).clip(0, 1)
+    total = member.T @ (apart @ member)  # [K, K], of distances
+    mean, within = total / np.outer(size, size), np.diag(total) / (size * (size - 1))
+    energy = 2 * mean - within[:, None] - within
+    shares = np.divide(energy, 2 * mean, out=np.zeros_like(mean), where=mean > 0).clip(0, 1)
+    return _to_others(shares, np.arange(len(size)))
 
 
 def near_copies(partition: Partition, dataset: Dataset) -> NearCopies | None:

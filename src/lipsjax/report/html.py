@@ -31,7 +31,7 @@ from lipsjax.analysis.verdict import findings
 from lipsjax.analysis.wording import capped, format_bits, gained, money, percent, shown
 from lipsjax.recording import StudyRecording, read_study, write_atomically
 from lipsjax.report import cards as card_words
-from lipsjax.report import plots, templating
+from lipsjax.report import own_measures, plots, templating
 from lipsjax.report.glossary import WORDS, linker
 from lipsjax.report.next_step import in_minutes, next_step
 from lipsjax.report.setting import describe_arm, describe_setting, seeds_stand_for
@@ -210,6 +210,8 @@ def contents(study: StudyRecording) -> dict[str, Any]:
         "arms": [(arm, describe_arm(study, arm)) for arm in study.arms],
         "table": [(label, list(members)) for label, members in groupby(rows, _cell_of)],
         "further": further_measures(rows),
+        "own_head": own_measures.HEAD,
+        "own_lines": own_measures.own_lines(rows),
         "several": several,
         "maps": _maps(study, rows),
         "pairs": Shown(plots.pairs(rows), "pairs", "Each arm, alone and with transient sparsity")

@@ -12,6 +12,7 @@ from lipsjax.recording import StudyRecording, read_study, write_atomically
 from lipsjax.report.cards import lines
 from lipsjax.report.html import diverged_trials
 from lipsjax.report.next_step import Step, in_minutes, next_step
+from lipsjax.report.own_measures import HEAD, own_lines
 from lipsjax.report.plots import MARKS
 from lipsjax.report.setting import describe_arm, describe_setting
 from lipsjax.report.sites import Section, gain_text, sections, site_text, spread_texts
@@ -73,6 +74,8 @@ def markdown(study: StudyRecording) -> str:
     blocks += ["## In short", "\n".join(answers), *_next(next_step(study, rows))]
     blocks += ["## Summary", _numbered(executive(study)), "## Results", _table(study, rows)]
     blocks.append(_escape(legend(study, rows)))
+    if own := own_lines(rows):
+        blocks += [_lines(HEAD, [[_escape(text) for text in line] for line in own])]
     blocks += _site_blocks(study)
     blocks += ["## What this study shows", _bullets(_sentences(study, rows))]
     setting = [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from lipsjax.analysis.comparison import MEASURES, compare
+from lipsjax.analysis.comparison import compare
 from lipsjax.analysis.stats import Interval
 from lipsjax.recording import StudyRecording, read_study, whole_file, write_atomically
 from lipsjax.report.table import table_text
@@ -160,7 +160,7 @@ def comparison_table(study: StudyRecording) -> Columns:
     found: list[dict[str, Any]] = []
     for row in compare(study):
         about = {"arm": row.arm, "cell": row.cell, **at[row.cell], "reference": row.reference}
-        for measure in MEASURES:
+        for measure in row.means:
             mean, paired = row.means[measure], row.differences.get(measure)
             interval = NOTHING if paired is None else paired.interval
             found.append(

@@ -361,7 +361,8 @@ def _describe_sites(partition: Mapping[str, Any]) -> str:
     if partition["most_examples"] is not None:
         text += f", at most {partition['most_examples']} training examples each"
     if partition["hold_out_sites"]:
-        text += f"; held out: {', '.join(partition['hold_out_sites'])}"
+        text += f"; held out: {', '.join(map(str, partition['hold_out_sites']))}"
+        text += ", scored on all of their examples" if partition.get("score_whole") else ""
     return f"{text}; examples {parted[partition['split']]}{_apart(partition)}"
 
 

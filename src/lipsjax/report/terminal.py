@@ -9,7 +9,7 @@ import rich.box
 from rich.table import Table
 from rich.text import Text
 
-from lipsjax.analysis.comparison import MEASURES, Row, compare
+from lipsjax.analysis.comparison import Row, compare
 from lipsjax.analysis.finding import FEWEST, outcome
 from lipsjax.analysis.stats import Interval
 from lipsjax.analysis.wording import capped, format_bits, gained, percent, shown
@@ -150,15 +150,17 @@ def write_table(study: StudyRecording, path: Path) -> None:
     Raises:
       ValueError: if no trial of the study is finished.
     """
-    columns = [f"{m}_{part}" for m in MEASURES for part in ("mean", "low", "high")]
+    compared = compare(study)
+    measures = list(compared[0].means)
+    columns = [f"{m}_{part}" for m in measures for part in ("mean", "low", "high")]
     columns += [
-        f"{m}_difference_{part}" for m in MEASURES for part in ("mean", "low", "high", "p", "holm")
+        f"{m}_difference_{part}" for m in measures for part in ("mean", "low", "high", "p", "holm")
     ]
     rows = []
-    for row in compare(study):
+    for row in compared:
         paired = row.differences["personalised"].interval.n if row.differences else ""
-        cells: list[Any] = [v for m in MEASURES for v in row.means[m][:3]]
-        for m in MEASURES:
+        cells: list[Any] = [v for m in measures for v in row.means[m][:3]]
+        for m in measures:
             found = row.differences.get(m)
             cells += [*found.interval[:3], found.p, row.adjusted[m]] if found else [""] * 5
         rows.append([row.cell, row.arm, row.reference, len(row.seeds), paired, *cells])

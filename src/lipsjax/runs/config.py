@@ -192,6 +192,20 @@ PartOptions = Annotated[
     ),
 ]
 
+EACH = ("each",)
+"""What holds out every site in turn."""
+SitesHeldOut = Annotated[
+    tuple[str | int, ...] | Literal["each"],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[SITE ...]|each",
+        instance_from_str=tuple,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda sites: [str(site) for site in sites],
+    ),
+]
+"""Sites by name or number."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -230,8 +244,12 @@ class PartitionConfig:
     """Classes of each client. Read by kind = shards only."""
     clients: int = 20
     """Number of registered clients K; of kind = natural as many as there are sites."""
-    hold_out_sites: tuple[str, ...] = ()
-    """Sites, by name or number, that never train and are scored at the end. kind = natural only."""
+    hold_out_sites: SitesHeldOut = ()
+    """Sites, by name or number, that never train and are scored at the end; each, in a study: every
+    site in turn, a cell of the grid each. kind = natural only."""
+    score_whole: bool = False
+    """Score sites that are held out on all of their examples, not on those for testing alone; then
+    none are left to fine-tune on. Read by hold_out_sites only."""
     split: Literal["auto", "given", "stratified", "group", "time"] = "auto"
     """How a site's examples part into training and test: by class, by groups that stay together,
     the last in time; auto: as the data say, else by group, else by class. kind = natural only."""
@@ -260,6 +278,11 @@ class PartitionConfig:
     """Let clients share training examples, as the published sampler does."""
     options: PartOptions = dataclasses.field(default_factory=dict)
     """Arguments of an own kind. Read by it only."""
+
+    def __post_init__(self):
+        """Write each as the list of one word that it is on a command line."""
+        if self.hold_out_sites == EACH[0]:
+            object.__setattr__(self, "hold_out_sites", EACH)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -499,11 +522,12 @@ class Prices:
     """What a point (1 %) of accuracy is worth."""
 
 
-OF_OWN_PARTS = (
+WHERE_GIVEN = (
     *(("model", "options"), ("model", "init")),
     *(("partition", "options"), ("evaluation", "measures")),
+    ("partition", "score_whole"),
 )
-"""Fields that only own parts, or weights of one's own, have."""
+"""Fields that are recorded where they are given alone: most runs have none of them."""
 
 
 def num_clients(config: Config) -> int:
@@ -542,9 +566,9 @@ WITHOUT_CONVOLUTIONS = ("mlp", "vit")
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a config as nested dicts, as it is recorded and hashed.
 
-    Fields of own parts are left out where they are empty, and those of triggers where there is
-    none, so that runs without have the names that they had before there were any. For the same
-    reason the kinds that masks have by default are written out.
+    Fields of own parts and the like are left out where they are empty, and those of triggers where
+    there is none, so that runs without have the names that they had before there were any. For the
+    same reason the kinds that masks have by default are written out.
 
     >>> "options" in to_dict(Config())["model"]
     False
@@ -553,7 +577,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     """
     values = dataclasses.asdict(config)
     if isinstance(config, Config):
-        for section, field in OF_OWN_PARTS:
+        for section, field in WHERE_GIVEN:
             if not values[section][field]:
                 del values[section][field]
         if not values["dataset_options"]:

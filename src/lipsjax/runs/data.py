@@ -62,6 +62,9 @@ def share_out(
         dataset = datasets.split(
             dataset, rule=wanted.split, share=wanted.test_share, rng=for_clients
         )
+        if wanted.score_whole:
+            _check_unused(wanted, config.evaluation.tune_epochs)
+            dataset = partition.whole_for_testing(dataset, wanted.hold_out_sites)
         parts, names = partition.natural(
             dataset,
             held_out=wanted.hold_out_sites,
@@ -89,6 +92,15 @@ def share_out(
         process=process,
     )
     return Shared(dataset, parts, data, names)
+
+
+def _check_unused(wanted: PartitionConfig, tune_epochs: int) -> None:
+    """Refuse to score what sites that are held out would fine-tune on."""
+    if wanted.hold_out_sites and tune_epochs:
+        raise ValueError(
+            "partition.score_whole scores sites that are held out on all of their examples, and "
+            f"evaluation.tune_epochs={tune_epochs} would train on some of them: leave one out"
+        )
 
 
 def _of_global_test(

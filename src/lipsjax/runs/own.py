@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lipsjax import tree
+from lipsjax.analysis import comparison
 from lipsjax.models import Normalise, from_flax
 from lipsjax.rounds.spec import Measure
 from lipsjax.runs import given, parts
@@ -177,6 +178,15 @@ def build_measures(names: tuple[str, ...], model: Model) -> tuple[Measure, ...]:
     return tuple(_measure(name, params, model.layers) for name in names)
 
 
+def names_of(measures: tuple[Measure, ...], params: Any, layers: tuple[Layer, ...]) -> list[str]:
+    """Return the names of the numbers that own measures give."""
+    found = [
+        jax.eval_shape(lambda old, new, m=measure: m(old, new, layers), params, params)
+        for measure in measures
+    ]
+    return [name for numbers in found for name in numbers]
+
+
 def _measure(name: str, params: Any, layers: tuple[Layer, ...]) -> Measure:
     where, measure = f"evaluation.measures: {name}", parts.find(MEASURES, name)
 
@@ -204,4 +214,5 @@ def _measure(name: str, params: Any, layers: tuple[Layer, ...]) -> Measure:
 
 
 def _is_taken(name: str) -> bool:
-    return name in RECORDED or "accuracy" in name or name.endswith(("_bits", "_bits_server_masks"))
+    known = (*RECORDED, *comparison.MEASURES)
+    return name in known or "accuracy" in name or name.endswith(("_bits", "_bits_server_masks"))

@@ -11,7 +11,7 @@ import numpy as np
 from lipsjax import clients, partition, tree
 from lipsjax.datasets import channel_statistics
 from lipsjax.models import Normalise
-from lipsjax.runs import processes, trackers
+from lipsjax.runs import own, processes, trackers
 from lipsjax.runs.build import simulation_of
 from lipsjax.runs.config import Config, Execution, cohort_size, num_clients
 from lipsjax.runs.costs import Account, account_of
@@ -97,6 +97,8 @@ def prepare(
         "class_names": dataset.class_names,
         "site_names": shared.names,
     }
+    if sim.spec.own_measures:
+        setup["own_measures"] = own.names_of(sim.spec.own_measures, variables.params, layers)
     account = account_of(sim, jax.random.key(config.seed))
     return Prepared(config, fingerprint, plan, setup, sim, data, account)
 

@@ -26,6 +26,9 @@ _UNREAD: Mapping[str, Callable[[Config], bool]] = {
     "partition.alpha": lambda c: c.partition.kind != "dirichlet",
     "partition.classes": lambda c: c.partition.kind != "shards",
     "partition.hold_out_sites": lambda c: c.partition.kind != "natural",
+    "partition.score_whole": lambda c: (
+        c.partition.kind != "natural" or not c.partition.hold_out_sites
+    ),
     "partition.split": lambda c: c.partition.kind != "natural",
     "partition.test_share": lambda c: c.partition.kind != "natural" or c.partition.split == "given",
     "partition.most_examples": lambda c: c.partition.kind != "natural",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lipsjax.runs import given, parts
-from lipsjax.runs.config import DATASETS, Config, DataConfig, PartitionConfig, source
+from lipsjax.runs.config import DATASETS, EACH, Config, DataConfig, PartitionConfig, source
 
 
 @functools.lru_cache(maxsize=4)
@@ -61,7 +61,7 @@ def is_own(name: str) -> bool:
 def settle(config: Config, data_dir: str | None) -> Config:
     """Return a config with as many clients as its data name sites, if these are its clients.
 
-    Sites that are held out are its new clients. Other configs are as they were.
+    Sites that are held out are its new clients, and are named. Other configs are as they were.
 
     Raises:
       ValueError: for fields that contradict the data, or would not be read.
@@ -90,12 +90,49 @@ def settle(config: Config, data_dir: str | None) -> Config:
         )
     from lipsjax.partition.natural import numbers_of
 
-    held_out = len(numbers_of(wanted.hold_out_sites, dataset.sites.names))
-    counts = {"clients": len(dataset.sites.names) - held_out, "new_clients": held_out}
+    known = dataset.sites.names
+    if wanted.hold_out_sites == EACH and EACH[0] not in known:
+        raise ValueError(
+            "partition.hold_out_sites is 'each', a cell for every site: that is of what all arms "
+            "of a study share, as lipsjax sweep runs it"
+        )
+    numbers = numbers_of(wanted.hold_out_sites, known)
+    held_out = tuple(known[number] for number in numbers)
+    counts = {"clients": len(known) - len(held_out), "new_clients": len(held_out)}
     for name, count in counts.items():
         if getattr(wanted, name) not in (getattr(default, name), count):
             raise ValueError(
                 f"partition.{name} is {getattr(wanted, name)}, and {dataset.name} names "
-                f"{len(dataset.sites.names)} sites, of which {held_out} are held out: leave it out"
+                f"{len(known)} sites, of which {len(held_out)} are held out: leave it out"
             )
-    return dataclasses.replace(config, partition=dataclasses.replace(wanted, **counts))
+    settled = dataclasses.replace(wanted, hold_out_sites=held_out, **counts)
+    return dataclasses.replace(config, partition=settled)
+
+
+def in_turn(config: Config, data_dir: str | None) -> tuple[Config, list[list[str]]]:
+    """Return a config that holds out no site, and the sites that it asks to hold out in turn.
+
+    There are none, and the config is as it was, where it does not ask for each of them.
+
+    Raises:
+      ValueError: for clients that are made up, or data that name no sites.
+
+    Example:
+      >>> in_turn(Config(), None) == (Config(), [])
+      True
+    """
+    wanted = config.partition
+    if wanted.hold_out_sites != EACH:
+        return config, []
+    if wanted.kind != "natural":
+        raise ValueError(
+            f"partition.hold_out_sites is 'each', and needs partition.kind='natural', not "
+            f"{wanted.kind!r}"
+        )
+    alone = dataclasses.replace(config, partition=dataclasses.replace(wanted, hold_out_sites=()))
+    settle(alone, data_dir)  # which refuses data without sites
+    sites = read(*source(config), data_dir)[0].sites
+    assert sites is not None
+    if EACH[0] in sites.names:  # then it is that site which is meant
+        return config, []
+    return alone, [[name] for name in sites.names]

@@ -34,7 +34,7 @@ from lipsjax.runs.config import (
 )
 from lipsjax.runs.fields import from_dict, names_set, overlaps, override, shown
 from lipsjax.runs.reads import as_read, unread
-from lipsjax.runs.sites import settle
+from lipsjax.runs.sites import in_turn, settle
 from lipsjax.runs.until import Until, check_until, seeds_at_most
 
 MOST_TRIALS = 100_000
@@ -209,6 +209,28 @@ def cells(study: Study) -> list[dict[str, Any]]:
                 )
     products = itertools.product(*study.grid.values())
     return [dict(zip(study.grid, values, strict=True)) for values in products]
+
+
+HELD_OUT = "partition.hold_out_sites"
+
+
+def each_in_turn(study: Study) -> Study:
+    """Return a study whose grid holds out each site in turn, if its config asks for each.
+
+    Raises:
+      ValueError: for data that name no sites, or a grid that holds out sites itself.
+
+    Example:
+      >>> each_in_turn(Study()) == Study()
+      True
+    """
+    config, sites = in_turn(study.config, study.execution.data_dir)
+    if not sites:
+        return study
+    for name, values in study.grid.items():
+        if any(overlaps(HELD_OUT, field) for field in fields_of(name, values)):
+            raise ValueError(f"{HELD_OUT} is 'each', and grid.{name} sets it too: leave one out")
+    return dataclasses.replace(study, config=config, grid={**study.grid, HELD_OUT: sites})
 
 
 def label_of(overrides: Mapping[str, Any]) -> str:

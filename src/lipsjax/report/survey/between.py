@@ -58,14 +58,16 @@ def _labels(shift: Shift, called: Called) -> Remark | None:
     told = _far(shift, called)
     if not told:
         text = (
-            "No site's class mix is farther from that of all together than chance explains: up to "
-            f"{shift.distance.max():.0%} of its examples would have to change class."
+            "No site's class mix is farther from that of the median other site than chance "
+            f"explains: up to {shift.distance.max():.0%} of its examples would have to change "
+            "class."
         )
         return Remark("Label shift", text, "")
     text = (
-        f"Farther from the class mix of all sites together than chance explains: {told}. The "
-        "distance is the share of a site's examples that would have to change class; chance is "
-        "what labels dealt out at random to sites of these sizes stay below 19 times of 20."
+        f"Farther from the class mixes of other sites than chance explains: {told}. The distance "
+        "is the share of a site's examples that would have to change class for its mix to be that "
+        "of another site, the median of those to every other; chance is what labels dealt out at "
+        "random to sites of these sizes stay below 19 times of 20."
     )
     ask = "Do these sites meet other cases, or do they name what they meet by other rules?"
     return Remark("Label shift", text, ask)
@@ -76,17 +78,17 @@ def _inputs(facts: SiteFacts, called: Called) -> Remark | None:
     if not np.isfinite(shift.distance).any():
         return None
     told = _far(shift, called)
-    text = f"Farther from those of all other sites than chance explains are inputs of: {told}."
+    text = f"Farther from those of other sites than chance explains are inputs of: {told}."
     ask = "Is it another device or setting, another way of preparing things, or other things?"
     if not told:
         text, ask = (
-            "No site's inputs are farther from all others' than chance explains.",
+            "No site's inputs are farther from the median other site's than chance explains.",
             "",
         )
     text += (
         " The distance is the energy distance of averaged and scaled inputs, 0 for alike and 100% "
-        "for wholly apart; chance is what examples of one class, exchanged at random among sites, "
-        "stay below 19 times of 20."
+        "for wholly apart, the median of those to every other site; chance is what examples of one "
+        "class, exchanged at random among sites, stay below 19 times of 20."
     )
     if facts.groups is not None and told:
         text += " Examples of one group resemble each other, so that chance may reach farther."

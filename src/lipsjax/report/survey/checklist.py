@@ -69,8 +69,8 @@ def _of_devices(facts: SiteFacts, one: str, called: Called) -> Iterator[Item]:
     yield Item(f"At every site, which device took each {one}, and with which settings.", why)
     for k in sorted(far, key=lambda k: -shift.distance[k])[:_MOST_ITEMS]:
         why = (
-            f"Its inputs are {shift.distance[k]:.0%} from those of all others, where chance stays "
-            f"below {shift.floor[k]:.0%}."
+            f"Its inputs are {shift.distance[k]:.0%} from those of the median other site, where "
+            f"chance stays below {shift.floor[k]:.0%}."
         )
         yield Item(f"{called.name(k)}: what differs in device, setting, material or people.", why)
     for k in narrow_sites(facts)[:_MOST_ITEMS]:
@@ -100,7 +100,7 @@ def _of_labels(facts: SiteFacts, looks: Looks, one: str, called: Called) -> Iter
     for k in sorted(far, key=lambda k: -shift.distance[k])[:_MOST_ITEMS]:
         why = (
             f"{shift.distance[k]:.0%} of its examples would have to change class for its mix to be "
-            f"that of all sites, where chance stays below {shift.floor[k]:.0%}."
+            f"that of the median other site, where chance stays below {shift.floor[k]:.0%}."
         )
         yield Item(f"{called.name(k)}: how often each class occurs, and how it was chosen.", why)
 
