@@ -5,8 +5,10 @@ python benchmarks/planned_looks.py
 Studies are drawn in which all arms differ from one dense arm by exactly the margin, up or down, or
 by nothing, and are decided by the rule of lipsjax.analysis.decision; then the first arm is better
 by the margin and one standard deviation of the seed-wise difference more. Their differences share
-the dense arm, so they are correlated by one half. For contrast, plain 95% intervals are looked at
+the dense arm, so they are correlated by one half. Several comparisons share the error, recycled on
+each claim, or are tested in a fixed order, gated. For contrast, plain 95% intervals are looked at
 after each of 3 to 20 seeds, with five planned looks beside them, at a margin that is negligible.
+Last, how far off the mean and the estimate are, once a study of one arm that is better has ended.
 """
 
 import itertools
@@ -47,6 +49,8 @@ class Options:
     """Standard deviations of the seed-wise difference, in margins."""
     comparisons: tuple[int, ...] = (1, 6)
     """Arms that are compared with the dense one."""
+    estimated: int = 5_000
+    """Studies behind each figure of the estimates, which take lipsjax.analysis one by one."""
     checked: int = 5
     """Studies behind each figure that are decided by lipsjax.analysis itself too."""
     seed: int = 0
@@ -74,20 +78,36 @@ def draw(
 
 def judge(plan: Plan, differences: np.ndarray) -> Decided:
     """Decide studies as lipsjax.analysis does, all at once."""
-    studies, m, _ = differences.shape
     levels = np.stack([levels_of(plan, claim) for claim in CLAIMS])
-    claims, seeds = np.full((studies, m), -1), np.full((studies, m), plan.looks[-1])
+    claims = np.full(differences.shape[:2], -1)
+    seeds = np.full_like(claims, plan.looks[-1])
     for look, n in enumerate(plan.looks):
         p = p_values(differences[:, :, :n], plan.margin)
         while True:
-            rejected = np.stack([(claims == c).sum(axis=1) for c in range(len(CLAIMS))])
-            level = levels[np.arange(len(CLAIMS))[:, None], m - rejected - 1, look][:, :, None]
+            level = LEVELS[plan.order](levels[:, :, look], claims)
             new = (claims == -1) & (level > 0) & (p <= level)
             if not new.any():
                 break
             claim, study, comparison = np.nonzero(new)
             claims[study, comparison], seeds[study, comparison] = claim, n
     return Decided(claims, seeds)
+
+
+def recycled(levels: np.ndarray, claims: np.ndarray) -> np.ndarray:
+    """Level of each claim, [3, studies, 1], where what was claimed hands its share on."""
+    rejected = np.stack([(claims == c).sum(axis=1) for c in range(len(CLAIMS))])
+    left = claims.shape[1] - rejected
+    return levels[np.arange(len(CLAIMS))[:, None], left - 1][:, :, None]
+
+
+def gated(levels: np.ndarray, claims: np.ndarray) -> np.ndarray:
+    """Level of each claim, [3, studies, m]: the whole one once all before were claimed, or none."""
+    open_before = np.cumsum(claims == -1, axis=1) - (claims == -1)
+    return levels[:, 0, None, None] * (open_before == 0)
+
+
+LEVELS = {"recycled": recycled, "gated": gated}
+"""Order of comparisons -> how levels [3, m] of a look follow from the claims so far."""
 
 
 def p_values(values: np.ndarray, margin: float) -> np.ndarray:
@@ -113,9 +133,20 @@ def check(plan: Plan, differences: np.ndarray, decided: Decided) -> None:
                 )
 
 
-def plan_of(looks: tuple[int, ...], comparisons: int) -> Plan:
+def plan_of(looks: tuple[int, ...], comparisons: int, order: str = "recycled") -> Plan:
     """The default plan with these looks."""
-    return Plan(MARGIN, looks, tuple(f"arm {i}" for i in range(comparisons)))
+    return Plan(MARGIN, looks, tuple(f"arm {i}" for i in range(comparisons)), order=order)
+
+
+def allowed(plan: Plan) -> tuple[float, float, float]:
+    """How often better, or worse, equivalent, and any claim may be made where all are wrong.
+
+    In a fixed order a wrong claim of one kind opens the way to the next comparison's others.
+    """
+    better, equivalent = plan.alpha, plan.equivalence
+    if plan.order == "gated":
+        better, equivalent = better / (1 - plan.equivalence), equivalent / (1 - plan.alpha)
+    return better, equivalent, plan.alpha + plan.equivalence
 
 
 def decided_at(
@@ -129,26 +160,22 @@ def decided_at(
 
 
 def row(
-    looks: tuple[int, ...], m: int, spread: float, options: Options, rng: np.random.Generator
+    plan: Plan, spread: float, options: Options, rng: np.random.Generator
 ) -> tuple[list[str], list[str]]:
     """Draw and decide one row; return its cells, and what chance claims too often."""
-    plan = plan_of(looks, m)
+    m = len(plan.comparisons)
     at = {e: decided_at(plan, [e] * m, spread, options, rng) for e in (MARGIN, -MARGIN, 0.0)}
     far = decided_at(plan, [MARGIN + spread] + [0.0] * (m - 1), spread, options, rng)
-    cells, excess = [" ".join(map(str, looks)), str(m), f"{spread:g}"], []
+    asked = str(m) if plan.order == "recycled" else f"{m} {plan.order}"
+    cells, excess = [" ".join(map(str, plan.looks)), asked, f"{spread:g}"], []
     for effect, claim in ((MARGIN, BETTER), (-MARGIN, WORSE)):
         # all three claims are wrong there; the third has no share of its own worth telling
-        wrong = [
-            (at[effect].share(claim), plan.alpha),
-            (at[effect].share(EQUIVALENT), plan.equivalence),
-            ((at[effect].claims >= 0).any(axis=1), plan.alpha + plan.equivalence),
-        ]
-        for told, allowed in wrong:
+        wrong = [at[effect].share(claim), at[effect].share(EQUIVALENT)]
+        wrong.append((at[effect].claims >= 0).any(axis=1))
+        for told, most in zip(wrong, allowed(plan), strict=True):
             cells.append(percent(told))
-            if at_least(told) > allowed:
-                excess.append(
-                    f"{cells[-1]}% instead of {100 * allowed:g}% ({', '.join(cells[:3])})"
-                )
+            if at_least(told) > most:
+                excess.append(f"{cells[-1]}% instead of {100 * most:.3g}% ({', '.join(cells[:3])})")
     cells.append(percent(at[0.0].share(BETTER) | at[0.0].share(WORSE)))
     cells.append(percent(at[0.0].claims[:, 0] == CLAIMS.index(EQUIVALENT)))
     cells.append(f"{at[0.0].seeds.mean():.1f}")
@@ -199,6 +226,34 @@ def contrast(options: Options, rng: np.random.Generator) -> None:
         print(f"| {told} | planned | {' | '.join(named)} | {at[1].seeds.mean():.1f} |")
 
 
+def estimates(options: Options, rng: np.random.Generator) -> None:
+    """Print how far the mean and the estimate are off once one arm that is better was decided."""
+    print(f"\n| {' | '.join(ESTIMATES)} |")
+    print(f"|---|{'---:|' * (len(ESTIMATES) - 1)}")
+    for looks, above in itertools.product(PLANS, (0.5, 1.0, 2.0)):
+        plan, effect = plan_of(looks, 1), MARGIN * (1 + above)
+        values = draw([effect], MARGIN, looks[-1], options.estimated, rng)
+        ended = [next(iter(decide(plan, {"arm 0": each}).values())) for each in values[:, 0]]
+        mean, low, high = np.array([each.interval[:3] for each in ended]).T
+        estimate = np.array([each.estimate for each in ended])
+        cells = [
+            " ".join(map(str, looks)),
+            f"{above:g}",
+            f"{np.mean([e.seeds for e in ended]):.1f}",
+        ]
+        for told in (mean, estimate):
+            cells += [percent(told > effect), f"{told.mean() - effect:+.3f}".replace("-", "−")]
+        cells.append(percent((low <= effect) & (effect <= high)))
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+ESTIMATES = (
+    *("looks", "effect above the margin, sd", "seeds"),
+    *("mean above the effect", "mean less the effect, sd"),
+    *("estimate above it", "estimate less it, sd"),
+    "plain interval holds it",
+)
+
 HEAD = (
     *("looks", "comparisons", "sd"),
     *("better at +margin", "equivalent", "any wrong"),
@@ -214,11 +269,15 @@ def main(options: Options) -> None:
     print(f"| {' | '.join(HEAD)} |")
     print(f"|---|{'---:|' * (len(HEAD) - 1)}")
     wrong = []
-    for looks, m, spread in itertools.product(PLANS, options.comparisons, options.spreads):
-        cells, excess = row(looks, m, spread, options, rng)
+    plans = [plan_of(*each) for each in itertools.product(PLANS, options.comparisons)]
+    most = max(options.comparisons)
+    plans += [plan_of(looks, most, "gated") for looks in PLANS if most > 1]
+    for plan, spread in itertools.product(plans, options.spreads):
+        cells, excess = row(plan, spread, options, rng)
         print(f"| {' | '.join(cells)} |", flush=True)
         wrong += excess
     contrast(options, rng)
+    estimates(options, rng)
     if wrong:
         raise SystemExit(f"chance claims more than it may: {'; '.join(wrong)}")
 

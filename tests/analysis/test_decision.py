@@ -295,11 +295,13 @@ def benchmark():
     return module
 
 
-@pytest.mark.parametrize(("m", "studies"), [(1, 150), (3, 60)])
-def test_the_simulation_decides_as_the_library_does(m, studies):
+@pytest.mark.parametrize(
+    ("m", "order", "studies"), [(1, "recycled", 150), (3, "recycled", 60), (3, "gated", 60)]
+)
+def test_the_simulation_decides_as_the_library_does(m, order, studies):
     script = benchmark()
     rng = np.random.default_rng(m)
-    plan = script.plan_of(LOOKS, m)
+    plan = script.plan_of(LOOKS, m, order)
     effects = list(rng.choice([-2.0, 0.0, 1.0, 2.5], m))
     differences = script.draw(effects, 1.0, LOOKS[-1], studies, rng)
     decided = script.judge(plan, differences)
@@ -312,9 +314,14 @@ def test_the_simulation_decides_as_the_library_does(m, studies):
 def test_the_simulation_prints_its_table(capsys):
     script = benchmark()
     script.PLANS = (LOOKS,)
-    script.main(script.Options(studies=200, spreads=(1.0,), comparisons=(2,), checked=2))
-    table, contrast = capsys.readouterr().out.strip().split("\n\n")
-    cells = [float(cell) for cell in table.splitlines()[-1].strip("| ").split(" | ")[1:]]
-    assert len(cells) == len(script.HEAD) - 1
-    assert 50 < cells[-2] <= 100  # an effect of a margin and a deviation more is mostly seen
+    script.main(
+        script.Options(studies=200, spreads=(1.0,), comparisons=(2,), checked=2, estimated=50)
+    )
+    table, contrast, estimates = capsys.readouterr().out.strip().split("\n\n")
+    shared, in_order = (line.strip("| ").split(" | ") for line in table.splitlines()[2:])
+    assert (shared[1], in_order[1]) == ("2", "2 gated")
+    assert len(shared) == len(in_order) == len(script.HEAD)
+    # an effect of a margin and a deviation more is mostly seen
+    assert 50 < float(shared[-2]) <= float(in_order[-2]) <= 100
     assert len(contrast.splitlines()) == 4
+    assert [line.count("|") for line in estimates.splitlines()] == [len(script.ESTIMATES) + 1] * 5

@@ -13,8 +13,8 @@ from lipsjax.analysis.gates import (
     GO,
     NO_GO,
     OPEN,
-    Decision,
     Gate,
+    GateResult,
     decide,
     judge,
     seeds_wanted,
@@ -64,7 +64,7 @@ def test_equal_bits_are_counted_and_decided_by_one_seed():
 
 def test_what_was_not_measured_stays_open_and_asks_for_no_seeds():
     found = decide(GAIN, Interval(math.nan, math.nan, math.nan, 5))
-    assert found == Decision(GAIN, found.interval, OPEN, None, "not measured in every seed")
+    assert found == GateResult(GAIN, found.interval, OPEN, None, "not measured in every seed")
 
 
 def test_what_diverged_is_no_go_but_never_a_go():
@@ -100,11 +100,11 @@ def test_a_mean_at_its_bound_asks_for_no_number_of_seeds(away):
 
 
 def of(word, seeds=None):
-    return Decision(GAIN, Interval(0.0, 0.0, 0.0, 5), word, seeds)
+    return GateResult(GAIN, Interval(0.0, 0.0, 0.0, 5), word, seeds)
 
 
 @pytest.mark.parametrize(
-    ("decisions", "word", "seeds"),
+    ("results", "word", "seeds"),
     [
         ([of(GO), of(GO)], GO, None),
         ([of(GO), of(OPEN, 7), of(OPEN, 12)], OPEN, 12),
@@ -113,8 +113,8 @@ def of(word, seeds=None):
         ([of(OPEN, 7), of(NO_GO), of(GO)], NO_GO, 7),
     ],
 )
-def test_a_stage_is_as_good_as_its_worst_gate(decisions, word, seeds):
-    assert (verdict(decisions), seeds_wanted(decisions)) == (word, seeds)
+def test_a_stage_is_as_good_as_its_worst_gate(results, word, seeds):
+    assert (verdict(results), seeds_wanted(results)) == (word, seeds)
 
 
 @pytest.fixture(scope="module")

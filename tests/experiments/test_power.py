@@ -61,7 +61,7 @@ def test_what_it_prints(recorded):
     assert lines[-1] == (
         f"python -m lipsjax.experiments.sweep study.toml --out results/mine --seeds {most}"
     )
-    told = rf"{most} seeds, for lips, random, take [\d.]+ more minutes and cost [\d.]+:"
+    told = rf"{most} seeds, for lips, random, take [\d.]+ \w+ more and cost [\d.]+:"
     assert re.search(told, " ".join(ended.out.split()))
 
 

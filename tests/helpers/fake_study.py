@@ -1,11 +1,19 @@
 """Writes a made-up study in the recording format: curves with known effects, and no training."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from lipsjax.recording import BEHAVIOUR, StudyRecording
+from lipsjax.recording import (
+    BEHAVIOUR,
+    Comparison,
+    Decided,
+    Decisions,
+    Looks,
+    StudyRecording,
+)
 from lipsjax.runs.config import Config, PartitionConfig, SparsityConfig, to_dict
 
 LAYERS = (
@@ -242,3 +250,21 @@ def _write_run(path, *, config, counts, curves, test_examples, seconds, finished
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curves))
     if finished:
         (path / "summary.json").write_text("{}")
+
+
+def with_claims(study: StudyRecording, claims: Mapping[Comparison, str]) -> StudyRecording:
+    """The study as one whose planned looks, after 2 and 4 seeds, decided so."""
+    plan = Looks(
+        margin=0.01,
+        looks=(2, 4),
+        order="recycled",
+        alpha=0.025,
+        equivalence=0.05,
+        spending="obrien_fleming",
+        comparisons=tuple(claims),
+        cells=tuple(cell["label"] for cell in study.cells),
+        seed=0,
+        runs="",
+    )
+    found = tuple(Decided(each, claim, 2, 4, 0.0, -0.1, 0.1) for each, claim in claims.items())
+    return study._replace(decisions=Decisions(plan, 2, None, False, found))

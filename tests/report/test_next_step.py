@@ -5,10 +5,10 @@ import math
 import pytest
 
 from helpers.edited_study import LOCAL, POOLED, SMALL, edit
-from helpers.fake_study import with_accuracies, with_diverged, write_study
+from helpers.fake_study import with_accuracies, with_claims, with_diverged, write_study
 from lipsjax.analysis.comparison import compare
 from lipsjax.analysis.stats import seeds_needed
-from lipsjax.recording import Comparison, Decided, Decisions, Looks, read_study
+from lipsjax.recording import Comparison, read_study
 from lipsjax.report.anonymise import anonymous_study
 from lipsjax.report.next_step import OPEN_WORD, SO_FAR, TOO_EASY_WORD, next_step, with_option
 
@@ -138,31 +138,11 @@ def test_an_option_is_set_once(command, expected):
     ],
 )
 def test_what_was_planned_is_not_told_to_run_more_seeds(tmp_path, claims, word, command):
-    measures = ("personalised", "global")
-    asked = tuple(Comparison("lips", "dense", 0, measure) for measure in measures)
-    looks = Looks(
-        margin=0.01,
-        looks=(2, 4),
-        order="recycled",
-        alpha=0.025,
-        equivalence=0.05,
-        spending="obrien_fleming",
-        comparisons=asked,
-        cells=("",),
-        seed=0,
-        runs="",
-    )
-    found = [
-        Decided(each, claim, 2, 4, 0.0, -0.1, 0.1)
-        for each, claim in zip(asked, claims, strict=True)
-    ]
+    asked = [Comparison("lips", "dense", 0, each) for each in ("personalised", "global")]
     study = whole_study(tmp_path, command=f"{SWEEP} --until decided --max-seeds 4")
-    step = next_step(study._replace(decisions=Decisions(looks, 2, None, False, tuple(found))))
+    step = next_step(with_claims(study, dict(zip(asked, claims, strict=True))))
     assert (step.word, step.command) == (word, command)
     assert "seeds" in step.sentence or "another question" in step.sentence
     # that pooled data do better, or sites alone worse, says nothing of LIPS
-    asked = tuple(each._replace(arm=arm) for each, arm in zip(asked, ("all", "alone"), strict=True))
-    found = [each._replace(comparison=new) for each, new in zip(found, asked, strict=True)]
-    looks = looks._replace(comparisons=asked)
-    others = study._replace(decisions=Decisions(looks, 2, None, False, tuple(found)))
-    assert next_step(others).word == OPEN_WORD
+    asked = [each._replace(arm=arm) for each, arm in zip(asked, ("all", "alone"), strict=True)]
+    assert next_step(with_claims(study, dict(zip(asked, claims, strict=True)))).word == OPEN_WORD

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.fake_study import write_study
+from helpers.fake_study import with_claims, write_study
 from lipsjax.analysis.comparison import compare, recordings_of
+from lipsjax.analysis.decision import BETTER, EQUIVALENT, OPEN, UNDECIDED, WORSE
 from lipsjax.analysis.finding import NO_DIFFERENCE, UNKNOWN, outcome
 from lipsjax.analysis.stats import Difference, Interval
-from lipsjax.recording import read_study
+from lipsjax.recording import Comparison, read_study
 from lipsjax.report import html as page
 from lipsjax.report import plots
 from lipsjax.report.summary import executive
@@ -201,7 +202,25 @@ def test_signs_of_a_map_follow_the_rule(tmp_path, low, high, p, sign, word):
     drawing = plots.effect_map(rows, plots.grid_of(study.cells), limit=0.05)
     texts = {tuple(t.get_position()): t.get_text() for t in drawing.panels[0].axes[0].texts}
     assert texts[1, 0] == sign
-    assert drawing.rows[1][-1] == word
+    assert dict(zip(drawing.columns, drawing.rows[1], strict=True))["outcome"] == word
+
+
+def test_a_map_shows_what_planned_looks_decided(tmp_path):
+    claims = [BETTER, EQUIVALENT, WORSE, UNDECIDED, OPEN]
+    study = write_grid(tmp_path, {"partition.alpha": [1, 2, 3, 4, 5]}, rounds=3)
+    asked = [Comparison("lips", "dense", cell, "personalised") for cell in range(5)]
+    study = with_claims(study, dict(zip(asked, claims, strict=True)))
+    told = page.figures(study)["map-0"]
+    lines = [dict(zip(told.columns, line, strict=True)) for line in told.rows]
+    of = {m: [e["planned"] for e in lines if e["measure"] == m] for m in ("personalised", "global")}
+    assert of == {"personalised": claims, "global": [""] * 5}  # of global nothing was planned
+    decided, plain = ({t.get_text()[0] for t in p.axes[0].texts} for p in told.panels)
+    assert decided == set(plots.PLANNED.values())
+    assert not decided & plain
+    (counts,) = (each["counts"] for each in page.contents(study)["maps"])
+    assert counts["Personalised accuracy"] == dict.fromkeys(claims, 1)
+    text = page.render(study)
+    assert all(f"{sign} {word}" in text for word, sign in plots.PLANNED.items())
 
 
 def test_maps_have_one_scale_centred_at_zero(tmp_path):
@@ -394,7 +413,7 @@ def test_a_map_without_measured_values(tmp_path):
     assert plots.largest_difference(rows) == 0.01
     drawing = plots.effect_map(rows, plots.grid_of(study.cells), limit=0.01)
     assert {t.get_text() for t in drawing.panels[0].axes[0].texts} == {"?"}
-    assert {row[-1] for row in drawing.rows} == {UNKNOWN}
+    assert {row[drawing.columns.index("outcome")] for row in drawing.rows} == {UNKNOWN}
 
 
 def test_a_grid_page_is_deterministic_and_alone(tmp_path):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lipsjax.analysis.gates import GO, NO_GO, OPEN, Decision, Gate, decide
+from lipsjax.analysis.gates import GO, NO_GO, OPEN, Gate, GateResult, decide
 from lipsjax.analysis.stats import Interval
 from lipsjax.report.stages import (
     NOT_BEGUN,
@@ -48,7 +48,7 @@ BITS = Gate(gate="bits", arm="lips", at_most=2e9)
     ],
 )
 def test_numbers_have_their_intervals_and_units(gate, interval, said):
-    assert said in f"{words(gate)}: {number_text(Decision(gate, Interval(*interval, 5), OPEN))}"
+    assert said in f"{words(gate)}: {number_text(GateResult(gate, Interval(*interval, 5), OPEN))}"
 
 
 @pytest.mark.parametrize(
@@ -67,25 +67,25 @@ def test_bounds_have_units(gate, said):
 
 
 def test_a_bar_is_on_the_side_that_its_word_says():
-    passes = bar(Decision(GAIN, Interval(2.0, 1.5, 2.5, 5), GO))
-    fails = bar(Decision(GAIN, Interval(0.0, -0.5, 0.5, 5), NO_GO))
-    cheap = bar(Decision(BITS, Interval(1e9, 1e9, 1e9, 5), GO))
+    passes = bar(GateResult(GAIN, Interval(2.0, 1.5, 2.5, 5), GO))
+    fails = bar(GateResult(GAIN, Interval(0.0, -0.5, 0.5, 5), NO_GO))
+    cheap = bar(GateResult(BITS, Interval(1e9, 1e9, 1e9, 5), GO))
     assert passes.good[0] <= passes.low
     assert passes.low + passes.width <= 100
     assert fails.low + fails.width < fails.good[0]
     assert sum(fails.good) == 100
     assert cheap.low + cheap.width < sum(cheap.good)
-    assert bar(Decision(GAIN, Interval(math.nan, math.nan, math.nan, 0), OPEN)) is None
+    assert bar(GateResult(GAIN, Interval(math.nan, math.nan, math.nan, 0), OPEN)) is None
 
 
 def outcome(name, word, interval=None, seeds=(5,), **fields):
-    decisions = () if interval is None else (decide(GAIN, Interval(*interval)),)
+    results = () if interval is None else (decide(GAIN, Interval(*interval)),)
     asked = () if word == NOT_BEGUN else seeds
     about = {"name": name, "title": name, "description": "", "folder": f"01-{name}"}
-    return Outcome(**about, gates=(GAIN,), seeds=asked, word=word, decisions=decisions, **fields)
+    return Outcome(**about, gates=(GAIN,), seeds=asked, word=word, results=results, **fields)
 
 
-PASSED = outcome("small", GO, (2.0, 1.5, 2.5, 5), minutes=3.0, finished=10, runs=10)
+PASSED = outcome("small", GO, (2.0, 1.5, 2.5, 5), seconds=180.0, finished=10, runs=10)
 WIDE = (2.0, 0.0, 4.0, 5)  # needs 17 seeds in all
 NEXT = {
     "all": ([PASSED], GO, "Every stage passed", ""),
@@ -97,7 +97,7 @@ NEXT = {
         "",
     ),
     "open": (
-        [outcome("small", OPEN, WIDE, minutes=5.0)],
+        [outcome("small", OPEN, WIDE, seconds=300.0)],
         OPEN,
         "Stage 1 (small) needs 8 more seeds, some 8 minutes of computing, with which",
         "lipsjax poc X --seeds small=13",

@@ -34,7 +34,7 @@ from lipsjax.analysis.finding import (
     usable,
 )
 from lipsjax.analysis.stats import Interval
-from lipsjax.analysis.wording import capped, clipped
+from lipsjax.analysis.wording import capped, clipped, counted
 
 Tone = Literal["good", "bad", "open"]
 
@@ -263,7 +263,7 @@ def _lips_word(row: Row, reference: Row) -> str:
 def _open(found: Interval, who: str, other: str) -> str:
     """What an interval leaves open."""
     if is_too_few(found) or math.isnan(found.low):
-        return f"{_seeds(found.n)} say too little: it takes {FEWEST} to name a difference."
+        return f"{counted(found.n, 'seed')} say too little: it takes {FEWEST} to name a difference."
     low, high = (100 * bound for bound in clipped(found, -1.0, 1.0)[1:3])
     limit = 100 * THRESHOLD
     if -limit < low and high < limit:
@@ -347,7 +347,3 @@ def _negated(found: Interval) -> Interval:
 
 def _is_known(found: Interval | None) -> TypeGuard[Interval]:
     return found is not None and not math.isnan(found.mean)
-
-
-def _seeds(n: int) -> str:
-    return f"{n} seed{'' if n == 1 else 's'}" if n else "No seeds"

@@ -23,6 +23,7 @@ from lipsjax.analysis.stats import (
     spearman,
 )
 from lipsjax.analysis.steps import steps_of
+from lipsjax.analysis.wording import counted
 from lipsjax.recording import Recording, StudyRecording, Trial
 
 TARGET = 0.95
@@ -58,7 +59,7 @@ class Row(NamedTuple):
         """In how many of the seeds that came to an end it diverged; "" if in none."""
         count = len(self.diverged)
         ended = count + len(self.seeds)
-        return f"diverged in {count} of {ended} seed{'' if ended == 1 else 's'}" if count else ""
+        return f"diverged in {count} of {counted(ended, 'seed')}" if count else ""
 
 
 def middle_step(recording: Recording) -> np.ndarray:

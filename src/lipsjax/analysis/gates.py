@@ -67,7 +67,7 @@ class Gate:
         return self.gate == "accuracy" or (self.gate == "worst_site" and self.over is None)
 
 
-class Decision(NamedTuple):
+class GateResult(NamedTuple):
     """What a gate says of a stage."""
 
     gate: Gate
@@ -77,7 +77,7 @@ class Decision(NamedTuple):
     why: str = ""  # what else than the interval has decided, or keeps it open
 
 
-def decide(gate: Gate, interval: Interval, *, diverged: str = "") -> Decision:
+def decide(gate: Gate, interval: Interval, *, diverged: str = "") -> GateResult:
     """Decide one gate from its interval.
 
     Args:
@@ -86,7 +86,7 @@ def decide(gate: Gate, interval: Interval, *, diverged: str = "") -> Decision:
       diverged: which arm diverged in how many seeds, in words; what the others show is no go.
 
     Returns:
-      The decision. Of fewer than three seeds nothing but equal bits is decided.
+      The result. Of fewer than three seeds nothing but equal bits is decided.
 
     Example:
       >>> gate = Gate(gate="gain", arm="lips", over="dense", at_least=1.0)
@@ -100,19 +100,19 @@ def decide(gate: Gate, interval: Interval, *, diverged: str = "") -> Decision:
     known = is_exact or (interval.n >= FEWEST and not math.isnan(interval.low))
     word = _place(gate, interval) if known else OPEN
     if word == NO_GO or (word == GO and not diverged):
-        return Decision(gate, interval, word)
+        return GateResult(gate, interval, word)
     if diverged:
-        return Decision(gate, interval, OPEN, why=diverged)
+        return GateResult(gate, interval, OPEN, why=diverged)
     if interval.n < FEWEST:
-        return Decision(gate, interval, OPEN, FEWEST, f"fewer than {FEWEST} seeds decide nothing")
+        return GateResult(gate, interval, OPEN, FEWEST, f"fewer than {FEWEST} seeds decide nothing")
     if not known:
-        return Decision(gate, interval, OPEN, why="not measured in every seed")
+        return GateResult(gate, interval, OPEN, why="not measured in every seed")
     seeds = _settling(interval, gate.bound)
     why = "" if seeds else f"so near its bound that {MOST_SEEDS} seeds would not settle it"
-    return Decision(gate, interval, OPEN, seeds, why)
+    return GateResult(gate, interval, OPEN, seeds, why)
 
 
-def judge(study: StudyRecording, gates: Sequence[Gate]) -> list[Decision]:
+def judge(study: StudyRecording, gates: Sequence[Gate]) -> list[GateResult]:
     """Decide the gates of a study of one cell.
 
     Args:
@@ -120,13 +120,13 @@ def judge(study: StudyRecording, gates: Sequence[Gate]) -> list[Decision]:
       gates: of arms that the study has.
 
     Returns:
-      A decision for each gate, in their order. An arm that diverged in every seed is a no-go.
+      A result for each gate, in their order. An arm that diverged in every seed is a no-go.
     """
     rows = {row.arm: row for row in compare(study)} if study.trials else {}
     return [_judge(gate, study, rows) for gate in gates]
 
 
-def verdict(decisions: Sequence[Decision]) -> str:
+def verdict(results: Sequence[GateResult]) -> str:
     """What the gates of a stage say together: no-go if one does, go if all do, else open.
 
     Example:
@@ -134,20 +134,20 @@ def verdict(decisions: Sequence[Decision]) -> str:
       >>> verdict([decide(gate, Interval(8.0, 8.0, 8.0, 1)), decide(gate, Interval(9, 9, 9, 1))])
       'no-go'
     """
-    words = {decision.word for decision in decisions}
+    words = {result.word for result in results}
     return next((word for word in (NO_GO, OPEN) if word in words), GO)
 
 
-def seeds_wanted(decisions: Sequence[Decision]) -> int | None:
+def seeds_wanted(results: Sequence[GateResult]) -> int | None:
     """How many seeds in all would settle what is open; None where seeds settle nothing of it."""
-    return max((decision.seeds for decision in decisions if decision.seeds), default=None)
+    return max((result.seeds for result in results if result.seeds), default=None)
 
 
-def _judge(gate: Gate, study: StudyRecording, rows: Mapping[str, Row]) -> Decision:
+def _judge(gate: Gate, study: StudyRecording, rows: Mapping[str, Row]) -> GateResult:
     arm, other = rows.get(gate.arm), rows.get(gate.over or "")
     if arm is None or not arm.seeds:
         none = Interval(math.nan, math.nan, math.nan, 0)
-        return Decision(gate, none, NO_GO, why=f"{gate.arm} diverged in every seed")
+        return GateResult(gate, none, NO_GO, why=f"{gate.arm} diverged in every seed")
     told = [f"{row.arm} {row.share_diverged}" for row in (arm, other) if row and row.diverged]
     return decide(gate, _interval(gate, arm, other, study), diverged="; ".join(told))
 

@@ -25,6 +25,7 @@ from lipsjax.analysis.decision import (
     decide,
 )
 from lipsjax.analysis.steps import steps_of
+from lipsjax.analysis.wording import counted
 from lipsjax.recording import (
     Comparison,
     Decided,
@@ -153,6 +154,14 @@ def _decided(comparison: Comparison, last: int, looks: Looks, found: Decision) -
     return Decided(comparison, found.claim, last, seeds, found.estimate, low, high)
 
 
+def claims_of(study: StudyRecording) -> dict[tuple[str, str, str], str]:
+    """What planned looks say: label of the cell, arm, measure -> claim; empty without a plan."""
+    found = () if study.decisions is None else study.decisions.found
+    labels = [cell["label"] for cell in study.cells]
+    asked = [(each.comparison, each.claim) for each in found]
+    return {(labels[of.cell], of.arm, of.measure): claim for of, claim in asked}
+
+
 def is_settled(found: Iterable[Decided]) -> bool:
     """Tell whether no comparison is open."""
     return all(each.claim != OPEN for each in found)
@@ -239,7 +248,7 @@ def _in_all(study: StudyRecording) -> str:
         for claim in (BETTER, EQUIVALENT, WORSE, UNDECIDED, OPEN)
         if claim in claims
     ]
-    margin = _points(study.decisions.plan.margin)
+    margin = counted(100 * study.decisions.plan.margin, "point")
     return f"Of {len(claims)} comparisons, at a margin of {margin}: {', '.join(counts)}."
 
 
@@ -258,7 +267,7 @@ def sentence(found: Decided, decisions: Decisions, study: StudyRecording) -> str
     arm, reference, cell, measure = found.comparison
     label = study.cells[cell]["label"]
     where = f"{label}: " if label else ""
-    margin, name = _points(decisions.plan.margin), NAMES[measure]
+    margin, name = counted(100 * decisions.plan.margin, "point"), NAMES[measure]
     if found.claim in (BETTER, WORSE):
         told = f"{arm} is {found.claim} than {reference} by more than {margin} of {name}"
     elif found.claim == EQUIVALENT:
@@ -273,7 +282,7 @@ def sentence(found: Decided, decisions: Decisions, study: StudyRecording) -> str
 def _at(found: Decided, decisions: Decisions) -> str:
     """At which look a comparison was settled, and why there."""
     plan = decisions.plan
-    at = f"look {found.look} of {len(plan.looks)}, {_seeds(found.seeds)}"
+    at = f"look {found.look} of {len(plan.looks)}, {counted(found.seeds, 'seed')}"
     if found.claim in CLAIMS:
         return f"claimed at {at}"
     if found.look == 0:
@@ -284,7 +293,7 @@ def _at(found: Decided, decisions: Decisions) -> str:
         return f"a seed diverged; {at}"
     if decisions.spent:
         return f"the budget of {decisions.most_runs} runs ended before the next look; {at}"
-    return f"after the last look, {_seeds(found.seeds)}"
+    return f"after the last look, {counted(found.seeds, 'seed')}"
 
 
 def _estimate(found: Decided) -> str:
@@ -314,26 +323,12 @@ def _means(decisions: Decisions) -> str:
     over = f"all {len(plan.comparisons)} comparisons and " if several else ""
     return (
         f"Planned before the first run: looks after {_listed(plan.looks)} seeds, margin "
-        f"{_points(plan.margin)}. Over {over}all looks, a false better is claimed with a chance of "
-        f"at most {plan.alpha:.1%}, so is a false worse, and a false equivalent with at most "
-        f"{plan.equivalence:.1%}. Estimates are corrected for stopping (median-unbiased); means, "
-        "intervals and stars elsewhere take no account of the looks, and are biased where a "
-        "comparison stopped early."
+        f"{counted(100 * plan.margin, 'point')}. Over {over}all looks, a false better is claimed "
+        f"with a chance of at most {plan.alpha:.1%}, so is a false worse, and a false equivalent "
+        f"with at most {plan.equivalence:.1%}. Estimates are corrected for stopping "
+        "(median-unbiased); means, intervals and stars elsewhere take no account of the looks, and "
+        "are biased where a comparison stopped early."
     )
-
-
-def _points(accuracy: float) -> str:
-    """A margin in points.
-
-    >>> _points(0.01), _points(0.015)
-    ('1 point', '1.5 points')
-    """
-    number = f"{100 * accuracy:.4g}"
-    return f"{number} point{'' if number == '1' else 's'}"
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'' if count == 1 else 's'}"
 
 
 def _listed(numbers: Sequence[int]) -> str:

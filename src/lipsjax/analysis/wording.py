@@ -1,6 +1,8 @@
 """Numbers as the terminal, the verdict and the report write them."""
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 from lipsjax.analysis.stats import Interval
 
@@ -103,9 +105,34 @@ def points(interval: Interval, *, note: str = "") -> str:
         if math.isnan(interval.low)
         else bounds(clipped(interval, -1.0, 1.0), scale=100, digits=2, sign="+")
     )
-    seeds = f"{interval.n} seed{'' if interval.n == 1 else 's'}"
     extra = f"; {note}" if note else ""
-    return f"{100 * interval.mean:+.2f} points ({span}, {seeds}{extra})"
+    return f"{100 * interval.mean:+.2f} points ({span}, {counted(interval.n, 'seed')}{extra})"
+
+
+def counted(number: float, noun: str, *, sign: str = "") -> str:
+    """A number with its noun, in the plural unless it is one.
+
+    Example:
+      >>> counted(1, "seed"), counted(1.5, "point"), counted(0, "point", sign="+")
+      ('1 seed', '1.5 points', '0 points')
+    """
+    return f"{number:{sign if number else ''}.12g} {noun}{'' if abs(number) == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A time as a reader plans with it.
+
+    Example:
+      >>> duration(24), duration(150), duration(9000)
+      ('24 seconds', '2 minutes', '2.5 hours')
+    """
+    if math.isnan(seconds):
+        return "a time not recorded"
+    if seconds < 90:
+        return counted(round(seconds), "second")
+    if seconds < 5400:
+        return counted(round(seconds / 60), "minute")
+    return counted(round(seconds / 3600, 1), "hour")
 
 
 def money(amount: float, *, sign: str = "") -> str:
@@ -144,3 +171,42 @@ def format_bits(count: float) -> str:
     power = min(5, max(0, math.floor(math.log10(count) / 3))) if count > 0 else 0
     unit = ("bit", "kbit", "Mbit", "Gbit", "Tbit", "Pbit")[power]
     return f"{count / 1000**power:.4g} {unit}"
+
+
+class Unit(NamedTuple):
+    """How amounts of one kind are written."""
+
+    name: str = ""  # in the plural; empty where the text of a number has it
+    digits: int = 2  # decimals of a mean
+    sign: str = ""  # "+" shows the sign of a positive number too
+    text: Callable[[float], str] | None = None  # a number with its unit, where that is no suffix
+
+    def exactly(self, number: float) -> str:
+        """A number that was asked for, such as a bound.
+
+        Example:
+          >>> Unit("points", sign="+").exactly(1.0), Unit("%").exactly(62.5)
+          ('+1 point', '62.5 %')
+        """
+        if self.text:
+            return self.text(number)
+        noun = self.name.removesuffix("s")
+        if noun != self.name:
+            return counted(number, noun, sign=self.sign)
+        return f"{number:.12g} {self.name}"
+
+    def measured(self, interval: Interval) -> str:
+        """A mean with its interval; without one where there is none, or no width.
+
+        Example:
+          >>> Unit("points", sign="+").measured(Interval(1.25, -0.5, 3.0, 5))
+          '+1.25 [-0.50, 3.00] points'
+          >>> Unit(text=format_bits).measured(Interval(1e6, 1e6, 1e6, 5))
+          '1 Mbit'
+        """
+        if self.text is None:
+            return f"{shown(interval, digits=self.digits, sign=self.sign)} {self.name}"
+        if interval.low == interval.high or math.isnan(interval.low):
+            return self.text(interval.mean)
+        mean, low, high = map(self.text, interval[:3])
+        return f"{mean} [{low}, {high}]"

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lipsjax.analysis.gates import GO, NO_GO
+from lipsjax.analysis.wording import counted, duration
 from lipsjax.experiments import command
 from lipsjax.report.stages import (
     NOT_BEGUN,
@@ -26,7 +27,6 @@ from lipsjax.report.stages import (
     Next,
     Outcome,
     bound_text,
-    minutes,
     next_step,
     number_text,
     words,
@@ -209,14 +209,14 @@ def tell(outcomes: Sequence[Outcome], found: Next, page: Path) -> None:
         about = [outcome.title]
         for seeds in outcome.seeds[-1:]:
             looks = f", {len(outcome.seeds)} looks" if len(outcome.seeds) > 1 else ""
-            about.append(f"{seeds} seeds{looks}, {minutes(outcome.minutes)}")
+            about.append(f"{counted(seeds, 'seed')}{looks}, {duration(outcome.seconds)}")
         table.add_row(Text(outcome.word, style="bold"), Text(f"{outcome.name}: {'; '.join(about)}"))
         for i, gate in enumerate(outcome.gates):
-            decision = outcome.decisions[i] if outcome.decisions else None
-            number = decision and number_text(decision)
+            result = outcome.results[i] if outcome.results else None
+            number = result and number_text(result)
             text = f"{words(gate)}: {f'{number}, ' if number else ''}{bound_text(gate)}"
-            text += f" ({decision.why})" if decision and decision.why else ""
-            table.add_row("", Text(f"{decision.word if decision else '–'}  {text}"))
+            text += f" ({result.why})" if result and result.why else ""
+            table.add_row("", Text(f"{result.word if result else '–'}  {text}"))
     console.print("", table, "", Text(f"{found.word}: {found.sentence}"), sep="\n", highlight=False)
     for line in (found.command, f"page: {page}"):
         if line:

@@ -69,19 +69,22 @@ def main(argv: list[str]) -> None:
 def _too_few(found: list[Any]) -> str:
     """Say that nothing can be told."""
     from lipsjax.analysis.finding import FEWEST
+    from lipsjax.analysis.wording import counted
 
     most = max(need.paired for need in found)
     return (
-        f"{most} seed{'' if most == 1 else 's'} in both arms do not tell how far seeds scatter, so "
+        f"{counted(most, 'seed')} in both arms do not tell how far seeds scatter, so "
         f"nobody knows how many are needed: run at least {FEWEST}, better 5."
     )
 
 
 def _asked(options: Power) -> str:
-    points = f"{options.effect:g} point{'' if options.effect == 1 else 's'}"
+    from lipsjax.analysis.wording import counted
+
     return (
-        f"Seeds to find a difference of {points} of {MEASURES[options.measure]} with a chance of "
-        f"{options.power:.0%}, by a two-sided t test of paired differences at 5%."
+        f"Seeds to find a difference of {counted(options.effect, 'point')} of "
+        f"{MEASURES[options.measure]} with a chance of {options.power:.0%}, by a two-sided t test "
+        "of paired differences at 5%."
     )
 
 
@@ -123,6 +126,7 @@ def _next(study: StudyRecording, found: list[Any], known: list[Any]) -> list[str
     """Return what the table means, and what to run."""
     from lipsjax.analysis.finding import FEWEST
     from lipsjax.analysis.needed import takes
+    from lipsjax.analysis.wording import duration
 
     lines = [
         "Spread: standard deviation of the differences between seeds, with its 95% interval, whose "
@@ -147,7 +151,7 @@ def _next(study: StudyRecording, found: list[Any], known: list[Any]) -> list[str
     rows = {(row.cell, row.arm): row for need in found for row in (need.row, need.reference)}
     took = takes(list(rows.values()), seeds, study.prices)
     price = "" if took.cost is None else f" and cost {_money(took.cost)}"
-    told = f"{seeds} seeds, for {arms}, take {_minutes(took.minutes)} more minutes{price}"
+    told = f"{seeds} seeds, for {arms}, take {duration(60 * took.minutes)} more{price}"
     line = again(study.command, seeds)
     if line is None:
         return [*lines, "", f"{told}: run the study again with seeds = {seeds}."]

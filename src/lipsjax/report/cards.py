@@ -8,7 +8,7 @@ from typing import NamedTuple
 from lipsjax.analysis.cards import Card, Measured
 from lipsjax.analysis.diagnosis import THRESHOLD
 from lipsjax.analysis.stats import Interval
-from lipsjax.analysis.wording import clipped, shown
+from lipsjax.analysis.wording import clipped, counted, shown
 
 STEPS = (1, 2, 5)
 """First digits of the numbers at which a bar ends."""
@@ -84,7 +84,7 @@ def spread(measured: Measured) -> str:
     found, digits = scaled(measured), _digits(measured)
     unit = "" if measured.is_index else "points, "
     if math.isnan(found.low):
-        return f"{unit}no interval from {found.n} seed{'' if found.n == 1 else 's'}"
+        return f"{unit}no interval from {counted(found.n, 'seed')}"
     return f"{unit}95% interval {_signed(found.low, digits)} to {_signed(found.high, digits)}"
 
 

@@ -24,16 +24,26 @@ from lipsjax.analysis.cards import TONES, at_ceiling, cards
 from lipsjax.analysis.comparison import Row, compare, recordings_of
 from lipsjax.analysis.controls import is_lips
 from lipsjax.analysis.diagnosis import diagnose
-from lipsjax.analysis.finding import FEWEST, Finding, outcome
+from lipsjax.analysis.finding import FEWEST, Finding
+from lipsjax.analysis.planned import claims_of
 from lipsjax.analysis.planned import sentences as decided
 from lipsjax.analysis.value import appraise
 from lipsjax.analysis.verdict import findings
-from lipsjax.analysis.wording import capped, format_bits, gained, money, percent, shown
+from lipsjax.analysis.wording import (
+    capped,
+    counted,
+    duration,
+    format_bits,
+    gained,
+    money,
+    percent,
+    shown,
+)
 from lipsjax.recording import StudyRecording, read_study, write_atomically
 from lipsjax.report import cards as card_words
 from lipsjax.report import own_measures, plots, templating
 from lipsjax.report.glossary import WORDS, linker
-from lipsjax.report.next_step import in_minutes, next_step
+from lipsjax.report.next_step import next_step
 from lipsjax.report.setting import describe_arm, describe_setting, seeds_stand_for
 from lipsjax.report.sites import (
     Section,
@@ -348,13 +358,13 @@ def _maps(study: StudyRecording, rows: list[Row]) -> list[dict[str, Any]]:
     if grid is None or not compared:
         return []
     wanted = [row for row in compared if row.transient] or compared
-    limit = plots.largest_difference(wanted)
+    limit, claims = plots.largest_difference(wanted), claims_of(study)
     maps = []
     for i, arm in enumerate(dict.fromkeys(row.arm for row in wanted)):
         members = [row for row in compared if row.arm == arm]
-        drawing = plots.effect_map(members, grid, limit=limit)
+        drawing = plots.effect_map(members, grid, limit=limit, claims=claims)
         counts = {
-            title: Counter(outcome(row, measure, up="helps", down="hurts") for row in members)
+            title: Counter(plots.found(row, measure, claims) for row in members)
             for measure, title in plots.ACCURACIES.items()
         }
         maps.append(
@@ -412,8 +422,8 @@ def _environment() -> jinja2.Environment:
         "tones": TONES,
         "words": WORDS,
         "linked": link,
-        "minutes": in_minutes,
-        "count": lambda number, noun: f"{number} {noun}{'' if number == 1 else 's'}",
+        "duration": duration,
+        "counted": counted,
         "value": lambda number: (
             "" if math.isnan(number) else Markup(' data-v="{}"').format(f"{number:.6g}")
         ),

@@ -7,11 +7,11 @@ from pathlib import Path
 from lipsjax.analysis.cards import cards
 from lipsjax.analysis.comparison import Row, compare
 from lipsjax.analysis.verdict import findings
-from lipsjax.analysis.wording import capped, format_bits, gained, percent, shown
+from lipsjax.analysis.wording import capped, duration, format_bits, gained, percent, shown
 from lipsjax.recording import StudyRecording, read_study, write_atomically
 from lipsjax.report.cards import lines
 from lipsjax.report.html import diverged_trials
-from lipsjax.report.next_step import Step, in_minutes, next_step
+from lipsjax.report.next_step import Step, next_step
 from lipsjax.report.own_measures import HEAD, own_lines
 from lipsjax.report.plots import MARKS
 from lipsjax.report.setting import describe_arm, describe_setting
@@ -94,7 +94,7 @@ def markdown(study: StudyRecording) -> str:
 
 def _next(step: Step) -> list[str]:
     """What to do next, the command to copy, and how long it takes."""
-    took = "" if math.isnan(step.seconds) else f" About {in_minutes(step.seconds)} of computing."
+    took = "" if math.isnan(step.seconds) else f" About {duration(step.seconds)} of computing."
     command = [_code(step.command)] if step.command else []
     return [
         f"**Is it worth going on?** {_escape(step.word)}. {_escape(step.sentence)}{took}",

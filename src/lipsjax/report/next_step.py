@@ -93,22 +93,6 @@ def with_option(command: str, option: str, *values: str) -> str:
     return " ".join([*map(_quoted, kept), option, *map(_quoted, values)])
 
 
-def in_minutes(seconds: float) -> str:
-    """A time as a reader plans with it.
-
-    Example:
-      >>> in_minutes(40), in_minutes(150), in_minutes(9000)
-      ('under a minute', '2 minutes', '2.5 hours')
-    """
-    if seconds < 60:
-        return "under a minute"
-    if seconds < 5400:
-        minutes = round(seconds / 60)
-        return f"{minutes} minute{'' if minutes == 1 else 's'}"
-    hours = f"{seconds / 3600:.1f}".removesuffix(".0")
-    return f"{hours} hour{'' if hours == '1' else 's'}"
-
-
 def _finish(study: StudyRecording) -> Step | None:
     left = [trial for trial in study.missing if "reason" not in trial]  # no rule stopped it
     if not left:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lipsjax.analysis.wording import counted
 from lipsjax.datasets.base import show
 from lipsjax.recording import BEHAVIOUR, Recording, StudyRecording, describe_behaviour
 
@@ -75,7 +76,7 @@ def describe_setting(recording: Recording) -> list[tuple[str, str]]:
         ),
         (
             "Local training",
-            f"{_count(local['epochs'], 'epoch')} per round, batches of {local['batch_size']}, "
+            f"{counted(local['epochs'], 'epoch')} per round, batches of {local['batch_size']}, "
             f"{local['optimizer']}, learning rate {local['learning_rate']}"
             + (f", {options}" if options else "")
             + _tuned(local),
@@ -136,18 +137,18 @@ def in_a_phrase(recording: Recording) -> str:
     examples = train if isinstance(train, int) else f"{min(train)} to {max(train)}"
     kind = partition["kind"]
     if kind == "natural":
-        sites = _count(partition["clients"], "site")
+        sites = counted(partition["clients"], "site")
         return (
             f"{_data(config['dataset'])} at {sites}, {config['model']['name']}, "
-            f"{_count(config['rounds'], 'round')}"
+            f"{counted(config['rounds'], 'round')}"
         )
     mix = {"dirichlet": f"Dirichlet({partition['alpha']})", "iid": "all alike"}.get(kind, kind)
-    clients = _count(partition["clients"], "client")
+    clients = counted(partition["clients"], "client")
     if kind in ("iid", "dirichlet", "shards"):  # the others read no number of examples
         clients += f" of {examples} examples"
     return (
         f"{_data(config['dataset'])} at {clients} "
-        f"({mix}), {config['model']['name']}, {_count(config['rounds'], 'round')}"
+        f"({mix}), {config['model']['name']}, {counted(config['rounds'], 'round')}"
     )
 
 
@@ -244,13 +245,13 @@ def describe_sparsity(sparsity: Mapping[str, Any] | None) -> str:
     held = (
         "Nothing holds the mask in local training."
         if sparsity["hold"] == 0
-        else f"The mask is held for the first {_count(sparsity['hold'], 'local step')}."
+        else f"The mask is held for the first {counted(sparsity['hold'], 'local step')}."
     )
     when, scope = f"after every {_ordinal(sparsity['every'])}", _SCOPES[sparsity["scope"]]
     name = "Transient sparsity"
     if sparsity.get("trigger", "schedule") == "inertia":
         name = "Adaptive transient sparsity"
-        rounds = _count(sparsity["window"], "round")
+        rounds = counted(sparsity["window"], "round")
         when += f", if the inertia index of the last {rounds} that began unmasked is above "
         when += f"{sparsity['threshold']:g},"
         share = f"from 100% down to {start}, the less the more the layer lags"
@@ -299,7 +300,7 @@ def _participants(config: Mapping[str, Any]) -> str:
     if config["strategy"]["cohort"] is not None and chances["sampling"] == "examples":
         words.insert(0, "drawn by their examples")
     if faults["clients"]:
-        words.append(f"{_count(faults['clients'], 'faulty client')} ({faults['kind']})")
+        words.append(f"{counted(faults['clients'], 'faulty client')} ({faults['kind']})")
     return "".join(f", {word}" for word in words)
 
 
@@ -322,7 +323,7 @@ def describe_partition(partition: Mapping[str, Any]) -> str:
     train, kind = partition["train_examples"], partition["kind"]
     if kind not in ("iid", "dirichlet", "shards"):  # a part from outside, which has its own say
         given = _options(partition)
-        return f"{_count(partition['clients'], 'client')} by {kind}{given}{_apart(partition)}"
+        return f"{counted(partition['clients'], 'client')} by {kind}{given}{_apart(partition)}"
     sizes = partition.get("sizes", "equal")  # older recordings do not say so
     examples = f"{train if isinstance(train, int) else f'{min(train)} to {max(train)}'} training"
     if sizes != "equal":
@@ -335,9 +336,9 @@ def describe_partition(partition: Mapping[str, Any]) -> str:
         mix = f"{partition['classes']} {'class' if partition['classes'] == 1 else 'classes'} each"
     shared = ", clients may share examples" if partition["overlap"] else ""
     new = partition.get("new_clients", 0)
-    shared += f"; {_count(new, 'further client')} for the end, without training" if new else ""
+    shared += f"; {counted(new, 'further client')} for the end, without training" if new else ""
     return (
-        f"{_count(partition['clients'], 'client')} with {examples} and "
+        f"{counted(partition['clients'], 'client')} with {examples} and "
         f"{partition['test_examples']} test examples each, {mix}{shared}{_apart(partition)}"
     )
 
@@ -357,7 +358,7 @@ def _describe_sites(partition: Mapping[str, Any]) -> str:
         "group": "parted by groups that stay together",
         "time": "the last in time for testing",
     }
-    text = f"{_count(partition['clients'], 'site')} as the data name them"
+    text = f"{counted(partition['clients'], 'site')} as the data name them"
     if partition["most_examples"] is not None:
         text += f", at most {partition['most_examples']} training examples each"
     if partition["hold_out_sites"]:
@@ -405,10 +406,6 @@ def _named(text: str, names: Sequence[str] | None) -> str:
         return text
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return f"{text} ({', '.join(show(name, 40) for name in names[:_MOST_NAMES])}{more})"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _ordinal(every: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from lipsjax.analysis.finding import NO_DIFFERENCE, UNKNOWN
 from lipsjax.analysis.sites import GAINS, LOSES, Site, SiteTable, Spread, site_tables
 from lipsjax.analysis.stats import Interval
-from lipsjax.analysis.wording import clipped, gained, percent
+from lipsjax.analysis.wording import clipped, counted, gained, percent
 from lipsjax.recording import StudyRecording, write_atomically
 from lipsjax.report.table import table_text
 
@@ -115,11 +115,7 @@ def _worst(table: SiteTable, arm: str) -> str:
 
 
 def _names(sites: Sequence[str]) -> str:
-    return ", ".join(sites) if len(sites) <= NAMED_SITES else _count(sites)
-
-
-def _count(sites: Sequence[str]) -> str:
-    return f"{len(sites)} site{'' if len(sites) == 1 else 's'}"
+    return ", ".join(sites) if len(sites) <= NAMED_SITES else counted(len(sites), "site")
 
 
 def spread_texts(spread: Spread) -> list[str]:

@@ -1,14 +1,23 @@
 """The page of a proof of concept: its stages, what each showed and cost, and what is next."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from lipsjax.analysis.finding import FEWEST
-from lipsjax.analysis.gates import COSTS, GO, MOST_SEEDS, NO_GO, OPEN, Decision, Gate, seeds_wanted
+from lipsjax.analysis.gates import (
+    COSTS,
+    GO,
+    MOST_SEEDS,
+    NO_GO,
+    OPEN,
+    Gate,
+    GateResult,
+    seeds_wanted,
+)
 from lipsjax.analysis.stats import Interval
-from lipsjax.analysis.wording import clipped, format_bits, money, shown
+from lipsjax.analysis.wording import Unit, clipped, counted, duration, format_bits, money
 from lipsjax.recording import write_atomically
 from lipsjax.report import templating
 
@@ -27,17 +36,17 @@ class Outcome(NamedTuple):
     gates: tuple[Gate, ...]
     seeds: tuple[int, ...]  # asked for at first, and each time they were raised; () not begun
     word: str  # GO, NO_GO, OPEN, NOT_FINISHED or NOT_BEGUN
-    decisions: tuple[Decision, ...] = ()  # of a stage that is finished
+    results: tuple[GateResult, ...] = ()  # of a stage that is finished
     finished: int = 0  # runs
     runs: int = 0
-    minutes: float = 0.0  # of its finished runs, with compiling
+    seconds: float = 0.0  # of its finished runs, with compiling
     money: float | None = None  # of its finished runs; None without prices
     pages: tuple[str, ...] = ()  # of its folder, those that are there
 
     @property
     def more(self) -> int | None:
         """How many more seeds would settle what is open; None where seeds settle nothing of it."""
-        wanted = seeds_wanted(self.decisions) if self.word == OPEN else None
+        wanted = seeds_wanted(self.results) if self.word == OPEN else None
         return wanted and wanted - self.seeds[-1]
 
 
@@ -64,16 +73,16 @@ def next_step(outcomes: Sequence[Outcome], command: str) -> Next:
         return Next(GO, "Every stage passed all of its gates.", "")
     stage = f"Stage {number} ({last.name})"
     if last.word == NO_GO:
-        failed = [_failed(decision) for decision in last.decisions if decision.word == NO_GO]
+        failed = [_failed(result) for result in last.results if result.word == NO_GO]
         return Next(NO_GO, f"{stage} failed: {'; '.join(failed)}.{_left(outcomes)}", "")
     if last.word != OPEN:
         begun = "has not begun" if last.word == NOT_BEGUN else "is not finished"
         return Next(last.word, f"{stage} {begun}; the same command goes on.", command)
     if last.more is None:
-        why = "; ".join(f"{words(d.gate)}: {d.why}" for d in last.decisions if d.word == OPEN)
+        why = "; ".join(f"{words(d.gate)}: {d.why}" for d in last.results if d.word == OPEN)
         return Next(OPEN, f"{stage} is open, and seeds do not settle it ({why}).", "")
-    seeds = f"{last.more} more seed{'' if last.more == 1 else 's'}"
-    took = minutes(last.minutes / last.seeds[-1] * last.more)
+    seeds = counted(last.more, "more seed")
+    took = duration(last.seconds / last.seeds[-1] * last.more)
     odds = (
         "the fewest from which anything is decided"
         if last.seeds[-1] + last.more == FEWEST
@@ -87,10 +96,10 @@ def next_step(outcomes: Sequence[Outcome], command: str) -> Next:
     )
 
 
-def _failed(decision: Decision) -> str:
+def _failed(result: GateResult) -> str:
     """What a gate asked for, and what there was."""
-    found = number_text(decision) or decision.why
-    return f"{words(decision.gate)}: {found}, where {bound_text(decision.gate)} was asked"
+    found = number_text(result) or result.why
+    return f"{words(result.gate)}: {found}, where {bound_text(result.gate)} was asked"
 
 
 def _left(outcomes: Sequence[Outcome]) -> str:
@@ -124,65 +133,35 @@ def bound_text(gate: Gate) -> str:
     'at most 2 Gbit'
     """
     way = "at most" if gate.gate in COSTS else "at least"
-    return f"{way} {_amount(gate, gate.bound)}"
+    return f"{way} {_unit(gate).exactly(gate.bound)}"
 
 
-def number_text(decision: Decision) -> str:
+def number_text(result: GateResult) -> str:
     """The number of a gate with its interval; "" where there is none.
 
     >>> gate = Gate(gate="gain", arm="lips", over="dense", at_least=0)
-    >>> number_text(Decision(gate, Interval(1.25, -0.5, 3.0, 5), OPEN))
+    >>> number_text(GateResult(gate, Interval(1.25, -0.5, 3.0, 5), OPEN))
     '+1.25 [-0.50, 3.00] points'
     """
-    gate, interval = decision.gate, _possible(decision)
-    if math.isnan(interval.mean):
-        return ""
-    if gate.gate == "bits":
-        return _with_bounds(interval, format_bits)
-    if gate.gate == "money":
-        return _with_bounds(interval, money)
-    if gate.gate == "minutes":
-        return f"{shown(interval, digits=2)} min"
-    if gate.is_level:
-        return f"{shown(interval, digits=1)} %"
-    return f"{shown(interval, digits=2, sign='+')} points"
+    interval = _possible(result)
+    return "" if math.isnan(interval.mean) else _unit(result.gate).measured(interval)
 
 
-def minutes(count: float) -> str:
-    """A duration in words: of two minutes and more in whole ones.
-
-    >>> minutes(0.4), minutes(12.3), minutes(200.0)
-    ('24 seconds', '12 minutes', '3.3 hours')
-    """
-    if count < 2:
-        return f"{60 * count:.0f} seconds"
-    return f"{count:.0f} minutes" if count < 120 else f"{count / 60:.1f} hours"
+COST_UNITS = {"bits": Unit(text=format_bits), "minutes": Unit("min"), "money": Unit(text=money)}
 
 
-def _with_bounds(interval: Interval, text: Callable[[float], str]) -> str:
-    if interval.low == interval.high or math.isnan(interval.low):
-        return text(interval.mean)
-    return f"{text(interval.mean)} [{text(interval.low)}, {text(interval.high)}]"
+def _unit(gate: Gate) -> Unit:
+    """How the number of a gate is written."""
+    level = Unit("%", digits=1) if gate.is_level else Unit("points", sign="+")
+    return COST_UNITS.get(gate.gate, level)
 
 
-def _amount(gate: Gate, value: float) -> str:
-    if gate.gate == "bits":
-        return format_bits(value)
-    if gate.gate == "money":
-        return money(value)
-    if gate.gate == "minutes":
-        return f"{value:g} min"
-    if gate.is_level:
-        return f"{value:g} %"
-    return f"{value:{'+' if value else ''}g} point{'' if abs(value) == 1 else 's'}"
-
-
-def _possible(decision: Decision) -> Interval:
+def _possible(result: GateResult) -> Interval:
     """The interval of a gate, not beyond what its measure can be."""
-    gate = decision.gate
+    gate = result.gate
     if gate.gate in COSTS:
-        return clipped(decision.interval, 0.0, math.inf)
-    return clipped(decision.interval, 0.0 if gate.is_level else -100.0, 100.0)
+        return clipped(result.interval, 0.0, math.inf)
+    return clipped(result.interval, 0.0 if gate.is_level else -100.0, 100.0)
 
 
 class Bar(NamedTuple):
@@ -195,14 +174,14 @@ class Bar(NamedTuple):
     good: tuple[float, float]  # where the side begins that passes, and its width
 
 
-def bar(decision: Decision) -> Bar | None:
+def bar(result: GateResult) -> Bar | None:
     """Place an interval and its bound on a line of their own; None where there is no interval.
 
     >>> gate = Gate(gate="gain", arm="lips", over="dense", at_least=0)
-    >>> bar(Decision(gate, Interval(2.0, 1.0, 3.0, 5), GO))
+    >>> bar(GateResult(gate, Interval(2.0, 1.0, 3.0, 5), GO))
     Bar(low=36.67, width=53.33, mean=63.33, bound=10.0, good=(10.0, 90.0))
     """
-    interval, bound = _possible(decision), decision.gate.bound
+    interval, bound = _possible(result), result.gate.bound
     if math.isnan(interval.low):
         return None
     least, most = min(interval.low, bound), max(interval.high, bound)
@@ -212,7 +191,7 @@ def bar(decision: Decision) -> Bar | None:
         return round(10 + 80 * (value - least) / span, 2)
 
     low, edge = at(interval.low), at(bound)
-    good = (0.0, edge) if decision.gate.gate in COSTS else (edge, round(100 - edge, 2))
+    good = (0.0, edge) if result.gate.gate in COSTS else (edge, round(100 - edge, 2))
     return Bar(low, round(at(interval.high) - low, 2), at(interval.mean), edge, good)
 
 
@@ -232,7 +211,7 @@ def write_page(
 
     pages = templating.environment()
     pages.globals |= {"words": words, "bound_text": bound_text, "number_text": number_text}
-    pages.globals |= {"minutes": minutes, "money": money, "bar": bar}
+    pages.globals |= {"duration": duration, "counted": counted, "money": money, "bar": bar}
     known = [each.money for each in outcomes if each.money is not None]
     page = pages.get_template("stages.html").render(
         name=name,
@@ -240,7 +219,7 @@ def write_page(
         outcomes=outcomes,
         next=next_step(outcomes, command),
         command=command,
-        minutes_in_all=sum(each.minutes for each in outcomes),
+        seconds_in_all=sum(each.seconds for each in outcomes),
         money_in_all=sum(known) if known else None,
         raised=any(len(each.seeds) > 1 for each in outcomes),
         most_gates=max(len(each.gates) for each in outcomes),

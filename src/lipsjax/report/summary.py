@@ -32,7 +32,7 @@ from lipsjax.analysis.finding import (
 )
 from lipsjax.analysis.stats import Interval, seeds_needed, seeds_range
 from lipsjax.analysis.value import NEVER, PAYS_ALWAYS, Prices, Value, appraise
-from lipsjax.analysis.wording import bounds, capped, format_bits, money, points, shown
+from lipsjax.analysis.wording import bounds, capped, counted, format_bits, money, points, shown
 from lipsjax.recording import StudyRecording
 from lipsjax.report.setting import in_a_phrase
 
@@ -120,10 +120,10 @@ def _question(study: StudyRecording) -> str:
         else f"{arms} arms, each against {study.reference} or a reference of its own"
     )
     missing = len(study.missing)
-    unfinished = f"; {_count(missing, 'trial')} not finished" if missing else ""
-    unfinished += f"; {_count(len(diverged), 'trial')} diverged" if diverged else ""
+    unfinished = f"; {counted(missing, 'trial')} not finished" if missing else ""
+    unfinished += f"; {counted(len(diverged), 'trial')} diverged" if diverged else ""
     return (
-        f"Question: {study.name} – {what}, {_count(len(seeds), 'seed')}{grid}, on "
+        f"Question: {study.name} – {what}, {counted(len(seeds), 'seed')}{grid}, on "
         f"{in_a_phrase(study.trials[0].recording)}{unfinished}."
     )
 
@@ -215,7 +215,7 @@ def _in_any_diverged(rows: Sequence[Row]) -> str:
     count = sum(bool(row.diverged) for row in rows)
     if not count:
         return ""
-    return f", and some seed diverged in {count} of {_count(len(rows), 'comparison')}"
+    return f", and some seed diverged in {count} of {counted(len(rows), 'comparison')}"
 
 
 def _others_diverged(rows: Sequence[Row], judged: Sequence[Row]) -> str:
@@ -223,7 +223,7 @@ def _others_diverged(rows: Sequence[Row], judged: Sequence[Row]) -> str:
     told = {(row.cell, row.arm) for row in judged}
     others = [row for row in rows if row.diverged and (row.cell, row.arm) not in told]
     if len(others) > NAMED:
-        return f"; some seed of {_count(len(others), 'other row')} diverged"
+        return f"; some seed of {counted(len(others), 'other row')} diverged"
     return "".join(f"; {_label(row)} {row.share_diverged}" for row in others)
 
 
@@ -261,7 +261,7 @@ def _to_target(judged: Sequence[Row], at: Mapping[tuple[str, str], Row]) -> str:
         if word in seen.values():
             told.append(
                 f"{_label(row)} takes {abs(found.mean):.1f} {word} to the target accuracy than "
-                f"{other.arm} ({bounds(found, digits=1, sign='+')}, {_count(found.n, 'seed')})"
+                f"{other.arm} ({bounds(found, digits=1, sign='+')}, {counted(found.n, 'seed')})"
             )
         elif abs(row.differences["reached"].interval.mean) > 0:  # which NaN is not
             told.append(
@@ -273,7 +273,7 @@ def _to_target(judged: Sequence[Row], at: Mapping[tuple[str, str], Row]) -> str:
 
 def _reached(row: Row) -> str:
     share = row.means["reached"]
-    return f"{round(share.mean * share.n)} of {_count(share.n, 'seed')}"
+    return f"{round(share.mean * share.n)} of {counted(share.n, 'seed')}"
 
 
 def _values(
@@ -429,7 +429,7 @@ def _range(pairs: Iterable[tuple[Row, Row]], number: Callable[[Row], float]) -> 
 
 def _in_how_many(words: Sequence[str], noun: str) -> str:
     """Words and how often each is, the most frequent first."""
-    total = _count(len(words), noun)
+    total = counted(len(words), noun)
     ordered = sorted(dict.fromkeys(words), key=lambda word: -words.count(word))
     if len(ordered) == 1 and len(words) > 1:
         return f"{ordered[0]} in all {total}"
@@ -445,7 +445,3 @@ def _plain(word: str) -> str:
     return {NO_DIFFERENCE: "makes no difference that is seen", UNKNOWN: "cannot be judged"}.get(
         word, word
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -101,8 +101,8 @@ def outcome_of(out: Path, stage: Stage, begun: Begun | None) -> Outcome:
     )
     if ended != planned:  # killed before its end, or before it was begun with more seeds
         return known
-    decisions = tuple(judge(study, stage.gates))
-    return known._replace(word=verdict(decisions), decisions=decisions)
+    results = tuple(judge(study, stage.gates))
+    return known._replace(word=verdict(results), results=results)
 
 
 def _spent(study: StudyRecording) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _spent(study: StudyRecording) -> dict[str, Any]:
     prices = [cost(each, study.prices) for each in numbers]
     known = [price for price in prices if price is not None]
     return {
-        "minutes": sum(each["seconds"] + each["compile_seconds"] for each in numbers) / 60,
+        "seconds": sum(each["seconds"] + each["compile_seconds"] for each in numbers),
         "money": sum(known) if known else None,
     }
 

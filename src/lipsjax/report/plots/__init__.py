@@ -23,7 +23,15 @@ from lipsjax.report.plots.figures import (
     svg,
 )
 from lipsjax.report.plots.forest import ACCURACIES, forest, pairs, summary_forest
-from lipsjax.report.plots.maps import MARKS, Grid, effect_map, grid_of, largest_difference
+from lipsjax.report.plots.maps import (
+    MARKS,
+    PLANNED,
+    Grid,
+    effect_map,
+    found,
+    grid_of,
+    largest_difference,
+)
 from lipsjax.report.plots.roles import Arms, Look, looks, looks_of
 
 __all__ = [
@@ -31,6 +39,7 @@ __all__ = [
     "MARKS",
     "PAINTS",
     "PANEL",
+    "PLANNED",
     "Arms",
     "Drawing",
     "Grid",
@@ -46,6 +55,7 @@ __all__ = [
     "csv_text",
     "effect_map",
     "forest",
+    "found",
     "grid_of",
     "inertia_heatmap",
     "largest_difference",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -11,12 +12,22 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from lipsjax.analysis.comparison import Row
+from lipsjax.analysis.decision import BETTER, EQUIVALENT, OPEN, UNDECIDED, WORSE
 from lipsjax.analysis.finding import NO_DIFFERENCE, UNKNOWN, outcome
 from lipsjax.report.plots.figures import PAPER, PLATE, Drawing, colour_key, panel, styled
 from lipsjax.report.plots.forest import ACCURACIES, EFFECT_COLUMNS, effect
 
-MARKS = {"helps": "▲", "hurts": "▼", "gains": "▲", "loses": "▼", NO_DIFFERENCE: "○", UNKNOWN: "?"}
-"""Outcome -> the sign that stands for it, for readers without colour vision or colour."""
+PLANNED = {BETTER: "⇑", WORSE: "⇓", EQUIVALENT: "≈", UNDECIDED: "◇", OPEN: "…"}
+MARKS = {
+    **{"helps": "▲", "hurts": "▼", "gains": "▲", "loses": "▼", NO_DIFFERENCE: "○", UNKNOWN: "?"},
+    **PLANNED,
+}
+"""Outcome of an interval or of planned looks -> its sign, for readers without colour."""
+
+_UNNAMED = (NO_DIFFERENCE, UNKNOWN, UNDECIDED, OPEN)
+
+Claims = Mapping[tuple[str, str, str], str]
+"""Label of a cell, arm, measure -> what planned looks say of it."""
 
 _DIVERGING = "RdBu"
 
@@ -86,19 +97,28 @@ def largest_difference(rows: Sequence[Row]) -> float:
     return max((value for value in found if value > 0), default=0.01)
 
 
+def found(row: Row, measure: str, claims: Claims) -> str:
+    """What planned looks say of a row, or its outcome where none were planned; of MARKS."""
+    claim = claims.get((row.cell, row.arm, measure))
+    return claim or outcome(row, measure, up="helps", down="hurts")
+
+
 @styled
-def effect_map(rows: Sequence[Row], grid: Grid, *, limit: float) -> Drawing:
+def effect_map(
+    rows: Sequence[Row], grid: Grid, *, limit: float, claims: Claims = MappingProxyType({})
+) -> Drawing:
     """Accuracy differences of one arm from its reference, over the cells of a grid.
 
     Args:
       rows: rows of that arm, one per cell, of :func:`lipsjax.analysis.comparison.compare`.
       grid: the cells.
       limit: end of the colour scale on both sides of zero, as :func:`largest_difference` has it.
+      claims: what planned looks decided, of :func:`lipsjax.analysis.planned.claims_of`.
 
     Returns:
       For personalised and for global accuracy one panel per value of the third field; rows are the
       values of the first, columns those of the second. A cell holds the difference in points and
-      the sign of its outcome.
+      the sign of what planned looks say of it, or of its outcome where none were planned.
     """
     norm = Normalize(-100 * limit, 100 * limit)
     by_panel: dict[int, list[Row]] = {}
@@ -107,20 +127,26 @@ def effect_map(rows: Sequence[Row], grid: Grid, *, limit: float) -> Drawing:
     panels = []
     for measure, title in ACCURACIES.items():
         for index, members in sorted(by_panel.items()):
-            figure, ax = _cells(members, grid, measure, norm)
+            figure, ax = _cells(members, grid, measure, norm, claims)
             third = f", {grid.fields[2]} {grid.values[2][index]}" if len(grid.fields) == 3 else ""
             ax.set_title(title + third)
             panels.append(figure)
     key, _ = colour_key(norm, _DIVERGING, f"points above {rows[0].reference}")
     return Drawing(
         panels=tuple(panels),
-        columns=(*grid.fields, *EFFECT_COLUMNS),
-        rows=tuple((*_values(grid, row), *effect(row, m)) for m in ACCURACIES for row in rows),
+        columns=(*grid.fields, *EFFECT_COLUMNS, "planned"),
+        rows=tuple(
+            (*_values(grid, row), *effect(row, m), claims.get((row.cell, row.arm, m), ""))
+            for m in ACCURACIES
+            for row in rows
+        ),
         key=key,
     )
 
 
-def _cells(rows: Sequence[Row], grid: Grid, measure: str, norm: Normalize) -> tuple[Figure, Axes]:
+def _cells(
+    rows: Sequence[Row], grid: Grid, measure: str, norm: Normalize, claims: Claims
+) -> tuple[Figure, Axes]:
     """One panel: a coloured cell for each row, with its number and its sign."""
     height, width = grid.shape
     figure, ax = panel(height=0.8 + 0.36 * height)
@@ -129,11 +155,11 @@ def _cells(rows: Sequence[Row], grid: Grid, measure: str, norm: Normalize) -> tu
     for row in rows:
         _, y, x = grid.at(row.cell)
         value = points[y, x] = 100 * row.differences[measure].interval.mean
-        word = outcome(row, measure, up="helps", down="hurts")
+        word = found(row, measure, claims)
         sign = MARKS[word]
         text = sign if np.isnan(value) else f"{sign} {round(value, 1) + 0.0:+.1f}".replace("-", "−")
         ink = _ink(value, norm)
-        weight = "normal" if word in (NO_DIFFERENCE, UNKNOWN) else "bold"
+        weight = "normal" if word in _UNNAMED else "bold"
         style: dict[str, Any] = {"fontsize": size, "fontweight": weight, "color": ink}
         ax.text(x, y, text, ha="center", va="center", **style)
     edges = np.arange(width + 1) - 0.5, np.arange(height + 1) - 0.5
