@@ -23,7 +23,14 @@ def stop(number: int) -> NoReturn:
     os._exit(128 + number)
 
 
-def stop_while_imported() -> None:
+def _stop_while_imported() -> None:
     """Let Ctrl-C end a command in a line before it has begun, unless it is ignored."""
+    # as Python calls a module that it is about to run, and as the script is called; not its workers
+    is_command = sys.argv[:1] and sys.argv[0].endswith(("-m", "lipsjax", "lipsjax.exe"))
+    if not is_command or "--multiprocessing-fork" in sys.orig_argv:
+        return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda number, frame: stop(number))
+
+
+_stop_while_imported()
