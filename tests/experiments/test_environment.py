@@ -356,9 +356,10 @@ def test_processes_that_do_not_meet(index):
 
 
 @pytest.mark.whole
-def test_a_process_whose_other_has_ended_waits_for_nobody():
+@pytest.mark.parametrize("kind", ["RuntimeError", "ValueError"])
+def test_a_process_whose_other_has_ended_waits_for_nobody(kind):
     body = "import atexit; atexit.register(time.sleep, 60); "
-    body += "raise RuntimeError('UNKNOWN: Gloo all-reduce failed: Connection closed by peer')"
+    body += f"raise {kind}('UNKNOWN: Gloo all-reduce failed: Connection closed by peer')"
     with start(body) as process:
         said = said_by(process)
     assert process.returncode == 2

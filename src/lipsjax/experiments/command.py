@@ -272,11 +272,13 @@ def guarded(main: Callable[[list[str]], None]) -> None:
                 where = "the output cannot be printed: "
             fail(f"{where}{(error.strerror or str(error)).lower()}")
         except ValueError as error:
+            if _tells_of_another(error):
+                _fail_alone()
             fail(str(error))
         except Exception as error:
             if any(words in str(error) for words in OUT_OF_MEMORY):
                 fail(f"not enough memory: {error}")
-            if any(words in str(error) for words in OTHER_ENDED):
+            if _tells_of_another(error):
                 _fail_alone()
             if "RESOURCE_EXHAUSTED" in str(error):
                 fail(
@@ -379,6 +381,11 @@ def _discard_output() -> None:
     """Print no more, so that the flush at the end does not fail once more."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _tells_of_another(error: Exception) -> bool:
+    """Tell whether an error, of one of several kinds, says that another process has ended."""
+    return any(words in str(error) for words in OTHER_ENDED)
 
 
 def _fail_alone() -> NoReturn:
