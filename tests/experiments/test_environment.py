@@ -93,6 +93,33 @@ def test_a_signal_ends_whatever_a_command_is_at(body):
     assert stopped_by(signal.SIGINT, BODIES[body]) == (130, STOPPED)
 
 
+STARTS = {
+    "a module": ["-m", "lipsjax.experiments.run"],
+    "the script": [
+        "-c",
+        "import sys; sys.argv = ['/bin/lipsjax', 'run']; "
+        "from lipsjax.experiments.cli import main; main()",
+    ],
+}
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("how", STARTS)
+def test_a_command_that_is_stopped_while_it_is_imported(tmp_path, how):
+    """A stand-in for a library that takes long to import tells when it is at it."""
+    (tmp_path / "tyro.py").write_text("import time\nprint('begun', flush=True)\ntime.sleep(60)\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    argv = [sys.executable, *STARTS[how]]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(
+        argv, text=True, env=os.environ | {"PYTHONPATH": path}, **pipes
+    ) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        said = said_by(process)
+    assert (process.returncode, said) == (130, STOPPED)
+
+
 @pytest.mark.whole
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_what_schedulers_and_terminals_send_ends_it_in_a_line(name):
@@ -329,9 +356,10 @@ def test_processes_that_do_not_meet(index):
 
 
 @pytest.mark.whole
-def test_a_process_whose_other_has_ended_waits_for_nobody():
+@pytest.mark.parametrize("kind", ["RuntimeError", "ValueError"])
+def test_a_process_whose_other_has_ended_waits_for_nobody(kind):
     body = "import atexit; atexit.register(time.sleep, 60); "
-    body += "raise RuntimeError('UNKNOWN: Gloo all-reduce failed: Connection closed by peer')"
+    body += f"raise {kind}('UNKNOWN: Gloo all-reduce failed: Connection closed by peer')"
     with start(body) as process:
         said = said_by(process)
     assert process.returncode == 2

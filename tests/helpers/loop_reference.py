@@ -94,6 +94,7 @@ class Loop:
         self.stored = [None] * self.num_clients
         self.steps = {}  # client -> of its last round
         self.masks = {}  # client -> {path: bool array}, on its way
+        self.began = {}  # the same, of the round that is done
         self.adapts = bool(sparsity) and sparsity.get("trigger") == "inertia"
         self.lags = []  # inertia of each layer in the rounds that began unmasked
         self.levels = {}  # path -> density level, of what is on its way
@@ -429,7 +430,7 @@ class Loop:
     def round(self):
         """Do one round; return its metrics."""
         members = self.cohort(self.t)
-        before, began_masked = self.average, bool(self.masks)
+        before, self.began = self.average, self.masks
         starts, results, last = {}, {}, {}
         loss_sum = seen = 0
         self.drawn = members
@@ -447,7 +448,7 @@ class Loop:
         for client in members:
             self.memory[client] = self.own_leaves(results[client])
             self.stored[client] = last[client]
-        if self.adapts and not began_masked:
+        if self.adapts and not self.began:
             self.lags.append(self.lag(before))
         self.choose_masks(last)
         if self.t <= 2:
@@ -506,6 +507,13 @@ class Loop:
         out["inertia_index"] = 1 - np.mean(middle) / np.mean(outer)
         return out
 
+    def held(self, path, members):
+        """Which weights none of the clients could move, as masks held them to the end."""
+        if not self.began or self.sparsity["hold"] < np.inf:
+            return False
+        kept = [self.began[client][path] for client in members if path in self.began[client]]
+        return ~np.any(kept, axis=0) if kept else False
+
     def layer_metrics(self, path, members, before, starts, results, last, weight):
         old, new = flat(before.params)[path], flat(self.average.params)[path]
         reference = flat(self.reference.params)[path]
@@ -529,7 +537,7 @@ class Loop:
             "drift_l1": np.abs(gap).sum() if known else np.nan,
             "drift_l2": norm(gap.ravel()) if known else np.nan,
             "relative_drift": norm(gap.ravel()) / norm(reference.ravel()) if known else np.nan,
-            "step": norm((new - old).ravel()) / norm(old.ravel()),
+            "step": norm(np.where(self.held(path, members), 0, new - old)) / norm(old.ravel()),
             "client_step": np.mean(list(length.values())) / norm(old.ravel()),
             "cancellation": 1
             - norm(mean.ravel()) / (sum(weight[c] * length[c] for c in members) / total),

@@ -59,6 +59,7 @@ def top_k_scaffold(fraction, **options):
     return strategies.compress(inner, strategies.top_k(fraction=fraction))
 
 
+FEDAVGM_OPTIONS = {"server_learning_rate": 1.0, "server_momentum": 0.9}
 SERVER_OPTIONS = {"server_learning_rate": 0.1, "beta1": 0.8, "beta2": 0.9, "tau": 0.01}
 TABLE = {
     "fedavg": Entry(strategies.fedavg, loops.StrategyLoop),
@@ -235,6 +236,52 @@ def test_equals_its_loop(name, wrapped):
         assert_close(server, tuple(loop.server.values()), 0)
     elif loop.server is not None:
         assert_close(server, loop.server)
+
+
+INSIDE = {
+    "fedadam": (strategies.fedadam(**SERVER_OPTIONS), loops.FedAdamLoop, SERVER_OPTIONS),
+    "fedavgm": (strategies.fedavgm(), loops.FedAvgMLoop, FEDAVGM_OPTIONS),
+    "quantise": (coded(strategies.quantise)(levels=3), loops.QuantiseLoop, {"levels": 3}),
+    "sign_majority": (
+        strategies.sign_majority(strategies.fedavg(), step=0.01),
+        loops.SignLoop,
+        {"step": 0.01},
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INSIDE)
+def test_what_masks_have_held_is_no_step_whatever_the_server_makes_of_it(name):
+    """Server optimizers and votes move held weights off zero; no client has moved them."""
+    strategy, loop, options = INSIDE[name]
+    data, masks = world(SIZES), TABLE["constant_topk"].masks
+    loop = loop(
+        reference_model("none"),
+        data,
+        jax.random.key(1),
+        options=options,
+        rounds=4,
+        epochs=2,
+        batch_size=4,
+        learning_rate=RATE,
+        momentum=MOMENTUM,
+        cohort=COHORT,
+        sparsity=masks,
+    )
+    strategy = strategies.constant_topk(strategy, density=0.3)
+    check(
+        tiny_model(norm="none"),
+        strategy,
+        data,
+        loop,
+        rounds=3,
+        total=4,
+        cohort_size=COHORT,
+        compare_loss=False,
+        devices=4,
+        clients_on_global=True,
+    )
 
 
 def by_path(params):

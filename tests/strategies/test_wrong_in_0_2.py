@@ -201,6 +201,22 @@ def test_a_client_whose_training_diverges_stops_no_robust_run():
         check(np.nan, np.inf, np.nan)
 
 
+@pytest.mark.parametrize("what", ["params", "batch_stats"])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_client_that_diverged_gives_nothing_at_all(what, wrong):
+    """Clipping took its parameters back, and averaged its running statistics all the same."""
+    start, end = (Variables({"w": jnp.full(2, x)}, {"mean": jnp.full(2, x)}) for x in (1.0, 3.0))
+    diverged = end._replace(
+        **{what: jax.tree.map(lambda x: x.at[0].set(wrong), end[what == "batch_stats"])}
+    )
+    context = ClientContext(RunContext(rounds=1, num_examples=(1,)), start)
+    clip = strategies.clip(fedavg(), norm=1e3)
+    for sent, wanted in ((diverged, start), (end, end)):
+        result = LocalResult(sent, (), jnp.zeros(1), 0.0, 1, jnp.int32(1))
+        encoded, _ = clip.encode(context, result)
+        assert_close(encoded.variables, wanted, 1e-12)
+
+
 @dataclasses.dataclass
 class FakeMetrics:
     client_loss: np.ndarray
@@ -261,11 +277,12 @@ def test_what_is_forgotten_has_not_moved():
             pytest.param(strategy, marks=pytest.mark.slow)
             for strategy in (
                 strategies.constant_topk(fedavg(), density=0.5),
+                strategies.constant_topk(strategies.fedadam(), density=0.5),
                 strategies.feddst(density=0.5, every=1, fraction=0.5),
             )
         ),
     ],
-    ids=["dsd", "constant_topk", "feddst"],
+    ids=["dsd", "constant_topk", "constant_topk of fedadam", "feddst"],
 )
 @pytest.mark.slow
 def test_what_is_masked_has_not_moved(strategy):

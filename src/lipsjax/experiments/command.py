@@ -19,6 +19,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
 import tyro
 
 from lipsjax.experiments.help import HELP, short
+from lipsjax.experiments.stopping import stop
 from lipsjax.runs.fields import describe_kind, nearest
 from lipsjax.runs.study import Study, default_study, load_study
 
@@ -37,7 +38,6 @@ UNPRINTED = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
 """Of an output that takes no more, as a file on a full disk or a terminal that is gone."""
 GRACE = 5.0
 """Seconds after which a command ends that was asked to stop, whatever it is at."""
-SHOW_CURSOR = "\x1b[?25h"
 DEBUG = "--debug"
 HELP_ALL = "--help-all"
 LONGEST = 1500
@@ -251,13 +251,13 @@ def guarded(main: Callable[[list[str]], None]) -> None:
     argv = [text for text in sys.argv[1:] if text != DEBUG]
     if len(argv) < len(sys.argv) - 1:
         return main(argv)
-    with stoppable() as stop:
+    with stoppable() as interrupted:
         try:
             _check_text(argv)
             main(argv)
             sys.stdout.flush()
         except KeyboardInterrupt:
-            stop()
+            interrupted()
         except BrokenPipeError:
             _discard_output()  # a reader such as head has closed the pipe
             raise SystemExit(1) from None
@@ -272,11 +272,13 @@ def guarded(main: Callable[[list[str]], None]) -> None:
                 where = "the output cannot be printed: "
             fail(f"{where}{(error.strerror or str(error)).lower()}")
         except ValueError as error:
+            if _tells_of_another(error):
+                _fail_alone()
             fail(str(error))
         except Exception as error:
             if any(words in str(error) for words in OUT_OF_MEMORY):
                 fail(f"not enough memory: {error}")
-            if any(words in str(error) for words in OTHER_ENDED):
+            if _tells_of_another(error):
                 _fail_alone()
             if "RESOURCE_EXHAUSTED" in str(error):
                 fail(
@@ -298,7 +300,7 @@ def stoppable() -> Iterator[Callable[[], NoReturn]]:
       What ends the process by the last of these signals.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: _stop(signal.SIGINT)
+        yield lambda: stop(signal.SIGINT)
         return
     received = [signal.SIGINT]
 
@@ -308,7 +310,7 @@ def stoppable() -> Iterator[Callable[[], NoReturn]]:
 
     def unraisable(what: Any) -> None:
         if what.exc_type is KeyboardInterrupt:
-            _stop(received[-1])
+            stop(received[-1])
         hook(what)
 
     hook, sys.unraisablehook = sys.unraisablehook, unraisable
@@ -321,7 +323,7 @@ def stoppable() -> Iterator[Callable[[], NoReturn]]:
     for number in before:
         signal.signal(number, interrupt)
     try:
-        yield lambda: _stop(received[-1])
+        yield lambda: stop(received[-1])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)  # None: not set by Python
@@ -344,21 +346,7 @@ def _stop_late(told: socket.socket, numbers: frozenset[signal.Signals]) -> None:
                 pass
             if not next_:
                 return
-        _stop(signal.Signals(first[0]))
-
-
-_stopping = threading.Lock()
-
-
-def _stop(number: signal.Signals) -> NoReturn:
-    """Say that the command was stopped, and end the process as shells and schedulers expect it."""
-    _stopping.acquire()  # never let go: the line is printed once
-    with contextlib.suppress(OSError, ValueError):  # of a terminal that is gone
-        if sys.stdout.isatty():
-            print(SHOW_CURSOR, end="", flush=True)
-        print("stopped; the same command goes on where it was", file=sys.stderr, flush=True)
-    # without the interpreter's end, which crashes while XLA's threads still compute
-    os._exit(128 + number)
+        stop(signal.Signals(first[0]))
 
 
 def _check_text(argv: Sequence[str]) -> None:
@@ -393,6 +381,11 @@ def _discard_output() -> None:
     """Print no more, so that the flush at the end does not fail once more."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _tells_of_another(error: Exception) -> bool:
+    """Tell whether an error, of one of several kinds, says that another process has ended."""
+    return any(words in str(error) for words in OTHER_ENDED)
 
 
 def _fail_alone() -> NoReturn:

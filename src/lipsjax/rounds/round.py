@@ -7,6 +7,8 @@ Clients pass through a scan over chunks that carries weighted sums, so memory do
 their number.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -30,8 +32,9 @@ from lipsjax.rounds.finetuning import score_finetuned
 from lipsjax.rounds.participation import draw_cohort
 from lipsjax.rounds.placement import AXIS, Slots, in_cohort_order, own_slots, states_at_home
 from lipsjax.rounds.spec import Metrics, PerRound, RoundSpec, State
+from lipsjax.sparsity.topk import unpack
 from lipsjax.strategy import ServerContext
-from lipsjax.types import Array, PyTree, Variables
+from lipsjax.types import Array, Kernels, PyTree, Variables
 
 
 def run_round(
@@ -111,6 +114,7 @@ def _aggregate(
         key=derive(state.key, 0, SERVER, Purpose.SERVER),
         arrived=participants.arrived,
         share=totals.weight / spec.total_weight,
+        held=_held(spec, state, slots, trained.arrived),
     )
     mean = _mean(spec, slots, totals, trained)
     new = strategy.update(context, mean)
@@ -119,6 +123,22 @@ def _aggregate(
         return new, learned
     old = (state.global_model, state.server_state), state.global_model
     return tree.select(participants.arrived > 0, (new, learned), old)
+
+
+def _held(spec: RoundSpec, state: State, slots: Slots, arrived: Array) -> Kernels | None:
+    """Return which masked weights none of those who arrived could move; None: no masks hold."""
+    sparsifier = spec.sparsifier
+    if sparsifier is None or sparsifier.hold < math.inf:
+        return None
+    trained = slots.present & arrived
+
+    def one(bits: Array, kernel: Array) -> Array:
+        of_each = jnp.where(trained[:, None], bits, jnp.uint8(0))
+        kept = unpack(jnp.bitwise_or.reduce(of_each, axis=0), kernel.shape)
+        return state.sparse & (jax.lax.psum(kept.astype(jnp.int32), AXIS) == 0)
+
+    kernels = tree.kernels(state.global_model.params, sparsifier.layers)
+    return jax.tree.map(one, state.packed_masks, kernels)
 
 
 def _mean(spec: RoundSpec, slots: Slots, totals: Totals, trained: Trained) -> PyTree:

@@ -93,17 +93,19 @@ def apply_masks(bits: Kernels, kernels: Kernels, filled: Kernels) -> Kernels:
     )
 
 
-def without_masked(layers: tuple[Layer, ...], old: Variables, new: Variables) -> Variables:
-    """Return a new model whose weights that are exactly zero, as masks leave them, stay as before.
+def with_old(
+    layers: tuple[Layer, ...], where: Kernels, old: Variables, new: Variables
+) -> Variables:
+    """Return a new model some of whose weights are as before.
 
     >>> layers = (Layer("a", "middle", "conv", ("a",)),)
     >>> old, new = (Variables({"a": jnp.array(x)}, {}) for x in ([1.0, 2.0], [0.0, 3.0]))
-    >>> without_masked(layers, old, new).params["a"].tolist()
+    >>> with_old(layers, (jnp.array([True, False]),), old, new).params["a"].tolist()
     [1.0, 3.0]
     """
     before, now = (tree.kernels(each.params, layers) for each in (old, new))
-    kept = tuple(jnp.where(w == 0, o, w) for o, w in zip(before, now, strict=True))
-    return new._replace(params=tree.with_kernels(new.params, layers, kept))
+    values = jax.tree.map(jnp.where, where, before, now)
+    return new._replace(params=tree.with_kernels(new.params, layers, values))
 
 
 def maskable(layers: tuple[Layer, ...], kinds: tuple[str, ...] | None) -> tuple[Layer, ...]:

@@ -217,11 +217,13 @@ def transient_sparsity(
         )
 
     def learned(context: ServerContext, mean, new: Variables) -> Variables:
-        new = inner.learned(context, mean, new)
-        return masking.without_masked(masked_of(context.run), context.global_model, new)
+        new, held = inner.learned(context, mean, new), context.held
+        if held is None:
+            return new
+        return masking.with_old(masked_of(context.run), held, context.global_model, new)
 
     return inner._replace(
-        learned=learned if hold == math.inf and refill == "zero" else inner.learned,
+        learned=learned,
         check=check,
         receive=receive,
         optimizer=optimizer,

@@ -10,7 +10,13 @@ import numpy as np
 
 from lipsjax import tree
 from lipsjax.sparsity.topk import topk_mask
-from lipsjax.strategies.delta import Delta, delta_of, shared_params, with_delta
+from lipsjax.strategies.delta import (
+    Delta,
+    delta_of,
+    shared_params,
+    shared_statistics,
+    with_delta,
+)
 from lipsjax.strategies.steps import check_positive
 from lipsjax.strategy import (
     BITS,
@@ -172,9 +178,7 @@ def compress(strategy: Strategy, codec: Codec) -> Strategy:
     def traffic(run: RunContext, variables: Variables):
         down = strategy.traffic(run, variables).down
         sizes = [x.size for x in shared_params(strategy, run, variables).values()]
-        statistics = tree.size(
-            tree.pick(variables, lambda path: _is_statistic(strategy, run, path))
-        )
+        statistics = tree.size(shared_statistics(strategy, run, variables))
         up = codec.bits(sizes) + BITS * statistics
         return Traffic(np.full(run.rounds, up, np.int64), down, codec.per_value)
 
@@ -184,10 +188,6 @@ def compress(strategy: Strategy, codec: Codec) -> Strategy:
         relative=True,
         refuses={**strategy.refuses, Rank.VOTE: "what it sends is encoded already"},
     )
-
-
-def _is_statistic(strategy: Strategy, run: RunContext, path: str) -> bool:
-    return path.startswith("batch_stats/") and strategy.is_shared(run, path)
 
 
 class Ballot(NamedTuple):

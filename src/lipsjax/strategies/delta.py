@@ -19,6 +19,17 @@ def shared_params(strategy: Strategy, run: RunContext, variables: Variables) -> 
     return tree.pick(variables, wanted)
 
 
+def shared_statistics(
+    strategy: Strategy, run: RunContext, variables: Variables
+) -> dict[str, Array]:
+    """Return the running statistics that clients exchange, by path."""
+
+    def wanted(path: str) -> bool:
+        return path.startswith("batch_stats/") and strategy.is_shared(run, path)
+
+    return tree.pick(variables, wanted)
+
+
 def delta_of(strategy: Strategy, context: ClientContext, result: LocalResult) -> Delta:
     """Return what training added to each shared parameter of what the client started from."""
     start, end = (shared_params(strategy, context.run, x.variables) for x in (context, result))

@@ -10,7 +10,7 @@ import optax
 
 from lipsjax import tree
 from lipsjax.sparsity.density import check_density, erk
-from lipsjax.sparsity.masking import maskable, without_masked
+from lipsjax.sparsity.masking import maskable, with_old
 from lipsjax.sparsity.topk import topk_mask
 from lipsjax.strategy import (
     BITS,
@@ -167,6 +167,12 @@ def feddst(
         params = tree.with_kernels(variables.params, layers, merged)
         return variables._replace(params=_only(params, layers, masks)), masks
 
+    def learned(context: ServerContext, mean: Masked, new: Variables) -> Variables:
+        del mean
+        layers = plan(context.run).layers
+        masked = tuple(w == 0 for w in tree.kernels(new.params, layers))
+        return with_old(layers, masked, context.global_model, new)
+
     def traffic(run: RunContext, variables: Variables):
         layers, due, _ = plan(run)
         bitmap = sum(w.size for w in tree.kernels(variables.params, layers))
@@ -188,9 +194,7 @@ def feddst(
         optimizer=optimizer,
         send=send,
         update=update,
-        learned=lambda context, mean, new: without_masked(
-            plan(context.run).layers, context.global_model, new
-        ),
+        learned=learned,
         traffic=traffic,
         gradient_layers=lambda run: maskable(run.layers, kinds),
         refuses={

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import jax.numpy as jnp
 
-from lipsjax.strategies.delta import delta_of, with_delta
+from lipsjax import tree
+from lipsjax.strategies.delta import delta_of, shared_statistics, with_delta
 from lipsjax.strategies.steps import check_positive
 from lipsjax.strategy import ClientContext, Strategy, uniform, wrapped
 from lipsjax.types import Array, PyTree
@@ -151,7 +152,8 @@ def clip(strategy: Strategy, *, norm: float) -> Strategy:
 
     ``d_k <- d_k min(1, norm / ||d_k||)`` over all shared parameters together, as the server would
     on arrival, of whatever it has decoded; the strategy goes on as if training had changed so much.
-    A delta that is not finite has no direction and counts as zero. Running statistics stay.
+    Running statistics stay. A client whose delta or statistics are not finite has no direction, and
+    sends what it started from.
 
     Args:
       strategy: any that federates.
@@ -184,9 +186,16 @@ def clip(strategy: Strategy, *, norm: float) -> Strategy:
         delta = delta_of(strategy, context, result)
         length = jnp.sqrt(sum(jnp.sum(d**2) for d in delta.values()))
         factor = jnp.where(length > norm, norm / length, 1)
-        shorter = jax.tree.map(
-            lambda d: jnp.where(jnp.isfinite(length), factor.astype(d.dtype) * d, 0), delta
+        began, ended = (
+            shared_statistics(strategy, context.run, x.variables) for x in (context, result)
         )
-        return with_delta(context, result, shorter), state
+        finite = jnp.isfinite(length)
+        for values in ended.values():
+            finite &= jnp.isfinite(values).all()
+        shorter = {
+            path: jnp.where(finite, factor.astype(d.dtype) * d, 0) for path, d in delta.items()
+        }
+        given = tree.put(result.variables, tree.select(finite, ended, began))
+        return with_delta(context, result._replace(variables=given), shorter), state
 
     return strategy._replace(encode=encode, relative=True)
