@@ -67,6 +67,10 @@ class Decided(NamedTuple):
         """Whether some comparison of each study is claimed so, [studies] bool."""
         return (self.claims == CLAIMS.index(claim)).any(axis=1)
 
+    def any_claim(self) -> np.ndarray:
+        """Whether anything is claimed of each study, [studies] bool."""
+        return (self.claims != -1).any(axis=1)
+
 
 def draw(
     effects: list[float], spread: float, seeds: int, studies: int, rng: np.random.Generator
@@ -171,7 +175,7 @@ def row(
     for effect, claim in ((MARGIN, BETTER), (-MARGIN, WORSE)):
         # all three claims are wrong there; the third has no share of its own worth telling
         wrong = [at[effect].share(claim), at[effect].share(EQUIVALENT)]
-        wrong.append((at[effect].claims >= 0).any(axis=1))
+        wrong.append(at[effect].any_claim())
         for told, most in zip(wrong, allowed(plan), strict=True):
             cells.append(percent(told))
             if at_least(told) > most:

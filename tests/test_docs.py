@@ -14,7 +14,7 @@ import lipsjax
 from lipsjax.experiments import command
 from lipsjax.report.glossary import WORDS
 from lipsjax.runs.stages import load_stages
-from lipsjax.runs.study import expand, study_from
+from lipsjax.runs.study import each_in_turn, expand, study_from
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -61,7 +61,7 @@ def test_studies_are_studies(page, tmp_path):
             (tmp_path / "STAGES.toml").write_text(text)
             assert load_stages(tmp_path / "STAGES.toml").stages
         else:
-            assert expand(study_from(tomllib.loads(text)))
+            assert expand(each_in_turn(study_from(tomllib.loads(text))))
 
 
 def commands(page):

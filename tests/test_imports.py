@@ -81,13 +81,18 @@ def test_init_files_hold_no_code(path):
     [
         ("lipsjax", ["jax", "numpy"]),
         ("lipsjax.experiments.sweep", ["jax", "matplotlib", "sklearn"]),
-        ("lipsjax.experiments.search", ["jax", "optuna"]),
-        ("lipsjax.runs.trial", ["tensorboardX", "wandb", "mlflow"]),
         ("lipsjax.datasets", ["jax", "sklearn", "tensorflow_datasets", "tensorflow"]),
         ("lipsjax.report.html", ["jax", "orbax"]),
         ("lipsjax.report.survey, lipsjax.runs.data", ["jax", "orbax", "matplotlib"]),
-        ("lipsjax.report.results", ["jax", "pandas", "matplotlib", "pyarrow"]),
         ("lipsjax.recording", ["jax", "filelock"]),
+        *(
+            pytest.param(module, absent, marks=pytest.mark.slow)
+            for module, absent in [
+                ("lipsjax.runs.trial", ["tensorboardX", "wandb", "mlflow"]),
+                ("lipsjax.experiments.search", ["jax", "optuna"]),
+                ("lipsjax.report.results", ["jax", "pandas", "matplotlib", "pyarrow"]),
+            ]
+        ),
     ],
 )
 def test_what_an_import_does_not_pull_in(module, absent):

@@ -286,14 +286,13 @@ def build(
       >>> parts = partition.iid(dataset, train_sizes=sizes, test_sizes=sizes, rng=rng)
       >>> data = clients.stack(dataset, parts, global_examples=16, rng=rng)
       >>> shape = dataset.train.inputs.shape[1:]
-      >>> model = models.build(
-      ...     "cnn", num_classes=dataset.num_classes, input_shape=shape, width=2)
+      >>> model = models.build("mlp", num_classes=4, input_shape=shape, width=4, depth=1)
       >>> training = LocalTraining(optax.sgd(0.1), epochs=1, batch_size=4)
       >>> simulation = build(model, fedavg(), training, rounds=2, data=data)
       >>> state = simulation.init(jax.random.key(0))
       >>> state, metrics = simulation.run(state, simulation.place(data), 2)
       >>> metrics.layers["step"].shape
-      (2, 5)
+      (2, 3)
     """
     mesh = client_mesh() if mesh is None else mesh
     _check_range("rounds", rounds, 1, None)

@@ -98,7 +98,9 @@ def test_the_plan_is_there_before_the_first_run(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("most", [0, 7, 12, 17])
+@pytest.mark.parametrize(
+    "most", [12, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 7, 17))]
+)
 def test_killed_after_any_run_the_same_command_ends_as_if_it_were_not(tmp_path, most):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     ended, all_runs = sweep(whole, gains(1, 3), *UNTIL)

@@ -116,11 +116,12 @@ def test_kernels_keep_the_order_of_the_layers():
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_evaluation_does_not_depend_on_batches(batch_size):
     data, model = world([4], test=6), tiny_model()
-    variables = model.init(jax.random.key(0))
+    variables = jax.jit(model.init)(jax.random.key(0))
     index, mask = jnp.arange(10), jnp.arange(10) < 7
     pool = jax.tree.map(jnp.asarray, data.test)
     score = jax.jit(partial(evaluate, model, batch_size=batch_size))(variables, pool, index, mask)
-    logits, *_ = model.apply(variables, data.test.inputs[:7], mask=np.ones(7, bool), train=False)
+    predict = jax.jit(partial(model.apply, mask=np.ones(7, bool), train=False))
+    logits, *_ = predict(variables, data.test.inputs[:7])
     labels = data.test.labels[:7]
     assert float(score.accuracy) == np.mean(np.argmax(logits, 1) == labels)
     expected = -np.mean(np.asarray(jax.nn.log_softmax(logits))[np.arange(7), labels])

@@ -71,7 +71,7 @@ def build_strategy(case):
 
 
 @pytest.mark.parametrize(
-    "norm", ["batch", *(pytest.param(n, marks=pytest.mark.slow) for n in ("group", "none"))]
+    "norm", [pytest.param(n, marks=pytest.mark.slow) for n in ("batch", "group", "none")]
 )
 def test_dense_fedavg(norm):
     data = world([8, 8, 8])

@@ -20,9 +20,9 @@ from lipsjax.sparsity.adaptive import (
 from lipsjax.strategy import RunContext
 from lipsjax.types import Variables
 
-THRESHOLDS = st.floats(-5, 0.99)
+THRESHOLDS = st.floats(-5, 0.99, allow_subnormal=False)
 LAYERS = models.build("cnn", num_classes=10, input_shape=(8, 8, 1)).layers
-INERTIA = st.lists(st.floats(-20, 1.5), min_size=4, max_size=4)
+INERTIA = st.lists(st.floats(-20, 1.5, allow_subnormal=False), min_size=4, max_size=4)
 
 
 @given(threshold=THRESHOLDS, values=INERTIA)

@@ -117,10 +117,8 @@ def chosen_masks(sparse_round, **options):
     )
 
 
-@pytest.mark.whole
-@pytest.mark.parametrize(
-    "density", [0.37, *(pytest.param(d, marks=pytest.mark.slow) for d in (0.1, 0.99))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("density", [0.1, 0.37, 0.99])
 def test_exact_count_in_every_layer(density):
     masks, state, _ = chosen_masks(1, density=density, every=5, kinds=("conv", "dense"))
     assert set(masks) == {"conv_b", "conv_a", "hidden"}  # never stem or classifier

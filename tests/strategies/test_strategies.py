@@ -396,7 +396,13 @@ REDUCED = {
 
 @settings(max_examples=4, deadline=None)
 @given(problems, draw.sampled_from([0.0, 0.9]))
-@pytest.mark.parametrize("name", REDUCED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=() if n in ("fednova", "ditto", "top_k, all") else pytest.mark.slow)
+        for n in REDUCED
+    ],
+)
 def test_reduces_to_fedavg(name, problem, momentum):
     """Where a method's own parameter vanishes, it is what its paper says."""
     hessians, optima = (np.reshape(x, (3, 1)) for x in problem[:2])

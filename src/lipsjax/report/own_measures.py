@@ -37,8 +37,8 @@ def _difference(row: Row, name: str) -> list[str]:
 def _shown(interval: Interval) -> str:
     """A mean with its interval in brackets, to four digits.
 
-    >>> _shown(Interval(0.012345, 0.01, 0.02, 3)), _shown(Interval(2, math.nan, math.nan, 1))
-    ('0.01234 [0.01, 0.02]', '2')
+    >>> _shown(Interval(0.0123456, 0.01, 0.02, 3)), _shown(Interval(2, math.nan, math.nan, 1))
+    ('0.01235 [0.01, 0.02]', '2')
     """
     if math.isnan(interval.mean):
         return ""
