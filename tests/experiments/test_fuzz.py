@@ -246,6 +246,7 @@ def test_what_was_recorded(recorded, tmp_path):
     assert wrongs(recordings, CASES, tmp_path, recorded) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "where", "what"), [(options, command, "nearest"), (studies, study, "names_set")]
 )
@@ -254,6 +255,7 @@ def test_a_fault_in_what_is_asked_is_found(make, where, what, tmp_path):
         assert wrongs(make, 40, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_fault_in_what_is_recorded_is_found(recorded, tmp_path):
     with mock.patch.object(runs, "_layers", side_effect=ZeroDivisionError):
         assert wrongs(recordings, 5, tmp_path, recorded)

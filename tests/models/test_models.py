@@ -362,7 +362,7 @@ def trained_twice(conv, x, w, stride, padding):
     return jax.jit(jax.vmap(one))(x, w)
 
 
-@pytest.mark.parametrize("lowering", ["loop", "patches"])
+@pytest.mark.parametrize("lowering", ["loop", pytest.param("patches", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CONVOLUTION_CASES, ids=str)
 def test_lowerings_are_convolutions(lowering, case):
     size, stride, padding, channels, image = case

@@ -350,6 +350,7 @@ def test_the_home_of_a_study_is_read_and_not_told(tmp_path, monkeypatch):
     assert Execution(out="~/out").out == f"{tmp_path}/out"
 
 
+@pytest.mark.slow
 def test_hostile_names_of_arms_are_names(tmp_path):
     """Tables are no formulas, pages no programs, and figures keep their size."""
     names = ("=1+1", "@SUM(A1)", "-2+3", "+cmd|x", "<blink>", "$x$", "a" * 200)

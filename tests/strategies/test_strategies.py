@@ -412,6 +412,7 @@ def test_reduces_to_fedavg(name, problem, momentum):
     np.testing.assert_allclose(found, averaged, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(problems, draw.sampled_from([0.0, 0.9]))
 def test_scaffold_of_one_client_is_sgd(problem, momentum):

@@ -139,6 +139,7 @@ def test_sgd_is_read_from_the_optimizer():
     assert (sim.spec.run.cohort, sim.spec.run.num_clients) == (2, 4)
 
 
+@pytest.mark.slow
 def test_masks_stay_with_the_clients_they_were_chosen_for():
     """0.1 applied those of clients 3, 5, 1 to clients 0, 3, 2 when run was called with another key.
 
@@ -156,7 +157,9 @@ def test_masks_stay_with_the_clients_they_were_chosen_for():
     np.testing.assert_array_equal(receivers, sim.cohort(jax.random.key(1), 1))
 
 
-@pytest.mark.parametrize("make", [strategies.scaffold, strategies.feddyn])
+@pytest.mark.parametrize(
+    "make", [strategies.scaffold, pytest.param(strategies.feddyn, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("sizes", "weighted"),
     [
