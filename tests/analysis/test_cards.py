@@ -115,6 +115,13 @@ def test_the_share_of_pooled_data_is_told_where_it_pays():
     assert [round(100 * m.interval.mean, 6) for m in card.measured] == [10, -10]
 
 
+@pytest.mark.parametrize(("lips", "is_sure"), [(0.72, True), (0.712, False)])
+def test_a_gain_that_may_be_too_little_to_matter_is_said_to_be(lips, is_sure):
+    card = cards(compared(row("dense", 0.7), row("lips", lips)))[2]
+    assert card.word == HELPS
+    assert ("perhaps by less than 1" not in card.says) == is_sure
+
+
 @pytest.mark.parametrize(
     ("lips", "spread", "word"),
     [(0.72, 1, HELPS), (0.68, 1, HURTS), (0.7, 1, NO_DIFFERENCE), (0.72, 20, NO_DIFFERENCE)],

@@ -63,7 +63,7 @@ TONES: dict[str, Tone] = {
 class Measured(NamedTuple):
     """A number that a card shows."""
 
-    label: str  # "dense less local"
+    label: str  # "dense minus local"
     interval: Interval  # of accuracy, or of the inertia index
     is_index: bool = False  # whether it is the inertia index
 
@@ -141,7 +141,7 @@ def _stuck(rows: Sequence[Row]) -> Card:
     measured, loss = [], d.loss.get(DECISIVE)
     if _is_known(loss):
         measured.append(
-            Measured(f"all data in one place ({d.pooled}) less together ({d.arm})", loss)
+            Measured(f"all data in one place ({d.pooled}) minus together ({d.arm})", loss)
         )
     if _is_known(d.inertia):
         measured.append(
@@ -191,18 +191,19 @@ def _pays(rows: Sequence[Row]) -> Card:
     (d,), (word,) = found, words
     gain, loss = d.gain[DECISIVE], d.loss.get(DECISIVE)
     measured = (
-        [Measured(f"together ({d.arm}) less alone ({d.local})", gain)] if _is_known(gain) else []
+        [Measured(f"together ({d.arm}) minus alone ({d.local})", gain)] if _is_known(gain) else []
     )
     if _is_known(loss):
         measured.append(
-            Measured(f"together ({d.arm}) less all data in one place ({d.pooled})", _negated(loss))
+            Measured(f"together ({d.arm}) minus all data in one place ({d.pooled})", _negated(loss))
         )
     alone = next(row for row in rows if (row.cell, row.arm) == (d.cell, d.local))
     if word in (NO_DIFFERENCE, UNKNOWN) and at_ceiling(alone):
         return _card(PAYS_QUESTION, TOO_EASY, _full(alone), measured, lacks=lacks, rows=rows)
     mean = 100 * abs(gain.mean)
     says = {
-        PAYS: f"Sites that train together get {mean:.1f} more of 100 right than sites alone.",
+        PAYS: f"Sites that train together get {mean:.1f} more of 100 right than sites alone"
+        f"{_perhaps_little(gain)}.",
         PAYS_NOT: f"Sites that train together get {mean:.1f} fewer of 100 right than sites alone.",
     }.get(word, _open(gain, "Sites together", " than alone"))
     share = d.captured.get(DECISIVE)
@@ -231,7 +232,7 @@ def _lips(rows: Sequence[Row]) -> Card:
     (row,), (word,) = judged, words
     found, reference = row.differences[DECISIVE].interval, at[row.cell, row.reference]
     measured = (
-        [Measured(f"with it ({row.arm}) less without ({row.reference})", found)]
+        [Measured(f"with it ({row.arm}) minus without ({row.reference})", found)]
         if _is_known(found)
         else []
     )
@@ -239,10 +240,10 @@ def _lips(rows: Sequence[Row]) -> Card:
     if alone is not None and alone.arm != row.reference:
         beside = difference(row, alone, DECISIVE).interval
         if _is_known(beside):
-            measured.append(Measured(f"with it ({row.arm}) less alone ({alone.arm})", beside))
+            measured.append(Measured(f"with it ({row.arm}) minus alone ({alone.arm})", beside))
     mean = 100 * abs(found.mean)
     says = {
-        HELPS: f"With it the model gets {mean:.1f} more of 100 right.",
+        HELPS: f"With it the model gets {mean:.1f} more of 100 right{_perhaps_little(found)}.",
         HURTS: f"With it the model gets {mean:.1f} fewer of 100 right.",
         TOO_EASY: _full(reference),
     }.get(word, _open(found, "With it the model", " than without"))
@@ -272,6 +273,12 @@ def _open(found: Interval, who: str, other: str) -> str:
         return f"{who} may get {_more(low)} or {_more(high)} right{other}, or it is luck."
     ruled = f" A gain of {limit:g} of 100 is ruled out." if high < limit else ""
     return f"{who} may get {_more(low)} right{other}, or {_more(high)}.{ruled}"
+
+
+def _perhaps_little(found: Interval) -> str:
+    """A gain that is seen, and may yet be less than matters, is said to be such."""
+    limit = 100 * THRESHOLD
+    return f", though perhaps by less than {limit:g}" if found.low < THRESHOLD else ""
 
 
 def _more(points: float) -> str:

@@ -44,7 +44,7 @@ from lipsjax.report import cards as card_words
 from lipsjax.report import own_measures, plots, templating
 from lipsjax.report.glossary import WORDS, linker
 from lipsjax.report.next_step import next_step
-from lipsjax.report.setting import describe_arm, describe_setting, seeds_stand_for
+from lipsjax.report.setting import describe_arm, describe_setting, in_a_phrase, seeds_stand_for
 from lipsjax.report.sites import (
     Section,
     accuracy_text,
@@ -216,6 +216,7 @@ def contents(study: StudyRecording) -> dict[str, Any]:
         "diverged": diverged_trials(study),
         "groups": _grouped(findings(rows, study.prices), rows),
         "values": appraise(rows, study.prices),
+        "about": in_a_phrase(study.trials[0].recording) if len(cells) == 1 else "",
         "setting": describe_setting(study.trials[0].recording),
         "arms": [(arm, describe_arm(study, arm)) for arm in study.arms],
         "table": [(label, list(members)) for label, members in groupby(rows, _cell_of)],

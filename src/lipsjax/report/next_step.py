@@ -266,7 +266,7 @@ def _conclude(study: StudyRecording, rows: Sequence[Row]) -> Step:
         )
         return Step(
             f"Yes, with {names}",
-            "Before you build on it, confirm it on seeds that are new.",
+            "Before you build on it, confirm it on seeds that are new: it should help there too.",
             fresh,
             _total(study),
         )
