@@ -27,6 +27,7 @@ from lipsjax.analysis.decision import (
     WORSE,
     Plan,
     decide,
+    false_claims,
     levels_of,
 )
 
@@ -142,17 +143,6 @@ def plan_of(looks: tuple[int, ...], comparisons: int, order: str = "recycled") -
     return Plan(MARGIN, looks, tuple(f"arm {i}" for i in range(comparisons)), order=order)
 
 
-def allowed(plan: Plan) -> tuple[float, float, float]:
-    """How often better, or worse, equivalent, and any claim may be made where all are wrong.
-
-    In a fixed order a wrong claim of one kind opens the way to the next comparison's others.
-    """
-    better, equivalent = plan.alpha, plan.equivalence
-    if plan.order == "gated":
-        better, equivalent = better / (1 - plan.equivalence), equivalent / (1 - plan.alpha)
-    return better, equivalent, plan.alpha + plan.equivalence
-
-
 def decided_at(
     plan: Plan, effects: list[float], spread: float, options: Options, rng: np.random.Generator
 ) -> Decided:
@@ -176,7 +166,9 @@ def row(
         # all three claims are wrong there; the third has no share of its own worth telling
         wrong = [at[effect].share(claim), at[effect].share(EQUIVALENT)]
         wrong.append(at[effect].any_claim())
-        for told, most in zip(wrong, allowed(plan), strict=True):
+        for told, most in zip(
+            wrong, false_claims(plan.alpha, plan.equivalence, plan.order), strict=True
+        ):
             cells.append(percent(told))
             if at_least(told) > most:
                 excess.append(f"{cells[-1]}% instead of {100 * most:.3g}% ({', '.join(cells[:3])})")

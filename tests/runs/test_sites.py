@@ -94,6 +94,10 @@ def test_what_fine_tunes_or_trains_in_part_is_not_scored_whole(file):
     with pytest.raises(ValueError, match="site b whose group is trained on at another site"):
         whole_for_testing(made, ["b"])
     assert len(whole_for_testing(made, ["c"]).test.labels) == 5
+    tested = tests._replace(group=np.array([3, 1, 3]))  # what a is tested on trains at c
+    made = made._replace(sites=Sites(("a", "b", "c"), origin, tested, is_split=True))
+    with pytest.raises(ValueError, match="site a whose group is trained on at another site"):
+        whole_for_testing(made, ["a"])
 
 
 def test_options_that_are_off_do_not_change_what_a_run_is_called(file):
@@ -137,6 +141,11 @@ def test_what_each_site_in_turn_needs(file, tmp_path):
     )
     with pytest.raises(ValueError, match=r"is 'each', and grid.partition sets it too"):
         each_in_turn(study)
+    others = [{"grid": {"dataset": ["digits", "wine"]}}, {"arms": {"a": {"dataset": "wine"}}}]
+    for other in others:
+        study = Study(config=Config(dataset=str(file), partition=each), **other)
+        with pytest.raises(ValueError, match=r"of the sites of one data set, and (grid|the arm)"):
+            each_in_turn(study)
     with pytest.raises(ValueError, match=r"needs partition.kind='natural', not 'iid'"):
         read_arguments(
             ["--partition.kind", "iid", "--partition.hold-out-sites", "each"], Sweep, "sweep"

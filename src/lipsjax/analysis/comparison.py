@@ -338,11 +338,11 @@ def _with_holm(rows: list[Row]) -> list[Row]:
 
 def _values(study: StudyRecording, cell: int, arm: str) -> dict[int, dict[str, float]]:
     """Seed -> measure -> number."""
-    free, target = free_rounds(study, cell), target_of(study, cell)
+    free, target, measures = free_rounds(study, cell), target_of(study, cell), measures_of(study)
     return {
         trial.seed: {
             name: measure(_only(trial.recording, free), target)
-            for name, measure in measures_of(study).items()
+            for name, measure in measures.items()
         }
         for trial in trials_of(study, cell, arm)
     }

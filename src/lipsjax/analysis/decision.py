@@ -96,6 +96,21 @@ def check_plan(plan: Plan) -> None:
         raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {plan.order!r}")
 
 
+def false_claims(alpha: float, equivalence: float, order: str) -> tuple[float, float, float]:
+    """Return how often better (or worse), equivalent, and any of them may be claimed where wrong.
+
+    Of comparisons that are gated, a wrong claim of one kind opens the way to the next one's others,
+    so that alpha may be spent again: 1 + e + e**2 + ... times with e the level of equivalence.
+
+    >>> false_claims(0.025, 0.05, "recycled")[:2]
+    (0.025, 0.05)
+    >>> [round(chance, 4) for chance in false_claims(0.025, 0.05, "gated")]
+    [0.0263, 0.0513, 0.075]
+    """
+    again = (1 - equivalence, 1 - alpha) if order == "gated" else (1.0, 1.0)
+    return alpha / again[0], equivalence / again[1], alpha + equivalence
+
+
 def levels_of(plan: Plan, claim: str) -> np.ndarray:
     """Nominal one-sided levels of one kind of claim, by how many comparisons share its alpha.
 

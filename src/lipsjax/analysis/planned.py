@@ -23,6 +23,7 @@ from lipsjax.analysis.decision import (
     Decision,
     Plan,
     decide,
+    false_claims,
 )
 from lipsjax.analysis.steps import steps_of
 from lipsjax.analysis.wording import counted
@@ -320,12 +321,13 @@ def _means(decisions: Decisions) -> str:
     """What the decisions guard against, and what the rest of a report does not."""
     plan = decisions.plan
     several = len(plan.comparisons) > 1
+    better, equivalent, _ = false_claims(plan.alpha, plan.equivalence, plan.order)
     over = f"all {len(plan.comparisons)} comparisons and " if several else ""
     return (
         f"Planned before the first run: looks after {_listed(plan.looks)} seeds, margin "
         f"{counted(100 * plan.margin, 'point')}. Over {over}all looks, a false better is claimed "
-        f"with a chance of at most {plan.alpha:.1%}, so is a false worse, and a false equivalent "
-        f"with at most {plan.equivalence:.1%}. Estimates are corrected for stopping "
+        f"with a chance of at most {better:.1%}, so is a false worse, and a false equivalent "
+        f"with at most {equivalent:.1%}. Estimates are corrected for stopping "
         "(median-unbiased); means, intervals and stars elsewhere take no account of the looks, and "
         "are biased where a comparison stopped early."
     )

@@ -19,7 +19,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
 import tyro
 
 from lipsjax.experiments.help import HELP, short
-from lipsjax.experiments.stopping import stop
+from lipsjax.experiments.stopping import stop, stop_as_python_does
 from lipsjax.runs.fields import describe_kind, nearest
 from lipsjax.runs.study import Study, default_study, load_study
 
@@ -250,6 +250,7 @@ def guarded(main: Callable[[list[str]], None]) -> None:
     _write_what_can_be_written()
     argv = [text for text in sys.argv[1:] if text != DEBUG]
     if len(argv) < len(sys.argv) - 1:
+        stop_as_python_does()
         return main(argv)
     with stoppable() as interrupted:
         try:

@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+import pathlib
 import signal
 import sys
 import threading
+from collections.abc import Sequence
+from types import FrameType
 from typing import NoReturn
 
 SHOW_CURSOR = "\x1b[?25h"
@@ -23,14 +26,37 @@ def stop(number: int) -> NoReturn:
     os._exit(128 + number)
 
 
+def _is_command(argv: Sequence[str], original: Sequence[str]) -> bool:
+    """Whether this process is the script or a module of the package, and none of its workers.
+
+    >>> _is_command(["-m"], ["python", "-m", "lipsjax.experiments.run", "--rounds", "3"])
+    True
+    >>> _is_command(["-m"], ["python", "-m", "pytest"]), _is_command(["try-lipsjax"], [])
+    (False, False)
+    """
+    if "--multiprocessing-fork" in original or not argv:
+        return False
+    if argv[0] == "-m":  # as Python calls a module that it is about to run
+        return any(word.startswith("lipsjax") for word in original[original.index("-m") + 1 :][:1])
+    return pathlib.PurePath(argv[0]).stem == "lipsjax"
+
+
 def _stop_while_imported() -> None:
     """Let Ctrl-C end a command in a line before it has begun, unless it is ignored."""
-    # as Python calls a module that it is about to run, and as the script is called; not its workers
-    is_command = sys.argv[:1] and sys.argv[0].endswith(("-m", "lipsjax", "lipsjax.exe"))
-    if not is_command or "--multiprocessing-fork" in sys.orig_argv:
+    if not _is_command(sys.argv, sys.orig_argv):
         return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda number, frame: stop(number))
+        signal.signal(signal.SIGINT, _on_interrupt)
+
+
+def stop_as_python_does() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again, where it ends a command in a line."""
+    if signal.getsignal(signal.SIGINT) is _on_interrupt:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _on_interrupt(number: int, _: FrameType | None) -> NoReturn:
+    stop(number)
 
 
 _stop_while_imported()

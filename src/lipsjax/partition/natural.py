@@ -100,10 +100,15 @@ def whole_for_testing(dataset: Dataset, held_out: Sequence[str | int]) -> Datase
     sites = dataset.sites
     if sites is None:
         raise DataError(f"{show(dataset.name)} names no sites")
-    is_held = np.isin(sites.train.site, numbers_of(held_out, sites.names))
-    group = sites.train.group
-    if group is not None and len(both := np.intersect1d(group[is_held], group[~is_held])):
-        first = sites.names[sites.train.site[is_held & (group == both[0])][0]]
+    numbers = numbers_of(held_out, sites.names)
+    is_held = np.isin(sites.train.site, numbers)
+    scored = join(
+        take(sites.test, np.flatnonzero(np.isin(sites.test.site, numbers))),
+        take(sites.train, np.flatnonzero(is_held)),
+    )
+    trained = take(sites.train, np.flatnonzero(~is_held)).group
+    if scored.group is not None and trained is not None and np.isin(scored.group, trained).any():
+        first = sites.names[scored.site[np.isin(scored.group, trained)][0]]
         raise DataError(
             f"partition.score_whole would score examples of site {show(first)} whose group is "
             "trained on at another site: leave it out, or name groups that one site has"

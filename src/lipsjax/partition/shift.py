@@ -1,10 +1,11 @@
 """How far each site is from the others: in its classes, its inputs, and copies that they share.
 
 A site's distance is the median of those to every other site: half of the others, at least, are so
-far or farther. A site that is unlike all others moves the distances of no other one so; in a pool
-of all it would. A distance says little beside what chance gives, so each comes with a floor: the
-distance that 19 of 20 random redraws of sites of the same sizes stay below. Cost is bounded: of
-many examples some are looked at, evenly spaced, and as many of each site.
+far or farther. It says little beside what chance gives, so each comes with a floor: the distance
+that 19 of 20 random redraws of sites of the same sizes stay below, where all sites are alike. Of
+ten sites or more, a single odd one moves the medians of the others little, as it would a pool of
+all; of fewer it may lift some of them beyond their floors, and two sites are as far from each
+other. Cost is bounded: of many examples some are looked at, evenly spaced, as many of each site.
 
 Symbols: K clients, C classes, N examples, D values that stand for an example.
 
@@ -90,7 +91,13 @@ def label_shift(counts: np.ndarray) -> Shift:
         return Shift(np.zeros(1), np.zeros(1))
     dealt = scipy.stats.random_table(sizes, whole, seed=np.random.default_rng(0))
     null = [_of_mixes(dealt.rvs()) for _ in range(DRAWS)]
-    return Shift(_of_mixes(counts), np.quantile(null, _FLOOR, axis=0))
+    return Shift(_of_mixes(counts), _floor(null))
+
+
+def _floor(null: list[np.ndarray]) -> np.ndarray:
+    """What 5 of 100 equal draws, these and the data's own, are beyond at most."""
+    # equal distances, as of classes that one site alone has, may differ by rounding
+    return np.quantile(null, _FLOOR, axis=0, method="higher") + 1e-9
 
 
 def _of_mixes(counts: np.ndarray) -> np.ndarray:
@@ -156,8 +163,7 @@ def feature_shift(partition: Partition, dataset: Dataset) -> Shift:
             dealt[members] = rng.permutation(site[members])
         null.append(_energy(apart, dealt))
     distance[measured] = _energy(apart, site)
-    # what has no other order, as of classes that one site alone has, differs by rounding alone
-    floor[measured] = np.quantile(null, _FLOOR, axis=0) + 1e-9
+    floor[measured] = _floor(null)
     return Shift(distance, floor)
 
 

@@ -126,7 +126,10 @@ def _aggregate(
 
 
 def _held(spec: RoundSpec, state: State, slots: Slots, arrived: Array) -> Kernels | None:
-    """Return which masked weights none of those who arrived could move; None: no masks hold."""
+    """Return which masked weights no arrived client could train; None: no masks hold.
+
+    What feedback, momentum at the server or a fault brings there is not counted either.
+    """
     sparsifier = spec.sparsifier
     if sparsifier is None or sparsifier.hold < math.inf:
         return None

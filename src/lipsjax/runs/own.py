@@ -213,6 +213,10 @@ def _measure(name: str, params: Any, layers: tuple[Layer, ...]) -> Measure:
     return measure
 
 
+_ENDINGS = ("_bits", "_bits_server_masks", "_difference")
+"""Of columns that tables make of names."""
+
+
 def _is_taken(name: str) -> bool:
     known = (*RECORDED, *comparison.MEASURES)
-    return name in known or "accuracy" in name or name.endswith(("_bits", "_bits_server_masks"))
+    return name in known or "accuracy" in name or name.endswith(_ENDINGS)

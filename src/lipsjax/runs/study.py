@@ -212,6 +212,7 @@ def cells(study: Study) -> list[dict[str, Any]]:
 
 
 HELD_OUT = "partition.hold_out_sites"
+OF_DATA = ("dataset", "dataset_options", "data")
 
 
 def each_in_turn(study: Study) -> Study:
@@ -228,8 +229,22 @@ def each_in_turn(study: Study) -> Study:
     if not sites:
         return study
     for name, values in study.grid.items():
-        if any(overlaps(HELD_OUT, field) for field in fields_of(name, values)):
-            raise ValueError(f"{HELD_OUT} is 'each', and grid.{name} sets it too: leave one out")
+        for field in fields_of(name, values):
+            if overlaps(HELD_OUT, field):
+                raise ValueError(
+                    f"{HELD_OUT} is 'each', and grid.{name} sets it too: leave one out"
+                )
+            if any(overlaps(data, field) for data in OF_DATA):
+                raise ValueError(
+                    f"{HELD_OUT} is 'each' of the sites of one data set, and grid.{name} has "
+                    "others: write the sites out, or a study for each data set"
+                )
+    for arm, differences in study.arms.items():
+        if any(overlaps(data, own) for data in OF_DATA for own in names_set(differences, SECTIONS)):
+            raise ValueError(
+                f"{HELD_OUT} is 'each' of the sites of one data set, and the arm {arm} has other "
+                "data: write the sites out, or a study for each data set"
+            )
     return dataclasses.replace(study, config=config, grid={**study.grid, HELD_OUT: sites})
 
 
