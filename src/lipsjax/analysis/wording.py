@@ -123,11 +123,13 @@ def duration(seconds: float) -> str:
     """A time as a reader plans with it.
 
     Example:
-      >>> duration(24), duration(150), duration(9000)
-      ('24 seconds', '2 minutes', '2.5 hours')
+      >>> duration(0.2), duration(24), duration(150), duration(9000)
+      ('less than a second', '24 seconds', '2 minutes', '2.5 hours')
     """
     if math.isnan(seconds):
         return "a time not recorded"
+    if seconds < 1:
+        return "less than a second"
     if seconds < 90:
         return counted(round(seconds), "second")
     if seconds < 5400:

@@ -110,7 +110,7 @@ def ask(study: Study, options: Search) -> space.Question:
     if study.grid:
         raise ValueError(
             f"a search takes no grid, and the study has one of {', '.join(study.grid)}: "
-            "set these fields, or search them by --space"
+            "give these fields one value, or search them by --space"
         )
     if study.seeds > SEEDS_ABOVE:
         raise ValueError(f"seeds must be at most {SEEDS_ABOVE} in a search, not {study.seeds}")
