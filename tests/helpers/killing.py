@@ -18,7 +18,7 @@ TINY = (
     *("--model.width", "8", "--local.epochs", "1", "--evaluation.global-examples", "50"),
 )
 LIPS = (*TINY, "--lips", "--sparsity.every", "3", "--sparsity.gradient", "stored")
-DEADLINE = 120.0  # seconds, after which a process that should have ended has hung
+DEADLINE = 300.0  # seconds, after which a process that should have ended has hung
 
 
 class Found(NamedTuple):
