@@ -176,6 +176,11 @@ def test_a_folder_without_a_study_is_refused(tmp_path):
         lj.load_results(tmp_path)
 
 
+def test_tables_of_every_round_lie_beside_those_of_the_report():
+    """What the report writes of sites took the place of what each had round by round."""
+    assert not {"table", "sites"} & set(results.TABLES)
+
+
 def test_csv_holds_all_rows_and_no_formulas(tmp_path):
     write_study(tmp_path, arms=("dense", "=1+1"), evaluate_every=2, **SMALL)
     ended = commands.call("report", str(tmp_path), "--format", "csv")

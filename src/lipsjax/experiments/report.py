@@ -85,6 +85,8 @@ def draw(
             console.print("", line, highlight=False, markup=False)
         console.print("", _listed(verdict(compare(study), study.prices)), highlight=False)
     told = [f"{'report' if form in PAGES else form}: {path}" for path in paths]
+    if anonymise and (out.parent / "survey.html").exists():
+        told.append(f"with names still: {out.parent / 'survey.html'}")
     if verbose and (out / "survey.html").exists():
         told.append(f"survey: {out / 'survey.html'}")
     console.print("", *told, highlight=False, markup=False, soft_wrap=True, sep="\n")

@@ -149,7 +149,7 @@ def main(argv: list[str]) -> None:
 
     config, execution = chosen.config, chosen.execution
     check_numbers(config)  # before data is read that may be large
-    config, sites = in_turn(config, execution.data_dir)
+    config, in_turns = in_turn(config, execution.data_dir)
     config = settle(config, execution.data_dir)
     dataset, _ = read(*source(config), execution.data_dir)
     line = command.command_line("survey", argv)
@@ -165,7 +165,7 @@ def main(argv: list[str]) -> None:
         text = Text.assemble((remark.topic, "bold"), ": ", remark.statement)
         listed.add_row("•", text + Text(f" {remark.question}" * bool(remark.question), "italic"))
     console.print("", listed, "", sep="\n", highlight=False)
-    for name in (*study.grid, *["partition.hold_out_sites"] * bool(sites)):
+    for name in (*study.grid, *["partition.hold_out_sites"] * bool(in_turns)):
         console.print(f"grid: {name} varies; give it as an option to survey another cell")
     console.print(f"page: {page}", highlight=False, markup=False, soft_wrap=True)
 

@@ -194,7 +194,7 @@ Kind = Literal["csv", "parquet"]
 TABLES: dict[str, Callable[[StudyRecording], Columns]] = {
     "rounds": rounds_table,
     "layers": layers_table,
-    "sites": sites_table,
+    "site_rounds": sites_table,  # sites.csv is the report's, with intervals over seeds
     "comparison": comparison_table,
 }
 """Name of a file -> its table."""
