@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import sys
 import threading
@@ -29,15 +30,18 @@ def stop(number: int) -> NoReturn:
 def _is_command(argv: Sequence[str], original: Sequence[str]) -> bool:
     """Whether this process is the script or a module of the package, and none of its workers.
 
-    >>> _is_command(["-m"], ["python", "-m", "lipsjax.experiments.run", "--rounds", "3"])
+    >>> module = "lipsjax.experiments.run"
+    >>> _is_command(["-m", "--lips"], ["python", "-um", module, "--lips"])
+    True
+    >>> _is_command(["-m"], ["python", f"-m{module}"])
     True
     >>> _is_command(["-m"], ["python", "-m", "pytest"]), _is_command(["try-lipsjax"], [])
     (False, False)
     """
     if "--multiprocessing-fork" in original or not argv:
         return False
-    if argv[0] == "-m":  # as Python calls a module that it is about to run
-        return any(word.startswith("lipsjax") for word in original[original.index("-m") + 1 :][:1])
+    if argv[0] == "-m":  # as Python calls a module that it is about to run, before its arguments
+        return bool(re.fullmatch(r"(-\w*m)?lipsjax(\..*)?", original[-len(argv)]))
     return pathlib.PurePath(argv[0]).stem == "lipsjax"
 
 
