@@ -143,6 +143,10 @@ def test_what_was_planned_is_not_told_to_run_more_seeds(tmp_path, claims, word, 
     step = next_step(with_claims(study, dict(zip(asked, claims, strict=True))))
     assert (step.word, step.command) == (word, command)
     assert "seeds" in step.sentence or "another question" in step.sentence
+    if "by more than" in word:
+        decided = with_claims(study, dict(zip(asked, claims, strict=True))).decisions
+        wider = decided._replace(plan=decided.plan._replace(margin=0.02))
+        assert next_step(study._replace(decisions=wider)).word.endswith("by more than 2 points")
     # that pooled data do better, or sites alone worse, says nothing of LIPS
     asked = [each._replace(arm=arm) for each, arm in zip(asked, ("all", "alone"), strict=True)]
     assert next_step(with_claims(study, dict(zip(asked, claims, strict=True)))).word == OPEN_WORD

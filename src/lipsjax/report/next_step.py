@@ -15,6 +15,7 @@ from lipsjax.analysis.decision import BETTER, CLAIMS, WORSE
 from lipsjax.analysis.diagnosis import DECISIVE, THRESHOLD, alone_beside
 from lipsjax.analysis.finding import FEWEST, NO_DIFFERENCE, UNKNOWN, outcome, usable
 from lipsjax.analysis.stats import Interval, seeds_needed, seeds_range
+from lipsjax.analysis.wording import counted
 from lipsjax.recording import StudyRecording
 from lipsjax.report.summary import GO, NO_GO, WANTED, advise
 
@@ -132,7 +133,7 @@ def _planned(study: StudyRecording, rows: Sequence[Row]) -> Step | None:
         and WORSE not in made
         and advise(about[place], alone_beside(about[place], rows)) != NO_GO
     ]
-    margin = f"{100 * study.decisions.plan.margin:g} point"
+    margin = counted(100 * study.decisions.plan.margin, "point")
     if better:
         arms = ", ".join(dict.fromkeys(arm for _, arm in better))
         where = f" in {len(better)} of {len(claims)} comparisons" if len(claims) > 1 else ""
