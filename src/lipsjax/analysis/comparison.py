@@ -243,7 +243,8 @@ def compare(study: StudyRecording) -> list[Row]:
                 f"the reference {reference!r} is not an arm of the study; "
                 f"arms: {', '.join(study.arms)}"
             )
-    rows = [_row(study, cell, arm) for cell in range(len(study.cells)) for arm in study.arms]
+    measures, cells = measures_of(study), range(len(study.cells))
+    rows = [_row(study, cell, arm, measures) for cell in cells for arm in study.arms]
     return _with_holm(_compared(rows))
 
 
@@ -283,9 +284,9 @@ def step_between(a: Row, b: Row, measure: str) -> float:
     return min(a.steps.get(measure, 0.0), b.steps.get(measure, 0.0))
 
 
-def _row(study: StudyRecording, cell: int, arm: str) -> Row:
+def _row(study: StudyRecording, cell: int, arm: str, measures: Mapping[str, Measure]) -> Row:
     """A row without its differences."""
-    values = _values(study, cell, arm)
+    values = _values(study, cell, arm, measures)
     recordings = [trial.recording for trial in trials_of(study, cell, arm)]
     steps = _steps(recordings)
     configs = [recording.config for recording in recordings]
@@ -296,7 +297,7 @@ def _row(study: StudyRecording, cell: int, arm: str) -> Row:
         seeds=tuple(values),
         means={
             m: mean_interval([v[m] for v in values.values()], step=steps.get(m, 0.0))
-            for m in measures_of(study)
+            for m in measures
         },
         differences={},
         adjusted={},
@@ -336,9 +337,11 @@ def _with_holm(rows: list[Row]) -> list[Row]:
     ]
 
 
-def _values(study: StudyRecording, cell: int, arm: str) -> dict[int, dict[str, float]]:
+def _values(
+    study: StudyRecording, cell: int, arm: str, measures: Mapping[str, Measure]
+) -> dict[int, dict[str, float]]:
     """Seed -> measure -> number."""
-    free, target, measures = free_rounds(study, cell), target_of(study, cell), measures_of(study)
+    free, target = free_rounds(study, cell), target_of(study, cell)
     return {
         trial.seed: {
             name: measure(_only(trial.recording, free), target)
