@@ -145,9 +145,7 @@ class ServerContext(NamedTuple):
     key: Any = None  # of the server, the same in every round: fold in the round
     arrived: Any = None  # () int32, clients whose messages arrived
     share: Any = 1.0  # () their share of the weight of all K clients; arrived / K if they are equal
-    held: Kernels | None = (
-        None  # bool, weights of masked layers that held masks kept all from moving
-    )
+    held: Kernels | None = None  # bool, masked weights that nobody who arrived could train
 
 
 class Trigger(NamedTuple):

@@ -100,12 +100,22 @@ def false_claims(alpha: float, equivalence: float, order: str) -> tuple[float, f
     """Return how often better (or worse), equivalent, and any of them may be claimed where wrong.
 
     Of comparisons that are gated, a wrong claim of one kind opens the way to the next one's others,
-    so that alpha may be spent again: 1 + e + e**2 + ... times with e the level of equivalence.
+    so that a level a is spent ``a (1 + e + e**2 + ...) = a / (1 - e)`` at most, with e the level of
+    the other kind.
 
-    >>> false_claims(0.025, 0.05, "recycled")[:2]
-    (0.025, 0.05)
-    >>> [round(chance, 4) for chance in false_claims(0.025, 0.05, "gated")]
-    [0.0263, 0.0513, 0.075]
+    Args:
+      alpha: level of better, and of worse, in (0, 1).
+      equivalence: level of equivalent, in (0, 1).
+      order: of the comparisons, one of ORDERS.
+
+    Returns:
+      Upper bounds of the three chances, over all comparisons and looks.
+
+    Example:
+      >>> false_claims(0.025, 0.05, "recycled")[:2]
+      (0.025, 0.05)
+      >>> [round(chance, 4) for chance in false_claims(0.025, 0.05, "gated")]
+      [0.0263, 0.0513, 0.075]
     """
     again = (1 - equivalence, 1 - alpha) if order == "gated" else (1.0, 1.0)
     return alpha / again[0], equivalence / again[1], alpha + equivalence

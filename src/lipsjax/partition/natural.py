@@ -102,13 +102,14 @@ def whole_for_testing(dataset: Dataset, held_out: Sequence[str | int]) -> Datase
         raise DataError(f"{show(dataset.name)} names no sites")
     numbers = numbers_of(held_out, sites.names)
     is_held = np.isin(sites.train.site, numbers)
-    scored = join(
-        take(sites.test, np.flatnonzero(np.isin(sites.test.site, numbers))),
-        take(sites.train, np.flatnonzero(is_held)),
-    )
-    trained = take(sites.train, np.flatnonzero(~is_held)).group
-    if scored.group is not None and trained is not None and np.isin(scored.group, trained).any():
-        first = sites.names[scored.site[np.isin(scored.group, trained)][0]]
+    of_held = take(sites.train, np.flatnonzero(is_held))
+    scored = join(take(sites.test, np.flatnonzero(np.isin(sites.test.site, numbers))), of_held)
+    if scored.group is not None and sites.train.group is not None:
+        is_trained = np.isin(scored.group, sites.train.group[~is_held])
+    else:
+        is_trained = np.zeros(len(scored.site), bool)
+    if is_trained.any():
+        first = sites.names[scored.site[is_trained][0]]
         raise DataError(
             f"partition.score_whole would score examples of site {show(first)} whose group is "
             "trained on at another site: leave it out, or name groups that one site has"
@@ -119,8 +120,7 @@ def whole_for_testing(dataset: Dataset, held_out: Sequence[str | int]) -> Datase
             for tested, trained in zip(dataset.test, dataset.train, strict=True)
         )
     )
-    of_test = join(sites.test, take(sites.train, np.flatnonzero(is_held)))
-    return dataset._replace(test=test, sites=sites._replace(test=of_test))
+    return dataset._replace(test=test, sites=sites._replace(test=join(sites.test, of_held)))
 
 
 def numbers_of(held_out: Sequence[str | int], names: Sequence[str]) -> list[int]:

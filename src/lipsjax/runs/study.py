@@ -219,7 +219,8 @@ def each_in_turn(study: Study) -> Study:
     """Return a study whose grid holds out each site in turn, if its config asks for each.
 
     Raises:
-      ValueError: for data that name no sites, or a grid that holds out sites itself.
+      ValueError: for data that name no sites, a grid that holds out sites itself, or cells or arms
+        of other data.
 
     Example:
       >>> each_in_turn(Study()) == Study()
