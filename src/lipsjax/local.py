@@ -61,9 +61,10 @@ def sgd_of(optimizer: optax.GradientTransformation) -> Sgd | None:
     """Return the learning rate and the momentum of an optimizer that is plain SGD.
 
     It is told by its impulse response: of gradients 1, 0, 0, ... SGD makes the updates
-    ``-lr, -lr m, -lr m^2, ...``, whenever the impulse comes, in proportion to its size, and in each
-    entry alone. Anything else, as Adam, Nesterov's momentum, a schedule, clipping or noise, does
-    not. Weight decay is not seen: it adds to the gradient.
+    ``-lr, -lr m, -lr m^2, ...``, whenever the impulse comes, in proportion to its size, in each
+    entry alone and wherever the weights are. Anything else, as Adam, Nesterov's momentum, a
+    schedule, clipping, centring, LARS or noise, does not. Weight decay is not seen: it adds to the
+    gradient, so what an optimizer does without one is taken off.
 
     Args:
       optimizer: any of optax.
@@ -74,18 +75,19 @@ def sgd_of(optimizer: optax.GradientTransformation) -> Sgd | None:
     Example:
       >>> sgd_of(optax.sgd(0.1, momentum=0.9))
       Sgd(learning_rate=0.1, momentum=0.9)
-      >>> sgd_of(optax.sgd(0.1, momentum=0.9, nesterov=True)), sgd_of(optax.adam(0.1))
+      >>> sgd_of(optax.sgd(0.1, momentum=0.9, nesterov=True)), sgd_of(optax.lars(0.1))
       (None, None)
     """
-    steps = 4
-    impulses = {  # name -> gradients, [steps, 2]
-        "first": jnp.zeros((steps, 2)).at[0, 0].set(1),
-        "later": jnp.zeros((steps, 2)).at[1, 1].set(1),
-        "large": jnp.zeros((steps, 2)).at[0].set(1e4),
+    steps, large = 4, 2.0**16
+    nothing = jnp.zeros((steps, 2, 2))  # of a kernel: some optimizers treat vectors otherwise
+    impulses = {
+        "first": nothing.at[0, 0, 0].set(1),
+        "later": nothing.at[1, 1, 1].set(1),
+        "large": nothing.at[0].set(large),
     }
 
-    def respond(gradients):
-        params = {"kernel": jnp.zeros(2)}
+    def respond(gradients, kernel):
+        params = {"kernel": kernel}
 
         def step(state, gradient):
             updates: Any
@@ -94,26 +96,31 @@ def sgd_of(optimizer: optax.GradientTransformation) -> Sgd | None:
 
         return jax.lax.scan(step, optimizer.init(params), gradients)[1]
 
+    def respond_at(weight):
+        kernel = jnp.full((2, 2), weight)
+        still = respond(nothing, kernel)
+        return {name: respond(g, kernel) - still for name, g in impulses.items()}
+
     try:
-        found = jax.jit(lambda: jax.tree.map(respond, impulses))()
+        at_zero, elsewhere = jax.jit(lambda: (respond_at(0.0), respond_at(0.5)))()
     except Exception:  # whatever an optimizer makes of parameters that are not its model's
         return None
-    response = {name: np.asarray(updates, np.float64) for name, updates in found.items()}
-    along = -response["first"][:, 0]
+    along = 0 - np.asarray(at_zero["first"], np.float64)[:, 0, 0]
     if not (np.isfinite(along).all() and along[0] > 0 and 0 <= along[1] < along[0]):
         return None
-    dtype = found["first"].dtype
+    dtype = at_zero["first"].dtype
     rate, momentum = _shortest(along[0], dtype), _shortest(along[1] / along[0], dtype)
-    powers = rate * momentum ** np.arange(steps)
+    powers = rate * momentum ** np.arange(steps)[:, None, None]
     expected = {
-        "first": np.stack([-powers, np.zeros(steps)], axis=1),
-        "later": np.stack([np.zeros(steps), -np.r_[0, powers[:-1]]], axis=1),
-        "large": np.stack([-1e4 * powers] * 2, axis=1),
+        "first": -powers * np.eye(1, 4).reshape(2, 2),
+        "later": -np.r_[np.zeros((1, 1, 1)), powers[:-1]] * np.eye(1, 4, 3).reshape(2, 2),
+        "large": -large * powers * np.ones((2, 2)),
     }
     slack = 100 * np.finfo(dtype).eps
-    for name, updates in response.items():
-        if not np.allclose(updates, expected[name], rtol=slack, atol=slack * rate):
-            return None
+    for name, wanted in expected.items():
+        for found in (at_zero[name], elsewhere[name]):
+            if not np.allclose(found, wanted, rtol=slack, atol=slack * rate):
+                return None
     return Sgd(rate, momentum)
 
 

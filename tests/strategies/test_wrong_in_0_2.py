@@ -10,7 +10,7 @@ import pytest
 
 from helpers.worlds import assert_close, simulate, tiny_model, world
 from lipsjax import fedavg, models, simulation, strategies, tree
-from lipsjax.local import LocalTraining
+from lipsjax.local import LocalTraining, Sgd, sgd_of
 from lipsjax.metrics.costs import round_bits
 from lipsjax.models.layers import BatchNorm
 from lipsjax.rounds import Participation
@@ -246,6 +246,28 @@ def test_an_optimizer_that_draws_is_refused():
             rounds=1,
             data=world([6, 6]),
         )
+
+
+PLAIN = optax.sgd(0.1, momentum=0.9)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "found"),
+    [
+        (PLAIN, (0.1, 0.9)),
+        (optax.sgd(0.01), (0.01, 0.0)),
+        (optax.chain(optax.add_decayed_weights(5e-4), PLAIN), (0.1, 0.9)),
+        (optax.lars(0.1), None),
+        (optax.lars(0.1, weight_decay=0.1), None),
+        (optax.chain(optax.scale_by_trust_ratio(), PLAIN), None),
+        (optax.chain(optax.centralize(), PLAIN), None),
+        (optax.chain(optax.clip_by_global_norm(1e4), PLAIN), None),
+        (optax.sgd(0.1, momentum=0.9, nesterov=True), None),
+    ],
+)
+def test_plain_steps_are_so_wherever_the_weights_are(optimizer, found):
+    """LARS is SGD at weights of zero, where it was looked at; so SCAFFOLD took it for that."""
+    assert sgd_of(optimizer) == (found and Sgd(*found))
 
 
 @pytest.mark.parametrize("name", ["adamw", "lion", "lamb", "nadamw"])
