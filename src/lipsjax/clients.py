@@ -126,6 +126,32 @@ def stack(
     )
 
 
+def standardise(data: ClientData, mean: Sequence[float], deviation: Sequence[float]) -> ClientData:
+    """Shift and scale floating inputs: ``(x - mean) / deviation``, channel by channel.
+
+    Args:
+      data: of floating inputs [M, ..., channels].
+      mean: [channels], subtracted.
+      deviation: [channels], divided by; a channel that never changes, of deviation 0, is shifted
+        only.
+
+    Returns:
+      Copies of both pools; positions and labels are those of ``data``.
+
+    Example:
+      >>> rows = Examples(np.float32([[3, 7], [5, 7]]), np.int32([0, 1]))
+      >>> data = ClientData(rows, [[0]], [[True]], rows, [[1]], [[True]], [0])
+      >>> standardise(data, [4, 7], [2, 0]).train.inputs.tolist()
+      [[-0.5, 0.0], [0.5, 0.0]]
+    """
+
+    def moved(examples: Examples) -> Examples:
+        shift, scale = (np.asarray(x, examples.inputs.dtype) for x in (mean, deviation))
+        return examples._replace(inputs=(examples.inputs - shift) / np.where(scale > 0, scale, 1))
+
+    return data._replace(train=moved(data.train), test=moved(data.test))
+
+
 def own_clients(clients: int, processes: int, process: int) -> range:
     """Return the ids of the clients whose examples a process holds.
 

@@ -1,5 +1,7 @@
 """Models as a config has them: what reaches the network, and what is refused in one line."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -30,27 +32,51 @@ def test_width_and_depth_reach_the_network():
     assert shapes == [(64, 5), (5, 5), (5, 5), (5, 4)]
 
 
-def test_normalise_is_over_the_whole_training_split(tmp_path):
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_normalise_is_over_the_whole_training_split(tmp_path, dtype):
+    """What the network of a run is given: moved in the data, or of bytes in the program."""
     rng = np.random.default_rng(0)
-    images = (rng.normal(3, 2, (60, 5, 4, 3)) * [1, 5, 0] + [0, 9, 7]).astype(np.float32)
+    images = (rng.normal(99, 9, (60, 5, 4, 3)) * [1, 2, 0] + [0, 9, 7]).astype(dtype)
     labels = np.arange(60) % 3
     path = tmp_path / "own.npz"
     parts = {"x_train": images[:40], "y_train": labels[:40]}
     np.savez(path, **parts, x_test=images[40:], y_test=labels[40:])
-    plain, normalised = (
-        prepared(str(path), name="mlp", width=3, depth=1, normalise=normalise)
-        for normalise in (False, True)
+    config = Config(
+        dataset=str(path),
+        partition=PartitionConfig(clients=2, train_examples=5, test_examples=5),
+        model=ModelConfig(name="mlp", width=3, depth=1, normalise=True),
     )
-    variables, mask = plain.init(jax.random.key(0)), np.ones(40, bool)
+    run = prepare(config, Execution(devices=1))
+    model, mask = run.simulation.spec.model, np.ones(20, bool)
+    variables = model.init(jax.random.key(0))
 
-    def logits(model, images):
-        return jax.jit(lambda x: model.apply(variables, x, mask=mask, train=False).logits)(images)
-
-    moved = images[:40] - images[:40].mean((0, 1, 2), np.float64)
+    moved = images[40:] - images[:40].mean((0, 1, 2), np.float64)
     by_hand = moved / np.array([*images[:40].std((0, 1, 2), np.float64)[:2], 1.0])
-    np.testing.assert_allclose(
-        logits(normalised, images[:40]), logits(plain, by_hand), rtol=1e-4, atol=1e-5
+    plain = prepare(replace(config, model=replace(config.model, normalise=False)), Execution())
+    logits = [
+        model.apply(variables, x, mask=mask, train=False).logits
+        for model, x in (
+            (model, run.data.test.inputs),
+            (plain.simulation.spec.model, by_hand.astype(np.float32)),
+        )
+    ]
+    np.testing.assert_allclose(*logits, rtol=1e-4, atol=1e-5)
+    again = prepare(replace(config, seed=1), Execution(devices=1))
+    assert again.simulation is run.simulation  # and so its compiled program
+
+
+def test_seeds_share_a_program_whatever_their_clients_are_normalised_by():
+    config = Config(
+        dataset="wine",
+        partition=PartitionConfig(clients=4, train_examples=9, test_examples=3),
+        model=ModelConfig(name="mlp", width=3, depth=1, normalise=True),
     )
+    first, second = (prepare(replace(config, seed=s), Execution(devices=1)) for s in (0, 1))
+    assert first.simulation is second.simulation
+    for run in (first, second):
+        held = run.data.train.inputs
+        np.testing.assert_allclose(held.mean(0), 0, atol=1e-5)
+        np.testing.assert_allclose(held.std(0), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

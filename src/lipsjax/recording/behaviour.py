@@ -16,7 +16,8 @@ BEHAVIOUR = 3
 # 3: classifiers begin as published; BatchNorm's variance around the mean; FedDST regrows at zero;
 #    MOON's frozen models predict; shared inverted masks; draws by examples weigh alike; runs are
 #    known by their data's content and not by its path; clip keeps nothing of a client that
-#    diverged; what held masks keep from moving is no step under server optimizers and votes.
+#    diverged; what held masks keep from moving is no step under server optimizers and votes;
+#    floating inputs are normalised before the program, which moves their last bit.
 #    Open until it is released: what is added until then is of rare settings, and named here.
 
 _RENAMED = {

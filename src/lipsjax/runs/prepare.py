@@ -61,7 +61,7 @@ def prepare(
     Returns:
       A :class:`Prepared` run. Runs that differ in the seed alone share one simulation, and so
       its compiled program, unless clients overlap or differ in size: then shapes differ by seed;
-      or inputs are normalised by what clients hold, which the seed draws.
+      or uint8 images are normalised by what clients hold, which the seed draws.
 
     Raises:
       ValueError: for anything in the config that cannot be run.
@@ -78,6 +78,9 @@ def prepare(
     if machine.platform != "cpu":  # a CPU's products are float32 as they are
         jax.config.update("jax_default_matmul_precision", plan["precision"])
     normalise = _normalisation(config, shared) if config.model.normalise else None
+    if normalise is not None and np.issubdtype(data.train.inputs.dtype, np.floating):
+        # in the data, not the program, as the numbers are of the seed; bytes stay a quarter as large
+        data, normalise = clients.standardise(data, *normalise), None
     build = functools.partial(simulation_of, config, data, dataset.num_classes, normalise, machine)
     if plan["chunk"] == "auto":
         plan = plan | {"chunk": _largest_chunk(build, plan, machine)}
