@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib import resources
 from itertools import combinations
 from xml.etree import ElementTree
 
@@ -96,6 +97,18 @@ def test_colours_of_arms_can_be_told_apart(scheme, vision):
     colours = SCHEMES[scheme].values()
     seen = [lab(colour, VISIONS[vision]) for colour in colours]
     assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 18
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_no_arm_looks_like_a_verdict(scheme):
+    """The page's green says better, and its rust worse: LIPS in rust looked like a loss."""
+    page = (resources.files("lipsjax.report") / "templates" / "report.html").read_text()
+    verdicts = re.findall(r"--(?:good|bad): (#\w{6})", page)
+    assert len(verdicts) == 4  # on light ground, then on dark
+    of_scheme = verdicts[:2] if scheme == "light" else verdicts[2:]
+    for role, colour in SCHEMES[scheme].items():
+        for verdict in of_scheme:
+            assert np.linalg.norm(lab(colour, np.eye(3)) - lab(verdict, np.eye(3))) > 30, role
 
 
 def test_colours_follow_the_role_and_not_the_name_or_the_order(tmp_path):

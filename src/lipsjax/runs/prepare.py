@@ -79,7 +79,7 @@ def prepare(
         jax.config.update("jax_default_matmul_precision", plan["precision"])
     normalise = _normalisation(config, shared) if config.model.normalise else None
     if normalise is not None and np.issubdtype(data.train.inputs.dtype, np.floating):
-        # in the data, not the program, as the numbers are of the seed; bytes stay a quarter as large
+        # in the data, not the program, as the numbers are of the seed; bytes stay small
         data, normalise = clients.standardise(data, *normalise), None
     build = functools.partial(simulation_of, config, data, dataset.num_classes, normalise, machine)
     if plan["chunk"] == "auto":

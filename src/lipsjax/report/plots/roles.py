@@ -1,8 +1,9 @@
 """How an arm looks, by the role it plays in a study: the same in every report, whatever its name.
 
 Few hues say the few things that a reader looks for; all else is grey, told apart by dashes, markers
-and names. The role follows from the config, as the verdict's does. That readers who confuse red and
-green can tell the hues apart, and all can on both grounds, is held in tests.
+and names. The role follows from the config, as the verdict's does. No role has the green of what
+helps or the rust of what harms. That readers who confuse red and green can tell the hues apart, and
+all can on both grounds, is held in tests.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,22 +22,22 @@ Role = Literal["dense", "tuned", "lips", "adaptive", "local", "pooled", "other"]
 
 LIGHT: dict[Role, str] = {
     "dense": "#1d2329",
-    "tuned": "#3f86ea",
-    "lips": "#a33708",
-    "adaptive": "#6a2c8c",
-    "local": "#129a62",
-    "pooled": "#a98a10",
+    "tuned": "#2998bc",
+    "lips": "#2354dc",
+    "adaptive": "#450d72",
+    "local": "#db0964",
+    "pooled": "#675503",
     "other": "#7c858f",
 }
 """Role -> its colour on light ground."""
 
 DARK: dict[Role, str] = {
     "dense": "#e6e9ed",
-    "tuned": "#4580f6",
-    "lips": "#e8632c",
-    "adaptive": "#d6acf8",
-    "local": "#4be39c",
-    "pooled": "#fbd04a",
+    "tuned": "#28cae3",
+    "lips": "#5784e9",
+    "adaptive": "#805fa7",
+    "local": "#da0d65",
+    "pooled": "#fad050",
     "other": "#7d8791",
 }
 """Role -> its colour on dark ground."""
