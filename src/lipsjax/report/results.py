@@ -56,7 +56,8 @@ class Results(NamedTuple):
 
         Columns: ``reference``, ``measure``, ``seeds``; ``mean``, ``low``, ``high`` over them;
         ``difference``, ``difference_low``, ``difference_high`` and ``p`` over ``paired_seeds``;
-        ``holm``, which is p after Holm's correction over all compared rows.
+        ``holm``, which is p after Holm's correction over all compared rows. Intervals are
+        Student's, as computed: one of an accuracy may go beyond 0 or 1, where the page ends it.
         """
         return _frame(comparison_table(self.study))
 

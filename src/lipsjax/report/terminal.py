@@ -143,6 +143,9 @@ def _spread_table(section: Section) -> Table:
 def write_table(study: StudyRecording, path: Path) -> None:
     """Writes the comparison as CSV, all digits, one line per cell and arm.
 
+    Intervals are Student's, as computed, so that others can compute with them: one of an accuracy
+    may go beyond 0 or 1, where page and terminal end it.
+
     Args:
       study: the recorded study.
       path: file to write, replaced whole.
