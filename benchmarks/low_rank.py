@@ -13,6 +13,7 @@ alone, written both ways by hand, after a check in float64 that both give the sa
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -41,20 +42,20 @@ class Options:
     """Write the figures here."""
 
 
-def plain_steps(loss_fn, optimizer, params, batches):
+def plain_steps(loss_fn, optimizer, params: Any, batches) -> Any:
     """Train one client as usual: every step reads and writes the wide kernel."""
 
     def step(carry, batch):
         params, state = carry
         gradient = jax.grad(loss_fn)(params, *batch)
         updates, state = optimizer.update(gradient, state, params)
-        return (optax.apply_updates(params, updates), state), None
+        return (_moved(params, updates), state), None
 
     (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), batches)
     return params
 
 
-def low_rank_steps(loss_fn, optimizer, params, batches):
+def low_rank_steps(loss_fn, optimizer, params: Any, batches) -> Any:
     """Train one client with the wide kernel as coefficients of its start and of every step."""
     kernel, bias = params[WIDE]["kernel"], params[WIDE]["bias"]
     steps, size = batches[1].shape
@@ -88,7 +89,7 @@ def low_rank_steps(loss_fn, optimizer, params, batches):
         slopes = jax.lax.dynamic_update_slice(slopes, slope, (index * size, 0))
         of_this_step = jnp.zeros_like(c).at[1 + index].set(1)
         updates, state = optimizer.update((gradient, of_this_step), state, (others, c))
-        return (optax.apply_updates((others, c), updates), state, inputs, slopes), None
+        return (_moved((others, c), updates), state, inputs, slopes), None
 
     coefficients = jnp.zeros(1 + steps, kernel.dtype).at[0].set(1)
     start = (others, coefficients)
@@ -97,6 +98,10 @@ def low_rank_steps(loss_fn, optimizer, params, batches):
     made = c[0] * kernel + inputs.T @ (slopes * jnp.repeat(c[1:], size)[:, None])
     own = {name: layer for name, layer in others.items() if name != "bias"}
     return own | {WIDE: {"kernel": made, "bias": others["bias"]}}
+
+
+def _moved(params: Any, updates: Any) -> Any:
+    return optax.apply_updates(params, updates)
 
 
 def make_round(workload: Workload, steps, dtype, devices: int):
