@@ -194,4 +194,14 @@ def test_several_settings_are_counted():
     assert card.says == "Of 3 comparisons: it helps in 2; no difference seen in 1."
     assert card.tone == "open"
     card = cards([each for each in rows if each.cell != "c"])[2]
-    assert (card.word, card.says, card.tone) == (HELPS, "So it is in all 2 comparisons.", "good")
+    assert (card.word, card.says, card.tone) == (HELPS, "So it is in both comparisons.", "good")
+    labels = [f"with it ({cell}: lips) minus without (dense)" for cell in "ab"]
+    assert [measured.label for measured in card.measured] == labels
+    means = [measured.interval.mean for measured in card.measured]
+    assert means == pytest.approx([0.02, 0.02], abs=1e-3)
+    many = [
+        each
+        for cell in "abcd"
+        for each in compared(row("dense", 0.7, cell=cell), row("lips", 0.72, cell=cell))
+    ]
+    assert cards(many)[2].measured == ()

@@ -60,6 +60,10 @@ TONES: dict[str, Tone] = {
 """Word -> whether it is good news for who wants to go on; all other words are open."""
 
 
+MOST_SHOWN = 3
+"""Comparisons whose numbers a card shows one by one; of more it counts."""
+
+
 class Measured(NamedTuple):
     """A number that a card shows."""
 
@@ -226,7 +230,8 @@ def _lips(rows: Sequence[Row]) -> Card:
     at = {(row.cell, row.arm): row for row in rows}
     words = [_lips_word(row, at[row.cell, row.reference]) for row in judged]
     if len(judged) > 1:
-        return _counted(LIPS_QUESTION, words, "comparisons", lacks, rows)
+        card = _counted(LIPS_QUESTION, words, "comparisons", lacks, rows)
+        return card._replace(measured=_few(judged))
     if not judged:
         return _card(LIPS_QUESTION, NOT_ASKED, "", lacks=lacks, rows=rows)
     (row,), (word,) = judged, words
@@ -250,6 +255,19 @@ def _lips(rows: Sequence[Row]) -> Card:
     if row.diverged:
         says += f" {row.arm} {row.share_diverged}: its training broke down."
     return _card(LIPS_QUESTION, word, says, measured, lacks=lacks, rows=rows)
+
+
+def _few(judged: Sequence[Row]) -> tuple[Measured, ...]:
+    """A number for each comparison, where they are few enough for a glance and all are known."""
+    found = [row.differences[DECISIVE].interval for row in judged]
+    if len(judged) > MOST_SHOWN or not all(map(_is_known, found)):
+        return ()
+    several = len({row.cell for row in judged}) > 1
+    names = [f"{row.cell}: {row.arm}" if several else row.arm for row in judged]
+    return tuple(
+        Measured(f"with it ({name}) minus without ({row.reference})", interval)
+        for name, row, interval in zip(names, judged, found, strict=True)
+    )
 
 
 def _lips_word(row: Row, reference: Row) -> str:
@@ -343,7 +361,8 @@ def _counted(
     says = f"Of {total} {noun}: {word[0].lower()}{word[1:]} in {n}; {rest}."
     heading = f"{word} in {n} of {total}"
     if n == total:
-        heading, says = word, f"So it is in all {total} {noun}."
+        every = "both" if total == 2 else f"all {total}"
+        heading, says = word, f"So it is in {every} {noun}."
     card = _card(question, heading, says, counts=counts, lacks=lacks, rows=rows)
     return card._replace(tone=TONES.get(word, "open") if n == total else "open")
 

@@ -168,12 +168,20 @@ def pairs(rows: Sequence[Row]) -> Drawing:
 
 
 def _names(compared: Sequence[Row]) -> list[str]:
-    """A name for each line: of the cell where one arm is compared, else of both."""
+    """A name for each line: of the cell where one arm is compared, else of both.
+
+    An arm with a reference of its own, other than the first line's, is told with it.
+    """
     one_arm = len({row.arm for row in compared}) == 1
-    return [
-        cell_name(row.cell) if one_arm and row.cell else f"{cell_name(row.cell)} {row.arm}".strip()
-        for row in compared
-    ]
+
+    def name(row: Row) -> str:
+        cell = cell_name(row.cell)
+        if one_arm and row.cell:
+            return cell
+        own = "" if row.reference == compared[0].reference else f" vs {row.reference}"
+        return f"{cell} {row.arm}{own}".strip()
+
+    return [name(row) for row in compared]
 
 
 def _summary_title(rows: Sequence[Row]) -> str:
