@@ -149,8 +149,9 @@ def distance(name, recorded, before):
             continue
         old, new = before[key], recorded[field]
         np.testing.assert_array_equal(np.isnan(new), np.isnan(old), err_msg=f"{name} {field}")
-        unequal = new != old  # infinities are
-        difference = np.abs(new - old, where=unequal, out=np.zeros_like(old)) / (1 + np.abs(old))
+        with np.errstate(invalid="ignore"):  # of infinities, which are equal or not
+            apart = np.where(new == old, 0.0, np.abs(new - old))
+        difference = apart / (1 + np.where(np.isinf(old), 0, np.abs(old)))
         worst = max(worst, float(np.nanmax(difference, initial=0.0)))
     return worst, np.array_equal(recorded["masks"], before[f"{name}|masks"])
 
