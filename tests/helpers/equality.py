@@ -4,6 +4,10 @@
 from those of version 0.1.0 in ``tests/rounds/data/behaviour_1.npz``: the same configurations in
 float64, recorded at commit cc7b802, where strategies were told learning rate, layers, rounds and
 cohort by hand. ``--record OUT.npz [float64|float32]`` records them for another commit.
+
+Six are far from it. 0.1 was wrong in moon, ifa, feddst, constant_topk and dsd (CHANGELOG, behaviour
+3). In sign_majority the gradient of a bias before normalisation is nothing but rounding, and its
+sign is a vote.
 """
 
 import os

@@ -17,7 +17,7 @@ def test_every_recorded_configuration_is_held():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["lips stored", "ditto, top_k, lips", "feddst", "dropout", "scaffold"]
+    "name", ["lips stored", "ditto, top_k, lips", "fedpart", "dropout", "scaffold"]
 )
 def test_figures_of_0_1(name):
     recorded = equality.record(name, np.float64)
