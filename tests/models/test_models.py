@@ -435,6 +435,33 @@ def test_batch_norm_is_flax_without_the_padding():
     )
 
 
+@pytest.mark.parametrize("mean", [0, 100, 1000])
+def test_batch_norm_loses_no_more_than_its_inputs_have_lost(mean):
+    """In float32 against NumPy's textbook in float64, for a mean of so many deviations."""
+    rng, scale = np.random.default_rng(0), np.ones(6, np.float32)
+    x = (rng.normal(size=(40, 8, 8, 6)) + mean).astype(np.float32)
+    dy = (rng.normal(size=x.shape) + (x - mean)).astype(np.float32)
+
+    def ours(x, scale, bias):
+        y, *_ = layers.batch_norm(x, scale, bias, np.ones(40, np.float32))
+        return jnp.vdot(y, dy), y
+
+    (d_x, d_scale, d_bias), y = jax.jit(jax.grad(ours, (0, 1, 2), has_aux=True))(
+        x, scale, 0 * scale
+    )
+    axes, count = (0, 1, 2), 40 * 8 * 8
+    centred = x.astype(float) - x.mean(axes, dtype=float)
+    inverse = 1 / np.sqrt((centred**2).mean(axes) + layers.EPSILON)
+    expected, cotangent = centred * inverse, dy.astype(float)
+    of_bias, of_scale = cotangent.sum(axes), (cotangent * expected).sum(axes)
+    of_x = inverse * (cotangent - of_bias / count - expected * of_scale / count)
+    lost = (1 + mean) * np.finfo(np.float32).eps
+    np.testing.assert_allclose(y, expected, rtol=0, atol=4 * lost)
+    np.testing.assert_allclose(d_scale, of_scale, rtol=4 * lost)
+    np.testing.assert_allclose(d_bias, of_bias, rtol=1e-5)
+    np.testing.assert_allclose(d_x, of_x, rtol=0, atol=4 * lost * np.abs(of_x).max())
+
+
 def test_batch_norm_of_units_is_that_of_pixels():
     rng, mask = np.random.default_rng(0), np.array([1.0, 1.0, 0.0, 1.0, 0.0])
     x, scale, bias = rng.normal(size=(5, 6)), rng.normal(size=6), rng.normal(size=6)

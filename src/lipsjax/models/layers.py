@@ -59,10 +59,9 @@ class BatchNorm(nn.Module):
 def batch_norm(x: Array, scale: Array, bias: Array, mask: Array) -> tuple[Array, Array, Array]:
     """Normalise by the statistics of the real examples: ``scale (x - mean) / sqrt(var) + bias``.
 
-    Forward and backward read x twice each, as two reductions and one elementwise pass. All sums are
-    of x less the mean of its first example, channel by channel: ``E[x^2] - E[x]^2`` of x itself
-    would lose the variance in float32 where the mean is a hundred deviations. So the first example
-    should be a real one, as in the batches of :func:`lipsjax.local.batch_order`.
+    The variance is the mean of ``(x - mean)^2``: ``E[x^2] - E[x]^2`` would lose it in float32 where
+    the mean is a hundred deviations. Forward reads x three times and backward twice, in reductions
+    and one elementwise pass each.
 
     Args:
       x: [B, ..., channels].
@@ -79,25 +78,23 @@ def batch_norm(x: Array, scale: Array, bias: Array, mask: Array) -> tuple[Array,
 def _batch_norm_fwd(x, scale, bias, mask):
     weight, axes = _like(mask, x), tuple(range(x.ndim - 1))
     count = jnp.sum(mask) * math.prod(x.shape[1:-1])
-    origin = jnp.mean(x[0], axes[:-1])
-    near = x - origin
-    mean = jnp.sum(near * weight, axes) / count
-    var = jnp.maximum(jnp.sum(near * near * weight, axes) / count - mean * mean, 0)
+    mean = jnp.sum(x * weight, axes) / count
+    # nothing but this sum reads x - mean: what two sums or passes share, XLA writes to memory
+    var = jnp.sum((x - mean) ** 2 * weight, axes) / count
     inverse = jax.lax.rsqrt(var + EPSILON)
     gain = inverse * scale
-    y = near * gain + (bias - mean * gain)
-    return (y, origin + mean, var), (x, origin, scale, mask, mean, inverse, count)
+    return (x * gain + (bias - mean * gain), mean, var), (x, scale, mask, mean, inverse, count)
 
 
 def _batch_norm_bwd(residuals, cotangents):
-    x, origin, scale, mask, mean, inverse, count = residuals
-    dy, axes, near = cotangents[0], tuple(range(x.ndim - 1)), x - origin
+    x, scale, mask, mean, inverse, count = residuals
+    dy, axes = cotangents[0], tuple(range(x.ndim - 1))
     d_bias = jnp.sum(dy, axes)
-    d_scale = (jnp.sum(dy * near, axes) - mean * d_bias) * inverse
+    d_scale = (jnp.sum(dy * x, axes) - mean * d_bias) * inverse
     gain = scale * inverse
     slope = gain * inverse * d_scale / count
     shift = gain * d_bias / count - slope * mean
-    d_x = dy * gain - (near * slope + shift) * _like(mask, x)
+    d_x = dy * gain - (x * slope + shift) * _like(mask, x)
     return d_x, d_scale, d_bias, jnp.zeros_like(mask)
 
 
