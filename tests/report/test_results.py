@@ -248,4 +248,4 @@ def test_every_figure_is_written(tmp_path, form):
     assert ended.status == 0, ended.err
     written = {path.stem for path in (tmp_path / "figures").glob(f"*.{form}")}
     assert written == set(lj.load_results(tmp_path).figures())
-    assert {"differences.0", "accuracy-0.0", "accuracy-0.key", "mix-0", "mix-1"} <= written
+    assert {"differences.0", "accuracy-0.0", "relative_steps-0.key", "mix-0", "mix-1"} <= written
