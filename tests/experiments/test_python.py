@@ -37,7 +37,7 @@ STUDY = {
 @pytest.fixture
 def unseen(monkeypatch):
     """Leaves pages out, which take longer than the runs."""
-    monkeypatch.setattr(report, "draw", lambda *_: None)
+    monkeypatch.setattr(report, "draw", lambda *_, **__: None)
     nothing = types.SimpleNamespace(page=None)
     monkeypatch.setattr(survey, "write_survey", lambda *_: nothing)
 
@@ -176,6 +176,6 @@ def test_the_script_of_the_page_runs_alone_and_is_found_finished(tmp_path):
             **{"cwd": tmp_path, "capture_output": True, "text": True, "check": True},
         )
         said.append(ended.stdout)
-    assert "4 of 4 runs found finished" in said[1]
+    assert "8 of 8 runs found finished" in said[1]
     assert said[0].splitlines()[-1] == said[1].splitlines()[-1]
     assert "python script.py" in (tmp_path / "out" / "report.html").read_text()

@@ -99,7 +99,7 @@ def accuracy(config):
 def fake(monkeypatch):
     """Returns what makes a fake the one that trains, and keeps reports from being drawn."""
     monkeypatch.setattr("lipsjax.runs.prepare.prepare", lambda *_: None)
-    monkeypatch.setattr("lipsjax.experiments.report.draw", lambda *_: None)
+    monkeypatch.setattr("lipsjax.experiments.report.draw", lambda *_, **__: None)
     monkeypatch.setattr("lipsjax.experiments.survey.write_survey", lambda *_: mock.Mock())
 
     def use(**options):
