@@ -124,11 +124,23 @@ def test_an_option_is_set_once(command, expected):
     assert with_option(command, "--arms", "c", "d e") == expected
 
 
+def test_a_gain_that_was_planned_is_no_reason_where_sites_do_better_alone(tmp_path):
+    """As on real CIFAR-10: better by two points on both accuracies, alone ahead by 35."""
+    study = whole_study(tmp_path, gain=0.05, noise=0.001)
+    edit(tmp_path, "alone", {}, accuracy_dense=0.6)
+    asked = [Comparison("lips", "dense", 0, each) for each in ("personalised", "global")]
+    step = next_step(with_claims(read_study(tmp_path), dict.fromkeys(asked, "better")))
+    assert step.word == "No, each site does better alone"
+    assert "LIPS is better by more than 1 point" in step.sentence
+    assert "nothing" not in step.word + step.sentence
+    assert next_step(with_claims(study, dict.fromkeys(asked, "better"))).word == "Yes, with lips"
+
+
 @pytest.mark.parametrize(
     ("claims", "word", "command"),
     [
         (("better", "not decided"), "Yes, with lips", ""),
-        (("better", "worse"), "No, nothing is to be gained by more than 1 point", ""),
+        (("better", "worse"), "No, one accuracy gains and the other does not", ""),
         (("equivalent", "worse"), "No, nothing is to be gained by more than 1 point", ""),
         (
             ("equivalent", "not decided"),

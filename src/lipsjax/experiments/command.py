@@ -20,6 +20,7 @@ import tyro
 
 from lipsjax.experiments.help import HELP, short
 from lipsjax.experiments.stopping import stop, stop_as_python_does
+from lipsjax.runs import lifeline
 from lipsjax.runs.fields import describe_kind, nearest
 from lipsjax.runs.study import Study, default_study, load_study
 
@@ -257,6 +258,7 @@ def guarded(main: Callable[[list[str]], None]) -> None:
             _check_text(argv)
             main(argv)
             sys.stdout.flush()
+            lifeline.leave()
         except KeyboardInterrupt:
             interrupted()
         except BrokenPipeError:
@@ -274,13 +276,13 @@ def guarded(main: Callable[[list[str]], None]) -> None:
             fail(f"{where}{(error.strerror or str(error)).lower()}")
         except ValueError as error:
             if _tells_of_another(error):
-                _fail_alone()
+                lifeline.end_alone()
             fail(str(error))
         except Exception as error:
             if any(words in str(error) for words in OUT_OF_MEMORY):
                 fail(f"not enough memory: {error}")
             if _tells_of_another(error):
-                _fail_alone()
+                lifeline.end_alone()
             if "RESOURCE_EXHAUSTED" in str(error):
                 fail(
                     f"not enough memory on the device, a smaller --chunk needs less: {error}"[:300]
@@ -389,18 +391,6 @@ def _tells_of_another(error: Exception) -> bool:
     return any(words in str(error) for words in OTHER_ENDED)
 
 
-def _fail_alone() -> NoReturn:
-    """End without the others of several processes, for which the end of JAX waits and crashes."""
-    with contextlib.suppress(SystemExit):
-        fail(
-            "another process of this command has ended, and its own last line says why; the same "
-            "command, in all processes, goes on where it was"
-        )
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-    os._exit(USAGE_ERROR)
-
-
 def fail(message: str) -> NoReturn:
     """Print one line, of a length that can be read, and end with status 2."""
     line = " ".join(message.split())
@@ -408,6 +398,7 @@ def fail(message: str) -> NoReturn:
         line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
     with contextlib.suppress(OSError):  # as of a full disk
         print(f"error: {line}", file=sys.stderr, flush=True)
+    lifeline.fail()
     raise SystemExit(USAGE_ERROR) from None
 
 

@@ -23,6 +23,8 @@ def stop(number: int) -> NoReturn:
         if sys.stdout.isatty():
             print(SHOW_CURSOR, end="", flush=True)
         print("stopped; the same command goes on where it was", file=sys.stderr, flush=True)
+    if (lifeline := sys.modules.get("lipsjax.runs.lifeline")) is not None:
+        lifeline.stop()
     # without the interpreter's end, which crashes while XLA's threads still compute
     os._exit(128 + number)
 

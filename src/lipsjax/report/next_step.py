@@ -17,7 +17,7 @@ from lipsjax.analysis.finding import FEWEST, NO_DIFFERENCE, UNKNOWN, outcome, us
 from lipsjax.analysis.stats import Interval, seeds_needed, seeds_range
 from lipsjax.analysis.wording import counted
 from lipsjax.recording import StudyRecording
-from lipsjax.report.summary import GO, NO_GO, WANTED, advise
+from lipsjax.report.summary import GO, NO_GO, WANTED, advise, loss_to
 
 MOST_SEEDS = 200
 """Seeds up to which more of them are advised; a question that takes more is another one."""
@@ -126,23 +126,32 @@ def _planned(study: StudyRecording, rows: Sequence[Row]) -> Step | None:
         return Step(
             OPEN_WORD, "The plan has ended, and no arm with LIPS was among those decided about."
         )
-    better = [
-        place
-        for place, made in claims.items()
-        if BETTER in made
-        and WORSE not in made
-        and advise(about[place], alone_beside(about[place], rows)) != NO_GO
-    ]
+    better = {place for place, made in claims.items() if BETTER in made}
+    worse = {place for place, made in claims.items() if WORSE in made}
+    no_go = {p for p in better if advise(about[p], alone_beside(about[p], rows)) == NO_GO}
     margin = counted(100 * study.decisions.plan.margin, "point")
-    if better:
-        arms = ", ".join(dict.fromkeys(arm for _, arm in better))
-        where = f" in {len(better)} of {len(claims)} comparisons" if len(claims) > 1 else ""
+    if gains := [place for place in claims if place in better - worse - no_go]:
+        arms = ", ".join(dict.fromkeys(arm for _, arm in gains))
+        where = f" in {len(gains)} of {len(claims)} comparisons" if len(claims) > 1 else ""
         return Step(
             f"Yes, with {arms}{where}",
             f"The plan has decided: better by more than {margin}. Before you build on it, confirm "
             "it on seeds that are new.",
         )
     if all(claim in CLAIMS for made in claims.values() for claim in made):
+        if any(loss_to(about[p], alone_beside(about[p], rows)) for p in better - worse):
+            return Step(
+                "No, each site does better alone",
+                f"The plan has decided: LIPS is better by more than {margin}, and training alone "
+                "is ahead of it on each site's own examples. Go on only where one model for all "
+                "sites is what you need.",
+            )
+        if better:
+            return Step(
+                "No, one accuracy gains and the other does not",
+                f"The plan has decided: better by more than {margin} on one of them alone. Other "
+                "sites or another model are another question.",
+            )
         return Step(
             f"No, nothing is to be gained by more than {margin}",
             "The plan has decided. Other sites or another model are another question.",

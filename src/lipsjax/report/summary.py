@@ -85,7 +85,7 @@ def advise(row: Row, alone: Row | None = None) -> str:
     """
     if row.diverged and not row.seeds:
         return NO_GO
-    if _loss_to(row, alone) is not None:
+    if loss_to(row, alone) is not None:
         return NO_GO
     word = outcome(row, DECISIVE, up=GO, down=NO_GO)
     if word == GO:
@@ -95,7 +95,7 @@ def advise(row: Row, alone: Row | None = None) -> str:
     return NO_GO if usable(row.differences[DECISIVE].interval).high < THRESHOLD else OPEN
 
 
-def _loss_to(row: Row, alone: Row | None) -> Interval | None:
+def loss_to(row: Row, alone: Row | None) -> Interval | None:
     """How far training alone is ahead of an arm, where it is with its whole interval."""
     if alone is None:
         return None
@@ -327,7 +327,7 @@ def _advice(rows: Sequence[Row], judged: Sequence[Row]) -> str:
         f"{word} for {_label(row)}, {_reason(row, word, own)}"
         for row, word, own in zip(judged, advice, alone, strict=True)
     )
-    if any(_loss_to(row, own) for row, own in zip(judged, alone, strict=True)):
+    if any(loss_to(row, own) for row, own in zip(judged, alone, strict=True)):
         ahead = ""  # it is said already
     stuck = [d.outcome for d in diagnose(rows)]
     is_idle = set(stuck) == {NOT_STUCK} and GO not in advice
@@ -352,7 +352,7 @@ def _alone_is_ahead(rows: Sequence[Row]) -> str:
 def _reason(row: Row, word: str, alone: Row | None) -> str:
     if row.diverged and not row.seeds:
         return f"as it {row.share_diverged}"
-    behind = _loss_to(row, alone)
+    behind = loss_to(row, alone)
     if alone is not None and behind is not None:
         return f"as training alone ({alone.arm}) is ahead of it, {points(behind)}"
     seen = outcome(row, DECISIVE, up="it helps", down="it hurts")

@@ -52,6 +52,25 @@ def start_jax(execution: Execution) -> None:
         jax.devices()
     except RuntimeError as error:
         raise ValueError(f"JAX cannot start: {error}") from None
+    if jax.process_count() > 1:
+        _tie_processes(_coordinator(execution))
+
+
+def _tie_processes(coordinator: str | None) -> None:
+    """End with the other processes, should one end before its time."""
+    import jax
+
+    from lipsjax.runs import lifeline
+    from lipsjax.runs.processes import agree
+
+    known = coordinator or "auto"
+    host = known.rpartition(":")[0] if known != "auto" else agree(socket.gethostname)
+    lifeline.tie(host, jax.process_index(), jax.process_count(), agree)
+
+
+def _coordinator(execution: Execution) -> str | None:
+    """Return where process 0 is met, if it is said."""
+    return execution.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
 
 
 def _settle_cache() -> None:
@@ -121,7 +140,7 @@ def join_processes(execution: Execution) -> int:
     Raises:
       ValueError: if what is given does not say who they are, or they cannot be reached.
     """
-    coordinator = execution.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    coordinator = _coordinator(execution)
     if coordinator == "auto":
         _initialize("no SLURM, Open MPI or Cloud TPU pod is found here, for --coordinator auto")
         return 1
