@@ -2,9 +2,11 @@
 
 import pickle
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -14,6 +16,7 @@ import pytest
 
 from helpers import killing
 from helpers.commands import MLP
+from helpers.options import last_of_each
 from helpers.processes import HALF, ROUNDS, case
 from helpers.worlds import assert_close, simulate
 from lipsjax import recording, simulation
@@ -164,3 +167,34 @@ def test_processes_that_are_not_said_whole(options, environment, part, monkeypat
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=re.escape(part)):
         join_processes(Execution(**options))
+
+
+@pytest.mark.slow
+@pytest.mark.whole
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_that_is_stopped_ends_the_other(which, tmp_path):
+    """While both train, so that either may be waiting for the other within a collective."""
+    options = last_of_each([*TINY, "--rounds", "3000"])
+    common = [sys.executable, "-m", "lipsjax.experiments.run", *options, "--out", tmp_path]
+    common += ["--coordinator", free_address(), "--processes", "2", "--process"]
+    log = tmp_path / "log"
+    with log.open("w") as out:
+        both = [
+            subprocess.Popen([*common, str(i)], stdout=out, stderr=subprocess.PIPE, text=True)
+            for i in range(2)
+        ]
+        try:
+            deadline = time.monotonic() + 120
+            while "rounds/s" not in log.read_text() and time.monotonic() < deadline:
+                time.sleep(0.2)
+            both[which].send_signal(signal.SIGTERM)
+            ends = [(p.communicate(timeout=30)[1], p.returncode) for p in both]
+        finally:
+            for process in both:
+                process.kill()
+    said, status = ends.pop(which)
+    assert said.endswith("stopped; the same command goes on where it was\n")
+    assert status == 143
+    ((said, status),) = ends
+    assert "error: another process of this command has ended" in said
+    assert status == 2
