@@ -5,6 +5,7 @@ Of adaptive LIPS a dense round, in which it looks at how far layers moved and ch
 python benchmarks/rounds.py --json rounds.json
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import jax
 import numpy as np
 import tyro
 from measure import Case, Figure, interleave, ratio, report, start_jax
-from workloads import WORKLOADS, Workload, make_data, make_simulation
+from workloads import WORKLOADS, Workload, make_data, make_simulation, resnet8
 
 from lipsjax.simulation import Simulation
 from lipsjax.sparsity import transient_sparsity
@@ -26,8 +27,13 @@ SPARSE, DENSE, ROUNDS = 1, 3, 4
 """A round after and before a sparse broadcast, one with neither, and T."""
 
 
-SWEEPS = {"chunk": (1, 2, 5, 10), "conv": ("loop", "patches"), "clients": (20, 50, 100)}
-"""Values by setting; of devices all numbers are tried."""
+SWEEPS = {
+    "chunk": (1, 2, 5, 10),
+    "conv": ("loop", "patches"),
+    "clients": (20, 50, 100),
+    "arithmetic": ("float32", "bfloat16"),
+}
+"""Values by setting; of devices all numbers are tried. Arithmetic is of w2 alone."""
 
 Name = Literal["w1", "w2", "w3"]
 
@@ -40,7 +46,7 @@ class Options:
     """Which workloads."""
     lips: tuple[Name, ...] = ("w2",)
     """Of which of them a sparse and a dense round of LIPS are timed too."""
-    sweep: tuple[Literal["chunk", "conv", "devices", "clients"], ...] = ()
+    sweep: tuple[Literal["chunk", "conv", "devices", "clients", "arithmetic"], ...] = ()
     """What else varies, beside the first value of each: see SWEEPS."""
     compiles: int = 3
     """Compilations of w2 with an empty cache, and as many with one that has it; 0: none."""
@@ -96,6 +102,8 @@ def time_sweep(workload: Workload, what: str, options: Options, devices: int) ->
         setting = workload
         if what == "clients":
             setting = workload._replace(clients=value, cohort=value)
+        elif what == "arithmetic":
+            setting = workload._replace(model=functools.partial(resnet8, arithmetic=str(value)))
         else:
             given[what] = value
         key, data = jax.random.key(0), make_data(setting)

@@ -130,9 +130,15 @@ def _small_cnn(image_shape: Shape, conv: str, dtype: Any) -> Model:
     return models.from_flax(SmallCNN(conv, dtype), image_shape)
 
 
-def _resnet8(image_shape: Shape, conv: str, dtype: Any) -> Model:
+def resnet8(image_shape: Shape, conv: str, dtype: Any, arithmetic: str = "float32") -> Model:
+    """Return W2's network, whose layers compute in some type."""
     return models.build(
-        "resnet8", num_classes=CLASSES, input_shape=image_shape, conv=conv, param_dtype=dtype
+        "resnet8",
+        num_classes=CLASSES,
+        input_shape=image_shape,
+        conv=conv,
+        param_dtype=dtype,
+        dtype=arithmetic,
     )
 
 
@@ -157,7 +163,7 @@ WORKLOADS = {
         cohort=20,
         examples=100,
         image_shape=(32, 32, 3),
-        model=_resnet8,
+        model=resnet8,
         parameters=1_235_274,
         learning_rate=0.1,
         momentum=0.9,

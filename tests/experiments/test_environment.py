@@ -269,9 +269,9 @@ def test_no_room_is_no_memory(what, capsys):
 
 def test_too_few_addresses_for_jax():
     startup.check_addresses(float("inf"))
-    startup.check_addresses(2.0 * 2**30)
+    startup.check_addresses(3.0 * 2**30)
     with pytest.raises(
-        ValueError, match=r"ulimit -v allows 1\.4 GiB, and JAX needs at least 2 GiB"
+        ValueError, match=r"ulimit -v allows 1\.4 GiB, and JAX needs at least 3 GiB"
     ):
         startup.check_addresses(1.4 * 2**30)
 
