@@ -72,7 +72,9 @@ def test_pairs_put_each_arm_beside_itself_with_masks(tmp_path):
     axes = plots.pairs(rows).panels[0].axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["fedavg", "moon"]
     points = [
-        line for line in axes.lines if line.get_marker() in "os" and len(line.get_xdata()) == 1
+        line
+        for line in axes.lines
+        if line.get_marker() in ("o", "s") and len(line.get_xdata()) == 1
     ]
     drawn = [float(line.get_xdata()[0]) for line in points]
     order = ("fedavg", "fedavg + lips", "moon", "moon + lips")

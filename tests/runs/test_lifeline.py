@@ -135,7 +135,9 @@ def test_strangers_are_no_part_of_it(monkeypatch):
 
 def test_one_process_is_tied_to_nobody():
     lifeline.tie("nowhere", 0, 1, lambda decide: pytest.fail("agreed"))
-    lifeline.leave(), lifeline.stop(), lifeline.fail()
+    lifeline.leave()
+    lifeline.stop()
+    lifeline.fail()
     assert not lifeline._lines
 
 
