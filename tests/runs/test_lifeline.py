@@ -91,10 +91,14 @@ def test_who_is_killed_says_nothing_and_is_missed():
 
 
 @pytest.mark.whole
-def test_who_fails_alone_ends_the_others_and_waits_for_nobody():
-    fails = "import atexit; atexit.register(time.sleep, 60); raise ValueError('no such thing')"
-    found = ends(started(WORKS, fails, WORKS))
-    assert found.pop(1) == (2, "error: no such thing\n")
+@pytest.mark.parametrize("which", [0, 1])
+def test_who_fails_alone_ends_the_others_and_waits_for_nobody(which):
+    bodies = [WORKS] * 3
+    bodies[which] = (
+        "import atexit; atexit.register(time.sleep, 60); raise ValueError('no such thing')"
+    )
+    found = ends(started(*bodies))
+    assert found.pop(which) == (2, "error: no such thing\n")
     assert found == [(2, LINE)] * 2
 
 

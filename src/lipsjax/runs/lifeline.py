@@ -78,7 +78,7 @@ def tie(host: str, index: int, count: int, agree: Callable[[Callable[[], Any]], 
     _lines[:] = [Lifeline(connections, index == 0)]
     for connection in connections:
         connection.settimeout(None)
-        threading.Thread(target=_watch, args=(_lines[0], connection), daemon=True).start()
+        threading.Thread(target=_watch, args=(connection,), daemon=True).start()
 
 
 def _server() -> socket.socket:
@@ -87,7 +87,7 @@ def _server() -> socket.socket:
     return socket.create_server(("", 0))
 
 
-def _watch(line: Lifeline, connection: socket.socket) -> None:
+def _watch(connection: socket.socket) -> None:
     said = b""
     with contextlib.suppress(OSError):  # of a connection that breaks
         said = connection.recv(1)
@@ -95,10 +95,7 @@ def _watch(line: Lifeline, connection: socket.socket) -> None:
         return
     if said != STOPPED:
         time.sleep(GRACE)
-    if _ending.acquire(blocking=False):
-        _say_that_another_ended()
-        line.tell(STOPPED)
-        os._exit(ENDED)
+    end_alone()
 
 
 def leave() -> None:
@@ -119,6 +116,8 @@ def fail() -> None:
     Where all fail for one reason they end in step; where one fails alone, its end in JAX would wait
     for the others.
     """
+    if not _lines or not _ending.acquire(blocking=False):  # so that it is not told of itself
+        return
     for line in _lines:
         for connection in line.connections:
             with contextlib.suppress(OSError):
@@ -131,13 +130,6 @@ def fail() -> None:
 def end_alone() -> NoReturn:
     """End without the others of several processes, for which the end of JAX waits and crashes."""
     _ending.acquire()
-    _say_that_another_ended()
-    for line in _lines:
-        line.tell(STOPPED)
-    os._exit(ENDED)
-
-
-def _say_that_another_ended() -> None:
     with contextlib.suppress(OSError, ValueError):
         print(
             "error: another process of this command has ended, and its own last line says why; "
@@ -146,3 +138,6 @@ def _say_that_another_ended() -> None:
             flush=True,
         )
         sys.stdout.flush()
+    for line in _lines:
+        line.tell(STOPPED)
+    os._exit(ENDED)
