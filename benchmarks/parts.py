@@ -5,11 +5,13 @@ python benchmarks/parts.py --json parts.json
 One round of lipsjax is profiled by `jax.profiler`. Each instruction of the compiled program belongs
 to a part, by its kind and by the layer that it is of; its FLOPs and the bytes of what it reads and
 writes follow from its shapes. `--torch` does the same to the loop in PyTorch, by operator
-(`torch.profiler`). Beside each part stands the share of its time that the machine's products, or
-its nearest cache, need at least for so many FLOPs and bytes (a roofline); a part whose bytes take
-longer than its FLOPs is bound by memory, and the more so the farther they come.
+(`torch.profiler`), whose times alone are known. Beside each part stands the share of its time that
+the machine's products, or its nearest cache, need at least for so many FLOPs and bytes (a
+roofline); a part whose bytes take longer than its FLOPs is bound by memory, and the more so the
+farther they come. A slice counts as all that it is cut from.
 """
 
+import functools
 import json
 import math
 import re
@@ -29,15 +31,17 @@ from rich.console import Console
 from rich.table import Table
 from workloads import WORKLOADS, Workload, make_data, make_simulation
 
-LAYERS = r"conv|stem|shortcut|dense|classifier"
-IDLE = "waiting, starting instructions"
+CONVOLUTIONS = r"[/)](?!norm_)\w*(conv|stem|shortcut)"
+NORMALISATION = r"norm_\w+/"
+IDLE = "nothing, or starting instructions"
 PARTS = (
-    ("products of convolutions", r"conv|stem|shortcut", ("convolution", "dot")),
-    ("copies for convolutions", r"conv|stem|shortcut", None),
-    ("products of dense layers", r"dense|classifier", ("convolution", "dot")),
+    ("products of convolutions", CONVOLUTIONS, ("convolution", "dot")),
+    ("copies for convolutions", CONVOLUTIONS, None),
+    ("products of dense layers", r"", ("convolution", "dot")),  # the compiler drops their labels
     ("dense layers, the rest", r"dense|classifier", None),
-    ("other products", r"", ("convolution", "dot")),
     ("loops", r"", ("while", "call", "conditional")),
+    ("waiting for the other devices", r"", ("all-reduce",)),
+    ("normalisation", NORMALISATION, None),
     ("activations, pooling, loss", r"jvp\(", None),
     ("update, batches, states, averages", r"", None),
 )
@@ -108,6 +112,11 @@ def _bytes(text: str) -> float:
     return float(sum(size * math.prod(shape) for size, shape in _arrays(text)))
 
 
+def _is_of_layer(label: str) -> bool:
+    """Tell whether an operation is of a convolution or a dense layer, and not of its norm."""
+    return bool(re.search(f"{CONVOLUTIONS}|dense|classifier", label))
+
+
 def _operands(match: re.Match) -> list[str]:
     return re.findall(r"%([\w.\-]+)", match[4].split("), ")[0])
 
@@ -128,15 +137,15 @@ def instructions(hlo: str) -> dict[str, Instruction]:
         for m in body
         if (label := re.search(r'op_name="([^"]*)"', m[4]))
     }
-    labels = dict(said)
-    for lines in bodies.values():
-        for match in reversed(lines):  # who has no label has that of a layer it reads, or a reader
-            name, operands = match["name"], _operands(match)
-            read = (said[x] for x in operands if re.search(LAYERS, said.get(x, "")))
-            if name not in said:
-                labels[name] = next(read, labels.get(name, ""))
-            for operand in operands:
-                labels.setdefault(operand, labels[name])
+    reads = {m["name"]: _operands(m) for body in bodies.values() for m in body}
+
+    @functools.cache
+    def label_of(name: str) -> str:
+        """Return what an instruction says of itself, or the layer of what it reads."""
+        if name in said:
+            return said[name]
+        found = (label_of(read) for read in reads.get(name, ()))
+        return next((label for label in found if _is_of_layer(label)), "")
 
     def flops(match: re.Match) -> float:
         inner = re.search(r"calls=%?([\w.\-]+)", match[4])
@@ -164,32 +173,42 @@ def instructions(hlo: str) -> dict[str, Instruction]:
     for lines in bodies.values():
         for match in lines:
             name, used = match["name"], kinds(match)
-            layer = re.sub(r"norm_\w+/", "", labels[name])
-            layer = layer if layer == labels[name] else "jvp(normalisation"
             part = next(
                 part
                 for part, pattern, wanted in PARTS
-                if re.search(pattern, layer) and (wanted is None or used & set(wanted))
+                if re.search(pattern, label_of(name)) and (wanted is None or used & set(wanted))
             )
-            if layer == "jvp(normalisation":
-                part = "normalisation"
             moved = _bytes(match["type"])
             moved += sum(_bytes(types.get(x, "")) for x in _operands(match))
             found[name] = Instruction(part, flops(match), moved)
     return found
 
 
+END = "end: "
+"""Before the name of an instruction that ends later than its call returns."""
+
+
 def own_times(events: Iterable[Any]) -> Counter[str]:
-    """Return the nanoseconds of events of one thread by name, less those of events within them."""
+    """Return the nanoseconds of events of one thread by name, less those of events within them.
+
+    A product may be handed over to threads that then say nothing until its end: a thread's silence
+    right before the end of an instruction is that instruction's.
+    """
     own: Counter[str] = Counter()
     open_events: list[tuple[float, str]] = []
+    ended = 0.0
     for event in sorted(events, key=lambda e: (e.start_ns, -e.duration_ns)):
         while open_events and open_events[-1][0] <= event.start_ns:
             open_events.pop()
-        if open_events:
-            own[open_events[-1][1]] -= event.duration_ns
-        own[event.name] += event.duration_ns
-        open_events.append((event.start_ns + event.duration_ns, event.name))
+        if event.name.startswith(END):
+            if 0 < ended < event.start_ns and not open_events:
+                own[event.name.removeprefix(END)] += event.start_ns - ended
+        else:
+            if open_events:
+                own[open_events[-1][1]] -= event.duration_ns
+            own[event.name] += event.duration_ns
+            open_events.append((event.start_ns + event.duration_ns, event.name))
+        ended = max(ended, event.start_ns + event.duration_ns)
     return own
 
 
@@ -212,10 +231,10 @@ def parts_of_lipsjax(workload: Workload, options: Options, devices: int) -> list
             (file,) = Path(folder).rglob("*.xplane.pb")
             for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
                 for line in plane.lines:
-                    events = [e for e in line.events if e.name in known]
+                    events = [e for e in line.events if e.name.removeprefix(END) in known]
                     spent += own_times(events)
-                    count += Counter(e.name for e in events)
-    sums = {part: [0.0, 0.0, 0.0] for part in (*(p for p, *_ in PARTS), "normalisation")}
+                    count += Counter(e.name for e in events if e.name in known)
+    sums = {part: [0.0, 0.0, 0.0] for part, *_ in PARTS}
     for name, nanoseconds in spent.items():
         part, flops, moved = known[name]
         if part == "loops":
@@ -254,16 +273,15 @@ def parts_of_torch(workload: Workload, options: Options) -> list[Part]:
     train = torch_loop.make_round(workload, initial, batches)
     train()
     kinds = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=kinds, with_flops=True) as profile:
+    with torch.profiler.profile(activities=kinds) as profile:
         for _ in range(options.rounds):
             train()
-    sums = {name: [0.0, 0.0] for name, _ in TORCH_PARTS}
+    sums: Counter[str] = Counter()
     for event in profile.key_averages():
         part = next(name for name, pattern in TORCH_PARTS if re.search(pattern, event.key))
-        sums[part][0] += event.self_cpu_time_total / 1e6 / options.rounds
-        sums[part][1] += event.flops / options.rounds
-    parts = [Part(name, seconds, flops, math.nan) for name, (seconds, flops) in sums.items()]
-    return sorted(parts, key=lambda part: -part.seconds)
+        sums[part] += event.self_cpu_time_total / 1e6 / options.rounds
+    # it knows the FLOPs of forward operators alone, and no bytes
+    return [Part(name, seconds, math.nan, math.nan) for name, seconds in sums.most_common()]
 
 
 def machine(devices: int) -> Machine:
@@ -310,9 +328,7 @@ def show(title: str, parts: Sequence[Part], here: Machine, cores: int) -> None:
         table.add_column(heading, justify="left" if heading == "part" else "right", no_wrap=True)
     for part in parts:
         row = [part.name, f"{part.seconds / cores * 1e3:.1f}", f"{part.seconds / whole:.1%}"]
-        rates = [
-            x * cores / part.seconds / 1e9 if x else math.nan for x in (part.flops, part.bytes)
-        ]
+        rates = [x * cores / part.seconds / 1e9 or math.nan for x in (part.flops, part.bytes)]
         row += ["" if math.isnan(x) else f"{x:.1f}" for x in rates]
         if part.bytes > 0:
             row.append(f"{here.least(part, cores):.2f}")

@@ -24,6 +24,7 @@ ROOMS = [
     {"metrics"},
     {"rounds", "simulation"},
     {"recording"},
+    {"attacks"},
     {"analysis"},
     {"report"},
     {"runs"},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what checkers and editors see; test_imports.py holds it to what is below
     from lipsjax import (
         analysis,
+        attacks,
         augmentation,
         clients,
         datasets,
@@ -61,6 +62,7 @@ _HOME = {
 }
 _MODULES = (
     "analysis",
+    "attacks",
     "augmentation",
     "clients",
     "datasets",

@@ -25,6 +25,7 @@ class Purpose(enum.IntEnum):
     CLIENT = 6  # what a strategy draws for a client
     OUTCOME = 7  # whether and how far a client trains
     FINETUNING = 8  # batches of fine-tuning
+    ATTACK = 9  # what an attacker draws, who knows none of the others
 
 
 def derive(key: Array, round_index: Array | int, client: Array | int, purpose: Purpose) -> Array:

@@ -286,6 +286,9 @@ class Strategy(NamedTuple):
     """(messages [C, ...], which of them arrived [C]) -> what stands for their mean; needs [C, P]
     values on every device. None: the weighted mean, of which only sums are kept."""
     personal_model: PersonalModel | None = None
+    reveals: Callable[[RunContext, Variables, PyTree], dict[str, Array]] | None = None
+    """(run, what a client started from, its message) -> what the message says that training added
+    to each shared parameter, by path; None: the message holds the trained model, and says all."""
     gradient_layers: Callable[[RunContext], tuple[Layer, ...]] = lambda run: ()
     """Layers whose last gradients ``LocalResult`` holds."""
     relative: bool = False  # whether the server must know what each client started from

@@ -14,6 +14,7 @@ COMMANDS = {
     "poc": "go from a small study to the pilot in stages, each with gates to pass",
     "plan": "say what a study would take, on devices that need not be here",
     "power": "say how many seeds would find an effect, from a study's recordings",
+    "attack": "say what the messages of a recorded run give away",
     "report": "draw a study's report again from its recordings",
     "export": "write the global model of a run as safetensors",
 }

@@ -90,6 +90,8 @@ class Sweep:
     """Print tables site by site, and the verdict sentence by sentence, too."""
 
 
+VICTIMS = 8
+"""Attacked at once."""
 S = TypeVar("S", bound=Sweep)
 UNTIL = {
     **{name: name for name in ("margin", "max_seeds", "looks", "measures", "order", "most_runs")},
@@ -277,7 +279,7 @@ def carry_out(
     folders = [run_dir_of(trial.config, study.execution) for trial in trials]
     _check_arms(trials, folders)
     runs = dict(reversed(list(zip(reversed(folders), reversed(trials), strict=True))))
-    _check(runs.values(), study.execution)  # what cannot be run is refused before all else
+    _check(runs.values(), study)  # what cannot be run is refused before all else
     out, due = Path(study.execution.out), iter([Batch(trials)])
     looks = looks_for(study, [folder.name for folder in folders])
     if looks is not None:
@@ -343,9 +345,26 @@ def _run_and_draw(
     for batch in itertools.chain([first], _agreed(due)):
         processes.agree(functools.partial(write_study, out, study, batch, line))
         ended = _run_batch(study, batch, ended, notes, workers, callbacks)
+    if study.attack is not None:
+        _attack(study, ended.runs)
     if len(ended.diverged) + len(ended.stopped) < len(ended.runs):
         processes.agree(lambda: draw(out, make_console(), verbose=verbose))
     return ended
+
+
+def _attack(study: Study, runs: Iterable[Path]) -> None:
+    """Attack the runs that are finished and send anything, and record it beside them."""
+    from lipsjax import recording
+    from lipsjax.runs.attack import attack_run, fitting
+    from lipsjax.runs.replay import open_run
+
+    assert study.attack is not None
+    for run_dir in (run for run in runs if recording.is_finished(run)):
+        run = open_run(run_dir, study.execution)
+        config = fitting(study.attack, run.prepared)
+        if config is not None:
+            with recording.lock(run_dir):
+                attack_run(run, config, chunk=VICTIMS, minutes=None, say=print)
 
 
 def _agreed(due: Iterator[Batch]) -> Iterator[Batch]:
@@ -434,12 +453,17 @@ def _check_arms(trials: list[Planned], folders: list[Path]) -> None:
             raise ValueError(f"grid: cells {twin + 1} and {cell + 1} are the same runs")
 
 
-def _check(trials: Iterable[Planned], execution: Execution) -> None:
-    """Refuse what cannot be run; trials that differ in the seed alone are alike."""
+def _check(trials: Iterable[Planned], study: Study) -> None:
+    """Refuse what cannot be run, or attacked; trials that differ in the seed alone are alike."""
     from lipsjax.runs.prepare import prepare
 
     for trial in {program_key(trial.config): trial for trial in trials}.values():
-        prepare(trial.config, fit_devices(execution, trial.config))
+        prepared = prepare(trial.config, fit_devices(study.execution, trial.config))
+        if study.attack is not None:
+            from lipsjax.runs import attack
+
+            if config := attack.fitting(study.attack, prepared):
+                attack.check(config, prepared)
 
 
 def _run(

@@ -8,7 +8,7 @@ of its threads then, and for damaged files too).
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Checkpoints:
 
     Args:
       run_dir: of the run.
+      kept: rounds done whose checkpoints stay, beside the newest two.
 
     Example:
       >>> import tempfile
@@ -37,13 +38,14 @@ class Checkpoints:
       (5, {'w': array([1., 1., 1.])})
     """
 
-    def __init__(self, run_dir: Path):
+    def __init__(self, run_dir: Path, kept: Collection[int] = ()):
         self._directory = run_dir / "checkpoints"
+        self._kept = frozenset(kept)
         for left in self._directory.glob(".*.tmp"):  # of a process killed while it saved
             left.unlink()
 
     def save(self, rounds: int, state: PyTree) -> None:
-        """Save a state of NumPy leaves after this many rounds; drop all but the newest two.
+        """Save a state of NumPy leaves after this many rounds; drop what need not be kept.
 
         Raises:
           OSError: if it cannot be written; those before are then left as they were.
@@ -55,14 +57,18 @@ class Checkpoints:
         with recording.whole_file(self._directory / name) as file:
             file.write(content.getvalue())
         for old in self._saved()[KEPT:]:
-            old.unlink()
+            if _rounds(old) not in self._kept:
+                old.unlink()
 
-    def restore(self, like: PyTree, warn: Warn) -> tuple[int, PyTree] | None:
+    def restore(
+        self, like: PyTree, warn: Warn, *, at_most: int | None = None
+    ) -> tuple[int, PyTree] | None:
         """Restore the newest whole checkpoint; delete newer ones that are damaged.
 
         Args:
           like: a state of the same structure, shapes and types.
           warn: called with a line for every checkpoint that is damaged and passed over.
+          at_most: rounds done that it may have; None: any.
 
         Returns:
           Rounds done and the state, or None if there is no whole checkpoint.
@@ -71,6 +77,8 @@ class Checkpoints:
           ValueError: if a whole checkpoint holds another state.
         """
         for path in self._saved():
+            if at_most is not None and _rounds(path) > at_most:
+                continue
             content = path.read_bytes()
             if _digest(content) == path.stem.partition("-")[2]:
                 try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lipsjax.recording import files
+from lipsjax.recording.attacks import AttackRecording, read_attacks
 from lipsjax.recording.behaviour import BEHAVIOUR
 from lipsjax.recording.files import RecordingError
 from lipsjax.recording.plans import Decisions, read_decisions
@@ -32,6 +33,7 @@ class Trial(NamedTuple):
     seed: int
     run: str
     recording: Recording
+    attacks: tuple[AttackRecording, ...] = ()
 
 
 class StudyRecording(NamedTuple):
@@ -88,7 +90,8 @@ def read_study(out_dir: Path) -> StudyRecording:
     for trial in planned:
         run_dir = out_dir / "runs" / trial["run"]
         if is_finished(run_dir):
-            done.append(Trial(**trial, recording=read(run_dir)))
+            attacks = tuple(read_attacks(run_dir))
+            done.append(Trial(**trial, recording=read(run_dir), attacks=attacks))
         elif reason := diverged(run_dir):
             failed.append(trial | {"reason": reason})
         else:

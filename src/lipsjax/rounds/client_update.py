@@ -57,6 +57,16 @@ class Trained(NamedTuple):
     message: PyTree  # () unless a strategy needs them one by one
 
 
+class Turn(NamedTuple):
+    """What one client does in a round."""
+
+    context: ClientContext  # what it began with
+    outcome: ClientOutcome
+    result: LocalResult
+    message: PyTree
+    client_state: PyTree  # new
+
+
 def train_cohort(
     spec: RoundSpec, data: ClientData, state: State, slots: Slots, measured: Array
 ) -> tuple[tuple[Totals, Participants], Trained]:
@@ -66,11 +76,8 @@ def train_cohort(
     one_by_one = strategy.aggregate is not None
 
     def one(client, client_state, packed_masks):
-        context = client_context(spec, data, state, client, client_state, packed_masks)
-        whole = context.epoch_steps * training.epochs
-        outcome = draw_outcome(spec.participation, state.key, state.round, client, whole)
-        result = _train(spec, training, data, state, context, outcome)
-        message, new_state = message_of(strategy, context, result)
+        turn = take_turn(spec, training, data, state, client, client_state, packed_masks)
+        context, outcome, result, message, new_state = turn
         if not spec.run.all_arrive:  # who is not heard of has done nothing
             new_state = tree.select(outcome.arrives, new_state, client_state)
         # the last step may diverge after the last loss; the host looks for it in the loss
@@ -106,6 +113,24 @@ def train_cohort(
 
     states = states_in_slots(spec.placement, state.client_states, slots)
     return scan_chunks(spec.placement, share, slots, states, state.packed_masks)
+
+
+def take_turn(
+    spec: RoundSpec,
+    training: LocalTraining,
+    data: ClientData,
+    state: State,
+    client: Array,
+    client_state: PyTree,
+    packed_masks: Kernels,
+) -> Turn:
+    """Let one client receive, train and send."""
+    context = client_context(spec, data, state, client, client_state, packed_masks)
+    whole = context.epoch_steps * training.epochs
+    outcome = draw_outcome(spec.participation, state.key, state.round, client, whole)
+    result = _train(spec, training, data, state, context, outcome)
+    message, new_state = message_of(spec.strategy, context, result)
+    return Turn(context, outcome, result, message, new_state)
 
 
 def _train(

@@ -492,6 +492,9 @@ class Execution:
     """Of float32 products on accelerators: highest is float32 itself, which a CPU always has."""
     rounds_per_call: int = 10
     """Rounds per compiled call; metrics and a checkpoint are written after each."""
+    keep_checkpoints: tuple[int, ...] = ()
+    """Rounds before which the state is kept, for lipsjax attack to begin there; others are dropped,
+    but for the newest two."""
     workers: int | Literal["auto"] = "auto"
     """Processes that run trials of a sweep side by side; auto: one a core on CPU, else one."""
     trackers: tuple[TrackerName, ...] = ()

@@ -42,6 +42,7 @@ class Prepared(NamedTuple):
     simulation: Simulation
     data: clients.ClientData
     account: Account  # of the bits that it moves
+    normalise: Normalise | None  # what the model does to its inputs; None: they are as in the data
 
 
 def prepare(
@@ -103,7 +104,7 @@ def prepare(
     if sim.spec.own_measures:
         setup["own_measures"] = own.names_of(sim.spec.own_measures, variables.params, layers)
     account = account_of(sim, jax.random.key(config.seed))
-    return Prepared(config, fingerprint, plan, setup, sim, data, account)
+    return Prepared(config, fingerprint, plan, setup, sim, data, account, normalise)
 
 
 def _normalisation(config: Config, shared: Shared) -> Normalise:

@@ -36,6 +36,10 @@ def resolve(execution: Execution, clients: int, machine: Machine) -> dict[str, A
     chunk = 1 if on_cpu and execution.chunk == "auto" else execution.chunk
     if execution.rounds_per_call < 1:
         raise ValueError(f"rounds_per_call must be at least 1, not {execution.rounds_per_call}")
+    wrong = [t for t in execution.keep_checkpoints if t < 0]
+    if wrong:
+        raise ValueError(f"keep_checkpoints must be rounds from 0, not {wrong[0]}")
+    kept = {"keep_checkpoints": sorted(set(execution.keep_checkpoints))}
     return {
         "platform": machine.platform,
         "device": machine.kind,
@@ -48,6 +52,7 @@ def resolve(execution: Execution, clients: int, machine: Machine) -> dict[str, A
         "precision": execution.precision,
         "rounds_per_call": execution.rounds_per_call,
         "versions": versions(),
+        **(kept if execution.keep_checkpoints else {}),
     }
 
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from lipsjax.recording import Decisions
 from lipsjax.runs import arms as known
+from lipsjax.runs.attack_config import AttackConfig
 from lipsjax.runs.config import (
     Config,
     Execution,
@@ -72,6 +73,8 @@ class Study:
     """What costs and gains are worth; without any, no money is shown."""
     until: Until | None = None
     """Planned looks that say when there are seeds enough; none: every arm runs all seeds."""
+    attack: AttackConfig | None = None
+    """What messages of its runs give away; none: nothing is attacked."""
     execution: Execution = Execution()
     """How and where it runs."""
 

@@ -160,9 +160,10 @@ def _train(
         state = sim.from_host(found)
         say(f"{run_dir.name} goes on after round {done} of {rounds}")
     log()  # rounds that trackers lack of what was recorded before
-    data = sim.place(prepared.data)
+    data, kept = sim.place(prepared.data), prepared.plan.get("keep_checkpoints", [])
     while done < rounds:
-        count = min(prepared.plan["rounds_per_call"], rounds - done)
+        ends = [t for t in (*kept, rounds) if t > done]
+        count = min(prepared.plan["rounds_per_call"], min(ends) - done)
         compile_seconds, cached = cache.watched(functools.partial(sim.compile, count))
         if cached:
             say(cache.describe(compile_seconds, cached))
@@ -172,11 +173,11 @@ def _train(
         seconds = time.perf_counter() - begin
         before, host = on_its_way(sim, host), sim.to_host(state)
         _check_finite(sim, key, metrics, done, host, prepared.setup["site_names"])
-        rows = list(_rows(prepared, metrics, done, before))
+        rows = list(rows_of(prepared, metrics, done, before))
         timing = {"first_round": done, "rounds": count, "seconds": seconds}
         timing |= {"compile_seconds": compile_seconds, "cache": cached}
         done += count
-        processes.agree(functools.partial(_record, run_dir, rows, timing, done, host))
+        processes.agree(functools.partial(_record, run_dir, rows, timing, done, host, kept))
         log()
         told = Progress(done, rounds, _newest_measured(rows), seconds, count, compile_seconds)
         reason = report(told)
@@ -186,11 +187,18 @@ def _train(
     processes.agree(lambda: recording.finish(run_dir, {"rounds": done}))
 
 
-def _record(run_dir: Path, rows: list, timing: dict[str, Any], done: int, host: PyTree) -> None:
+def _record(
+    run_dir: Path,
+    rows: list,
+    timing: dict[str, Any],
+    done: int,
+    host: PyTree,
+    kept: Sequence[int],
+) -> None:
     """Write the metrics of a call, then the checkpoint that covers them."""
     recording.append(run_dir / "metrics.jsonl", rows)
     recording.append(run_dir / "timings.jsonl", [timing])
-    Checkpoints(run_dir).save(done, host)
+    Checkpoints(run_dir, kept).save(done, host)
 
 
 def _find_start(run_dir: Path, like: PyTree, say: Say) -> tuple[PyTree, int]:
@@ -251,7 +259,7 @@ def _check_finite(
         raise DivergedError(f"the global model is not finite after round {last}; {hint}")
 
 
-def _rows(
+def rows_of(
     prepared: Prepared, metrics: Metrics, first: int, before: Sent
 ) -> Iterator[dict[str, Any]]:
     """Turn the metrics of a call into recorded rows, one per round."""

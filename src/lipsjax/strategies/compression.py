@@ -248,6 +248,7 @@ def sign_majority(strategy: Strategy, *, step: float = 0.001) -> Strategy:
     return strategy._replace(
         send=send,
         update=update,
+        reveals=lambda run, start, message: message.votes,
         weight=uniform,
         traffic=traffic,
         refuses={**strategy.refuses, Rank.CLIP: "every vote is as long as any other"},

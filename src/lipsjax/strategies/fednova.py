@@ -64,11 +64,16 @@ def fednova() -> Strategy:
         )
         return Variables(params, mean.batch_stats), context.server_state
 
+    def moved(message: Normalised) -> dict[str, Array]:
+        delta = tree.scale(-message.steps, message.per_step)
+        return tree.pick(Variables(delta, {}), lambda path: True)
+
     return fedavg()._replace(
         name="fednova",
         check=check,
         send=send,
         update=update,
+        reveals=lambda run, start, message: moved(message),
         relative=True,
         refuses={Rank.VOTE: "its messages are more than models"},
     )

@@ -1,0 +1,158 @@
+"""What recorded attacks come to: leakage with intervals over seeds or victims. No JAX."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from lipsjax.analysis.stats import Interval, mean_interval
+from lipsjax.recording.attacks import AttackRecording
+
+SCORES = ("loss", "global", "lira", "fedmia")
+"""Of membership."""
+FALSE_POSITIVES = 0.01
+DRAWS = 1000
+"""Of a bootstrap."""
+
+MEASURES = {
+    "label": ("accuracy", "chance"),
+    **dict.fromkeys(
+        ("linear", "gradient", "cosine"), ("identified", "mse", "mse_of_mean", "psnr", "ssim")
+    ),
+    "bitmaps": ("explained", "p"),
+}
+
+
+class Membership(NamedTuple):
+    """How well scores tell members from others, over all victims."""
+
+    auc: float
+    true_positives: float  # share of members above the threshold
+    false_positives: float  # share of non-members above it, at most what was asked for
+    non_members: int
+
+
+class Leak(NamedTuple):
+    """One measure of one attack, of one arm."""
+
+    attack: str
+    attacker: str
+    round: int
+    measure: str
+    interval: Interval
+    over: str  # "seeds" or "victims": what the interval is over
+    victims: int
+    threat: str
+
+
+def leaks(recordings: Sequence[Sequence[AttackRecording]]) -> list[Leak]:
+    """Return every measure of every attack on the runs of one arm.
+
+    With two seeds or more an interval is over seeds, of the means over victims; with one it is over
+    its victims. Of membership, whose thresholds are of all victims together, it is a percentile
+    bootstrap over victims of all seeds.
+
+    Args:
+      recordings: of each seed's run, its attacks.
+    """
+    everything = sorted((a.key, i, a) for i, run in enumerate(recordings) for a in run)
+    found: list[Leak] = []
+    for key, group in itertools.groupby(everything, key=lambda each: each[0]):
+        runs = [each[2] for each in group]
+        found += _of_attack(key, [a.rows for a in runs], runs[0].about)
+    return found
+
+
+def _of_attack(
+    key: tuple[int, str, str, str], seeds: list[list[dict[str, Any]]], about: dict[str, Any]
+) -> Iterable[Leak]:
+    t, attack, attacker, _ = key
+    victims = sum(map(len, seeds))
+    if attack == "membership":
+        for name, interval in membership(seeds).items():
+            yield Leak(attack, attacker, t, name, interval, "victims", victims, about["threat"])
+        return
+    for measure in MEASURES[attack]:
+        values = [[_mean(row[measure]) for row in rows] for rows in seeds]
+        if attack == "bitmaps":  # of one attacker on all clients of a run
+            means, over = [each[0] for each in values], "seeds"
+        elif len(seeds) > 1:
+            means, over = [float(np.mean(each)) for each in values], "seeds"
+        else:
+            means, over = values[0], "victims"
+        yield Leak(
+            attack, attacker, t, measure, mean_interval(means), over, victims, about["threat"]
+        )
+
+
+def _mean(value: float | list[float | None]) -> float:
+    """Return a victim's value: the mean over its examples, NaN where one is not known."""
+    return float(np.mean(np.array(value, float)))
+
+
+def membership(seeds: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Interval]:
+    """Return area under the curve, and true positives at 1% false ones, of each score.
+
+    Args:
+      seeds: rows of the victims of each.
+
+    Returns:
+      By ``SCORE auc`` and ``SCORE tpr``; the intervals are over victims, which are drawn whole.
+    """
+    victims = [row for rows in seeds for row in rows]
+    found = {}
+    for name in SCORES:
+        members = [np.array(row["members"][name], float) for row in victims]
+        others = [np.array(row["others"][name], float) for row in victims]
+        rng = np.random.default_rng(0)
+
+        def both(index, members=members, others=others):
+            apart = tell_apart(
+                np.concatenate([members[i] for i in index]),
+                np.concatenate([others[i] for i in index]),
+                false_positives=FALSE_POSITIVES,
+            )
+            return apart.auc, apart.true_positives
+
+        whole = both(range(len(victims)))
+        draws = np.array(
+            [both(rng.integers(len(victims), size=len(victims))) for _ in range(DRAWS)]
+        )
+        low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+        for i, measure in enumerate(("auc", "tpr")):
+            interval = Interval(whole[i], float(low[i]), float(high[i]), len(victims))
+            found[f"{name} {measure}"] = interval
+    return found
+
+
+def tell_apart(
+    members: np.ndarray, others: np.ndarray, *, false_positives: float = 0.01
+) -> Membership:
+    """Return the area under the curve, and true positives at few false ones.
+
+    Args:
+      members: scores of members.
+      others: scores of non-members, at least ``1 / false_positives``, else no threshold lets any
+        through.
+      false_positives: share of non-members that may be above the threshold.
+
+    Returns:
+      A :class:`Membership`. The threshold is the smallest that no larger share of non-members is
+      above; ties count half in the area.
+
+    Example:
+      >>> found = tell_apart(np.array([1.0, 3.0]), np.array([0.0, 2.0]), false_positives=0.5)
+      >>> found.auc, found.true_positives, found.false_positives
+      (0.75, 1.0, 0.5)
+    """
+    allowed = int(false_positives * len(others) + 1e-9)
+    threshold = np.sort(others)[::-1][allowed] if allowed < len(others) else -np.inf
+    area = stats.mannwhitneyu(members, others).statistic / (len(members) * len(others))
+    return Membership(
+        float(area),
+        float(np.mean(members > threshold)),
+        float(np.mean(others > threshold)),
+        len(others),
+    )

@@ -1,0 +1,44 @@
+"""What attacks found of a run: ``RUN/attacks``, written by :mod:`lipsjax.runs.attack`. No JAX."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lipsjax.recording import files
+
+HEADER = ("attack", "attacker", "round", "behaviour", "settings", "masks_known", "threat")
+
+
+class AttackRecording(NamedTuple):
+    """One attack by one attacker on one round of a run."""
+
+    about: dict[str, Any]  # the fields of HEADER
+    rows: list[dict[str, Any]]  # of each victim
+    name: str  # of its files
+
+    @property
+    def key(self) -> tuple[int, str, str, str]:
+        """Round, attack, attacker and the digest of the settings."""
+        about = self.about
+        return about["round"], about["attack"], about["attacker"], self.name.rpartition("-")[2]
+
+
+def read_attacks(run_dir: Path) -> list[AttackRecording]:
+    """Read what attacks found of a run so far, in the order of rounds and attacks.
+
+    Raises:
+      RecordingError: if a file cannot be read, or lacks what it should hold.
+    """
+    found = []
+    for path in sorted(run_dir.glob("attacks/*.json")):
+        lines = path.with_suffix(".jsonl")
+        if not lines.exists():
+            continue
+        about = files.read_json(path)
+        with files.reading(path):
+            about = {name: about[name] for name in HEADER}
+        rows = files.read_lines(lines)
+        with files.reading(lines):
+            for row in rows:
+                row["client"]
+        found.append(AttackRecording(about, rows, path.stem))
+    return sorted(found, key=lambda each: each.key)
