@@ -22,7 +22,7 @@ from lipsjax.rounds import RoundSpec
 from lipsjax.rounds.client_update import Turn
 from lipsjax.strategies.delta import shared_params
 from lipsjax.strategies.steps import effective_steps
-from lipsjax.types import Array, Layer, PyTree, Variables
+from lipsjax.types import Array, Layer, Model, PyTree, Variables
 
 Attacker = Literal["unaware", "aware"]
 
@@ -132,8 +132,19 @@ def read_inputs(spec: RoundSpec, knowledge: Knowledge) -> Attack:
     return one
 
 
-def match(spec: RoundSpec, knowledge: Knowledge, search: Search, *, restarts: int) -> Attack:
-    """Return an attack by matching: the best of some restarts, by what the attacker can see."""
+def match(
+    spec: RoundSpec, model: Model, knowledge: Knowledge, search: Search, *, restarts: int
+) -> Attack:
+    """Return an attack by matching: the best of some restarts, by what the attacker can see.
+
+    Args:
+      spec: static.
+      model: of the clients, whose training can be differentiated: convolutions by patches, as those
+        by a loop have rules of their own for first derivatives alone.
+      knowledge: of the attacker.
+      search: how it searches.
+      restarts: at least 1.
+    """
 
     def one(target: Target, when: Moment, given: Given, key: Array):
         turn = turn_of(spec, target.data, when, given)
@@ -144,7 +155,7 @@ def match(spec: RoundSpec, knowledge: Knowledge, search: Search, *, restarts: in
             counts = label_counts(spec, target, seen, turn, for_labels)
             labels = as_labels(counts, examples=len(labels))
         training = spec.training.at_round(when.state.round)
-        objective = objective_of(spec.model, training, seen, labels, mask, for_batches, search)
+        objective = objective_of(model, training, seen, labels, mask, for_batches, search)
         shape = (len(labels), *target.data.train.inputs.shape[1:])
 
         def restart(key: Array) -> Found:
@@ -182,11 +193,11 @@ def updates(spec: RoundSpec, knowledge: Knowledge) -> Callable[..., Updates]:
     return one
 
 
-def member_scores(spec: RoundSpec) -> Callable[..., dict[str, Array]]:
+def member_scores(model: Model) -> Callable[..., dict[str, Array]]:
     """Return what scores examples of one victim.
 
     Args:
-      spec: static.
+      model: of the clients.
 
     Returns:
       ``(everyone, when, place, inputs, labels) -> scores``, of the updates of all clients of the
@@ -194,7 +205,6 @@ def member_scores(spec: RoundSpec) -> Callable[..., dict[str, Array]]:
       [examples]: ``loss`` under the victim's model, ``global`` under the model that went out; and
       [clients, examples]: ``margins`` and ``cosines`` of everybody's model and update.
     """
-    model = spec.model
 
     def log_probabilities(variables: Variables, inputs: Array) -> Array:
         mask = jnp.ones(len(inputs), bool)

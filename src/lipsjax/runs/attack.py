@@ -29,11 +29,13 @@ from lipsjax.attacks.victims import Moment, given_to, in_chunks, moment
 from lipsjax.recording import files
 from lipsjax.rounds import RoundSpec
 from lipsjax.runs.attack_config import AttackConfig, Name, listed
+from lipsjax.runs.build import simulation_of
+from lipsjax.runs.machine import here
 from lipsjax.runs.prepare import Prepared
 from lipsjax.runs.replay import Replay, Say, replay
 from lipsjax.simulation import Simulation
 from lipsjax.strategies.delta import shared_params
-from lipsjax.types import PyTree
+from lipsjax.types import Model, PyTree
 
 FEWEST_CLIENTS = 4
 """Of a round, for attacks that compare clients."""
@@ -257,6 +259,7 @@ def threat(spec: RoundSpec, unit: Unit, knowledge: Knowledge) -> str:
 @functools.lru_cache(maxsize=32)
 def _program(
     simulation: Simulation,
+    model: Model,
     attack: Name,
     knowledge: Knowledge,
     search: attacks.Search,
@@ -269,7 +272,7 @@ def _program(
     elif attack == "linear":
         one = attackers.read_inputs(spec, knowledge)
     else:
-        one = attackers.match(spec, knowledge, search, restarts=restarts)
+        one = attackers.match(spec, model, knowledge, search, restarts=restarts)
     return jax.jit(jax.vmap(one, in_axes=(None, None, 0, 0)))
 
 
@@ -279,8 +282,15 @@ def _received(simulation: Simulation, knowledge: Knowledge) -> Callable[..., PyT
 
 
 @functools.lru_cache(maxsize=8)
-def _scoring(simulation: Simulation) -> Callable[..., PyTree]:
-    return jax.jit(attackers.member_scores(simulation.spec))
+def _scoring(model: Model) -> Callable[..., PyTree]:
+    return jax.jit(attackers.member_scores(model))
+
+
+def model_of(prepared: Prepared) -> Model:
+    """Return the clients' model with convolutions by patches, which can be differentiated twice."""
+    plan = prepared.plan | {"conv": "patches"}
+    among = prepared.data, prepared.setup["num_classes"], prepared.normalise, here()
+    return simulation_of(prepared.config, *among, plan).spec.model
 
 
 def _attack(
@@ -329,14 +339,14 @@ def _rows(
     chunk: int,
 ) -> list[dict[str, Any]]:
     """Attack some victims; return a row of each."""
-    simulation = run.prepared.simulation
+    simulation, model = run.prepared.simulation, model_of(run.prepared)
     knowledge = Knowledge(unit.attacker, config.bitmaps, config.labels)
     if unit.attack == "membership":
-        return _membership(simulation, target, knowledge, when, clients, chunk)
+        return _membership(simulation, model, target, knowledge, when, clients, chunk)
     if unit.attack == "bitmaps":
         return _bitmaps(target, config, when, clients)
     search = search_of(config, unit.attack)
-    program = _program(simulation, unit.attack, knowledge, search, config.restarts)
+    program = _program(simulation, model, unit.attack, knowledge, search, config.restarts)
     given = given_to(when, clients)
     keys = jax.vmap(lambda k: attackers.key_of(when, k, config.seed))(jnp.asarray(clients))
     size = min(chunk, len(clients))
@@ -395,6 +405,7 @@ def _scaled(target: Target, inputs: np.ndarray) -> np.ndarray:
 
 def _membership(
     simulation: Simulation,
+    model: Model,
     target: Target,
     knowledge: Knowledge,
     when: Moment,
@@ -409,7 +420,7 @@ def _membership(
         chunk=min(chunk, len(when.cohort)),
     )
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *everyone)
-    score, data, rows = _scoring(simulation), target.data, []
+    score, data, rows = _scoring(model), target.data, []
     for client in clients:
         place = int(np.flatnonzero(when.cohort == client)[0])
         row: dict[str, Any] = {"client": int(client)}
