@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.sigmoid_net import sigmoid_model
 
+from helpers.sigmoid_net import sigmoid_model
 from lipsjax import attacks, tree
 from lipsjax.attacks.seen import Seen
 from lipsjax.local import LocalTraining

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from lipsjax.analysis.stats import Interval, mean_interval
+from lipsjax.analysis.stats import Difference, Interval, mean_interval, paired_difference
+from lipsjax.recording import StudyRecording
 from lipsjax.recording.attacks import AttackRecording
 
 SCORES = ("loss", "global", "lira", "fedmia")
@@ -62,6 +63,84 @@ def leaks(recordings: Sequence[Sequence[AttackRecording]]) -> list[Leak]:
     for key, group in itertools.groupby(everything, key=lambda each: each[0]):
         runs = [each[2] for each in group]
         found += _of_attack(key, [a.rows for a in runs], runs[0].about)
+    return found
+
+
+MAIN = {
+    "label": "accuracy",
+    **dict.fromkeys(("linear", "gradient", "cosine"), "identified"),
+    "membership": "lira auc",
+    "bitmaps": "explained",
+}
+"""The measure of an attack by which arms are compared; the more, the more leaks."""
+
+
+class Compared(NamedTuple):
+    """What one arm gives away beside what its reference does, victim by victim."""
+
+    arm: str
+    reference: str
+    leak: Leak
+    other: Leak
+    difference: Difference
+
+
+def by_arm(study: StudyRecording, cell: int) -> dict[str, list[Leak]]:
+    """Return the leaks of every arm of a cell that was attacked, in the study's order."""
+    found = {}
+    for arm in study.arms:
+        runs = [t.attacks for t in study.trials if (t.arm, t.cell) == (arm, cell) and t.attacks]
+        if runs:
+            found[arm] = leaks(runs)
+    return found
+
+
+def compared(study: StudyRecording, cell: int) -> list[Compared]:
+    """Compare arms with their references in the main measure of each attack by victims' images.
+
+    Victims are paired: arms of a study share their clients, data and first models. Differences
+    are over seeds, or over the victims of one. Arms whose victims hold other numbers of examples
+    are not compared.
+    """
+    leaks_of = by_arm(study, cell)
+    found = []
+    for arm, reference in study.references.items():
+        if arm == reference or arm not in leaks_of or reference not in leaks_of:
+            continue
+        mine, theirs = (_values(study, cell, name) for name in (arm, reference))
+        for leak in leaks_of[arm]:
+            if MAIN[leak.attack] != leak.measure or leak.attack in ("membership", "bitmaps"):
+                continue
+            key = leak.attack, leak.attacker, leak.round
+            other = next((x for x in leaks_of[reference] if _same(x, leak)), None)
+            if other is None or mine[key].keys() != theirs[key].keys():
+                continue
+            a, b = ([values[k] for k in sorted(values)] for values in (mine[key], theirs[key]))
+            found.append(Compared(arm, reference, leak, other, paired_difference(a, b)))
+    return found
+
+
+def _same(a: Leak, b: Leak) -> bool:
+    return a[:4] == b[:4]
+
+
+def _values(study: StudyRecording, cell: int, arm: str) -> dict[tuple, dict[tuple, float]]:
+    """Return the main measure: attack, attacker, round -> seed, or client of the one -> value."""
+    trials = [t for t in study.trials if (t.arm, t.cell) == (arm, cell) and t.attacks]
+    found: dict[tuple, dict[tuple, float]] = {}
+    for trial in trials:
+        for attack in trial.attacks:
+            name = attack.about["attack"]
+            if name in ("membership", "bitmaps"):
+                continue
+            each = {
+                (row["client"], row.get("examples")): _mean(row[MAIN[name]]) for row in attack.rows
+            }
+            into = found.setdefault((name, attack.about["attacker"], attack.about["round"]), {})
+            if len(trials) == 1:
+                into |= each
+            else:
+                into[(trial.seed,)] = float(np.mean(list(each.values())))
     return found
 
 

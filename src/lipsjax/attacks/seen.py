@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from lipsjax import tree
 from lipsjax.strategies.delta import Delta, shared_params
-from lipsjax.strategy import RunContext, Strategy
+from lipsjax.strategy import Rank, RunContext, Strategy
 from lipsjax.types import Array, PyTree, Variables
 
 
@@ -28,15 +28,17 @@ def unaware(strategy: Strategy, run: RunContext, global_model: Variables, messag
       global_model: that went out.
       message: of one client.
     """
-    delta = revealed(strategy, run, global_model, message)
-    return Seen(global_model, delta, jax.tree.map(lambda d: jnp.ones(d.shape, bool), delta))
+    return _whole(global_model, revealed(strategy, run, global_model, message))
+
+
+def _whole(start: Variables, delta: Delta) -> Seen:
+    return Seen(start, delta, jax.tree.map(lambda d: jnp.ones(d.shape, bool), delta))
 
 
 def aware(strategy: Strategy, run: RunContext, start: Variables, message: PyTree) -> Seen:
     """Read a message by the rules of the defence: from the masked model, and only what was sent.
 
-    A value that did not move at all was not sent, as by top-k; of one that was masked and held, the
-    same is true.
+    Where updates are compressed, a value that did not move at all was not sent, as by top-k.
 
     Args:
       strategy: what clients send.
@@ -45,6 +47,8 @@ def aware(strategy: Strategy, run: RunContext, start: Variables, message: PyTree
       message: of one client.
     """
     delta = revealed(strategy, run, start, message)
+    if Rank.ENCODE not in strategy.wrappers:
+        return _whole(start, delta)
     return Seen(start, delta, jax.tree.map(lambda d: d != 0, delta))
 
 

@@ -50,13 +50,14 @@ def main(argv: list[str]) -> None:
     from lipsjax.report import leakage
     from lipsjax.runs.attack import attack_run
     from lipsjax.runs.replay import open_run
+    from lipsjax.runs.watch import make_console
 
     run = open_run(options.run, Execution(data_dir=options.data_dir))
     with recording.lock(options.run):
         done = attack_run(
             run, options.config, chunk=options.chunk, minutes=options.minutes, say=print
         )
-    print(leakage.terminal_table(options.run))
+    make_console().print(leakage.terminal_table(options.run))
     if not done:
         print("not all is attacked: the same command goes on")
 

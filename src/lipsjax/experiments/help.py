@@ -65,6 +65,22 @@ HELP = {
         ),
         (("Run", ("lips", "seed")), DATA, TRAINING, LIPS, MACHINE),
     ),
+    "attack": Help(
+        "RUN [OPTIONS]",
+        "Attack clients of a recorded run: what do their messages give away? Results lie beside "
+        "the run, and in the study's report. What an attack does not find is not safe.",
+        (
+            ("OUT/runs/HASH", "labels, images, membership of round 0"),
+            ("OUT/runs/HASH --rounds 0 5 10", "messages of these rounds"),
+            ("OUT/runs/HASH --attacks gradient --clients 3", "one victim, by L-BFGS"),
+            ("OUT/runs/HASH --minutes 10", "as much as fits; it goes on later"),
+        ),
+        (
+            ("Attack", ("rounds", "clients", "attacks", "attackers", "labels", "bitmaps")),
+            ("Search", ("steps", "restarts", "total-variation", "seed", "images")),
+            ("Machine", ("chunk", "minutes", "data-dir")),
+        ),
+    ),
     "search": Help(
         "[STUDY.toml] [OPTIONS]",
         "Search for the setting of an arm that does best, then confirm it on seeds that were not "

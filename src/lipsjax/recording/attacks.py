@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lipsjax.recording import files
 
 HEADER = ("attack", "attacker", "round", "behaviour", "settings", "masks_known", "threat")
@@ -14,12 +16,27 @@ class AttackRecording(NamedTuple):
     about: dict[str, Any]  # the fields of HEADER
     rows: list[dict[str, Any]]  # of each victim
     name: str  # of its files
+    folder: Path
 
     @property
     def key(self) -> tuple[int, str, str, str]:
         """Round, attack, attacker and the digest of the settings."""
         about = self.about
         return about["round"], about["attack"], about["attacker"], self.name.rpartition("-")[2]
+
+    def pictures(self) -> dict[int, dict[str, np.ndarray]]:
+        """Read what was kept of victims: ``true`` and ``found`` [n, ...], within 0..1, by client.
+
+        Raises:
+          RecordingError: if a file cannot be read.
+        """
+        kept = {}
+        for row in self.rows:
+            path = self.folder / f"{self.name}-{row['client']}.npz"
+            if path.exists():
+                with files.reading(path), np.load(path, allow_pickle=False) as file:
+                    kept[row["client"]] = {name: file[name] for name in ("true", "found")}
+        return kept
 
 
 def read_attacks(run_dir: Path) -> list[AttackRecording]:
@@ -40,5 +57,5 @@ def read_attacks(run_dir: Path) -> list[AttackRecording]:
         with files.reading(lines):
             for row in rows:
                 row["client"]
-        found.append(AttackRecording(about, rows, path.stem))
+        found.append(AttackRecording(about, rows, path.stem, path.parent))
     return sorted(found, key=lambda each: each.key)

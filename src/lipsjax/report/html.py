@@ -41,7 +41,7 @@ from lipsjax.analysis.wording import (
 )
 from lipsjax.recording import StudyRecording, read_study, write_atomically
 from lipsjax.report import cards as card_words
-from lipsjax.report import own_measures, plots, templating
+from lipsjax.report import leakage, own_measures, plots, templating
 from lipsjax.report.glossary import WORDS, linker
 from lipsjax.report.next_step import next_step
 from lipsjax.report.setting import describe_arm, describe_setting, in_a_phrase, seeds_stand_for
@@ -230,6 +230,7 @@ def contents(study: StudyRecording) -> dict[str, Any]:
         else None,
         "forest": _forest(rows),
         "coupling": _coupling(rows),
+        "leakage": [_leakage(part, rows, i) for i, part in enumerate(leakage.parts(study))],
         "sites": [(s, _site_figure(study, s, i)) for i, s in enumerate(of_sites)] if few else [],
         "seeds": seeds_stand_for(study.trials[0].recording.config["partition"]),
         "held_out": [s for s in of_sites if s.table.held_out],
@@ -237,6 +238,18 @@ def contents(study: StudyRecording) -> dict[str, Any]:
         "overview": None
         if few
         else Shown(plots.accuracy_cells(cells), "cells", "Accuracy over rounds in each cell"),
+    }
+
+
+def _leakage(part: leakage.Part, rows: Sequence[Row], i: int) -> dict[str, Any]:
+    """What the page shows of attacks on the arms of one cell."""
+    members = [row for row in rows if row.cell == part.label]
+    drawn, seen = plots.leakage(members, part.leaks), plots.gallery(part.pictures)
+    label = "What arms give away against their accuracy"
+    return {
+        "part": part,
+        "figure": drawn and Shown(drawn, f"leakage-{i}", label),
+        "gallery": seen and Shown(seen, f"gallery-{i}", "Images of one client, held and found"),
     }
 
 

@@ -1,10 +1,18 @@
 """What recorded attacks come to, in tables and sentences."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
-from lipsjax.analysis.leakage import FALSE_POSITIVES, Leak, leaks
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from lipsjax.analysis.finding import FEWEST
+from lipsjax.analysis.leakage import FALSE_POSITIVES, Leak, by_arm, compared, leaks
 from lipsjax.analysis.wording import shown
+from lipsjax.recording import StudyRecording, write_atomically
 from lipsjax.recording.attacks import read_attacks
 from lipsjax.report.table import table_text
 
@@ -69,9 +77,124 @@ def lines(found: Iterable[Leak]) -> list[tuple[str, str, str, str, str, str]]:
     ]
 
 
+FILE = (
+    *("cell", "arm", "attack", "attacker", "round", "measure", "mean", "low", "high", "n"),
+    *("over", "victims"),
+)
+NUMBERS = ("round", "mean and 95% interval")
 COLUMNS = ("round", "attack", "attacker", "measure", "mean and 95% interval", "over")
 
 
-def terminal_table(run_dir: Path) -> str:
-    """Return what attacks on one run found, as text."""
-    return table_text(COLUMNS, lines(leaks([read_attacks(run_dir)])))
+class Part(NamedTuple):
+    """What a page shows of the attacks on the arms of one cell."""
+
+    label: str  # of the cell
+    sentences: list[str]
+    threats: list[tuple[str, str]]  # attack and attacker -> who attacks, and what is known
+    table: list[tuple[str, tuple[str, ...]]]  # arm -> a line for each measure
+    leaks: dict[str, list[Leak]]
+    pictures: dict[str, dict[str, np.ndarray]]  # arm -> images of one victim, where they are kept
+
+
+def parts(study: StudyRecording) -> list[Part]:
+    """Return what attacks found in each cell of a study; nothing where none was attacked."""
+    found = []
+    for index, cell in enumerate(study.cells):
+        leaks_of = by_arm(study, index)
+        if not leaks_of:
+            continue
+        threats = {
+            (f"{leak.attack}, {leak.attacker}", leak.threat)
+            for leaks in leaks_of.values()
+            for leak in leaks
+        }
+        table = [(arm, line) for arm, each in leaks_of.items() for line in lines(each)]
+        found.append(
+            Part(
+                cell["label"],
+                sentences(study, index),
+                sorted(threats),
+                table,
+                leaks_of,
+                pictures(study, index),
+            )
+        )
+    return found
+
+
+def pictures(study: StudyRecording, cell: int) -> dict[str, dict[str, np.ndarray]]:
+    """Return images of one victim of each arm's first run, and what was made of them.
+
+    The attack is the first of those that keep images, by the attacker who knows most.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for trial in study.trials:
+        if trial.cell != cell or trial.arm in found:
+            continue
+        for attack in sorted(trial.attacks, key=lambda a: a.about["attacker"] != "aware"):
+            kept = attack.pictures()
+            if kept:
+                found[trial.arm] = kept[min(kept)]
+                break
+    return found
+
+
+NAMES = {
+    "label": "labels that the classifier's bias gives away",
+    "linear": "images that a linear first layer gives away",
+    "gradient": "images found by matching (L-BFGS)",
+    "cosine": "images found by matching (signed Adam)",
+}
+WHO = {
+    "unaware": "a server that does not know the defence",
+    "aware": "a server that knows the defence",
+}
+
+
+def sentences(study: StudyRecording, cell: int) -> list[str]:
+    """Return a sentence for each comparison of an arm with its reference."""
+    found = []
+    for each in compared(study, cell):
+        leak, gap = each.leak, each.difference.interval
+        if gap.n < FEWEST:
+            word = "too few to tell"
+        elif math.isnan(gap.low) or gap.low <= 0 <= gap.high:
+            word = "no difference seen"
+        else:
+            word = "more" if gap.low > 0 else "less"
+        difference = f"{shown(gap, scale=100, sign='+')} points, over {gap.n} {leak.over}"
+        found.append(
+            f"{each.arm} against {each.reference}, round {leak.round}, {NAMES[leak.attack]}, by "
+            f"{WHO[leak.attacker]}: {value_text(leak)} against {value_text(each.other)}, {word} "
+            f"({difference})."
+        )
+    return found
+
+
+def terminal_table(run_dir: Path) -> Table:
+    """Return what attacks on one run found, to be printed."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in COLUMNS:
+        table.add_column(name, justify="right" if name in NUMBERS else "left")
+    before: tuple[str, ...] = ()
+    for line in lines(leaks([read_attacks(run_dir)])):
+        same = line[:3] == before[:3]
+        table.add_row(*(("", "", "") if same else line[:3]), *line[3:])
+        before = line
+    return table
+
+
+def write_leakage(study: StudyRecording, path: Path) -> bool:
+    """Write every measure of every attack as CSV; tell whether there is any."""
+    found = parts(study)
+    if not found:
+        return False
+    rows = [
+        (part.label, arm, leak.attack, leak.attacker, leak.round, leak.measure, *leak.interval,
+         leak.over, leak.victims)
+        for part in found
+        for arm, leaks in part.leaks.items()
+        for leak in leaks
+    ]  # fmt: skip
+    write_atomically(path, table_text(FILE, rows))
+    return True

@@ -13,6 +13,7 @@ NAME is ``ROUND-ATTACK-ATTACKER-DIGEST`` of the settings.
 import dataclasses
 import functools
 import hashlib
+import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -149,6 +150,10 @@ def check(config: AttackConfig, prepared: Prepared) -> None:
             f"membership and bitmaps compare clients: they need at least {FEWEST_CLIENTS} in a "
             f"round, not {spec.cohort}"
         )
+    reconstruct = {"linear", "gradient", "cosine"} & {*config.attacks}
+    is_image = np.ndim(prepared.data.train.inputs) == 4
+    if reconstruct and is_image and importlib.util.find_spec("dm_pix") is None:
+        raise ValueError("likeness of images is measured by dm-pix: pip install 'lipsjax[attacks]'")
     if "membership" in config.attacks:
         empty = np.flatnonzero(~np.asarray(prepared.data.test_mask)[: spec.run.num_clients].any(1))
         if len(empty):
@@ -257,7 +262,7 @@ def threat(spec: RoundSpec, unit: Unit, knowledge: Knowledge) -> str:
 
 
 @functools.lru_cache(maxsize=32)
-def _program(
+def program_of(
     simulation: Simulation,
     model: Model,
     attack: Name,
@@ -346,7 +351,7 @@ def _rows(
     if unit.attack == "bitmaps":
         return _bitmaps(target, config, when, clients)
     search = search_of(config, unit.attack)
-    program = _program(simulation, model, unit.attack, knowledge, search, config.restarts)
+    program = program_of(simulation, model, unit.attack, knowledge, search, config.restarts)
     given = given_to(when, clients)
     keys = jax.vmap(lambda k: attackers.key_of(when, k, config.seed))(jnp.asarray(clients))
     size = min(chunk, len(clients))

@@ -23,6 +23,7 @@ from lipsjax.report.plots.figures import (
     svg,
 )
 from lipsjax.report.plots.forest import ACCURACIES, forest, pairs, summary_forest
+from lipsjax.report.plots.leaks import gallery, leakage
 from lipsjax.report.plots.maps import (
     MARKS,
     PLANNED,
@@ -56,9 +57,11 @@ __all__ = [
     "effect_map",
     "forest",
     "found",
+    "gallery",
     "grid_of",
     "inertia_heatmap",
     "largest_difference",
+    "leakage",
     "looks",
     "looks_of",
     "pairs",

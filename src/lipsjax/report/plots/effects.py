@@ -176,7 +176,7 @@ def _cost_panel(
     for row in drawn:
         spent, reached = _spent(row, kind), accuracy(row, measure)
         tip = f"{row.arm}: {percent(reached)}% for {kind.text(spent.mean)}"
-        _cross(ax, row.arm, spent, reached, look[row.arm], tip)
+        cross(ax, row.arm, spent, reached, look[row.arm], tip)
     ax.margins(x=0.12, y=0.08)
     percent_axis(ax, "y")
     ax.set_xlim(left=max(0.0, ax.get_xlim()[0]))
@@ -231,7 +231,7 @@ def _correlation(row: Row) -> Interval:
     return clipped(row.means["coupling"], -1.0, 1.0)
 
 
-def _cross(ax: Axes, arm: str, x: Interval, y: Interval, look: Look, tip: str) -> None:
+def cross(ax: Axes, arm: str, x: Interval, y: Interval, look: Look, tip: str) -> None:
     """A marker with its intervals along both axes."""
     style: dict[str, Any] = {"color": look.colour, "linewidth": 1.2}
     bars = ax.plot([x.low, x.high], [y.mean, y.mean], [x.mean, x.mean], [y.low, y.high], **style)
