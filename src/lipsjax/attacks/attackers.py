@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from lipsjax import tree
 from lipsjax.attacks.labels import as_labels, expected_counts, overlap, whole_counts
@@ -22,6 +23,7 @@ from lipsjax.rounds import RoundSpec
 from lipsjax.rounds.client_update import Turn
 from lipsjax.strategies.delta import shared_params
 from lipsjax.strategies.steps import effective_steps
+from lipsjax.strategy import Rank
 from lipsjax.types import Array, Layer, Model, PyTree, Variables
 
 Attacker = Literal["unaware", "aware"]
@@ -60,6 +62,14 @@ def masks_are_known(spec: RoundSpec, knowledge: Knowledge) -> bool:
     )
 
 
+def is_plain(spec: RoundSpec) -> bool:
+    """Tell whether there is no defence to know: then both attackers are one.
+
+    Masks and compression are what the two read differently.
+    """
+    return spec.sparsifier is None and Rank.ENCODE not in spec.strategy.wrappers
+
+
 def seen_by(spec: RoundSpec, knowledge: Knowledge, when: Moment, turn: Turn) -> Seen:
     """Return what an attacker takes one client's message for."""
     strategy, run, model = spec.strategy, spec.run, when.state.global_model
@@ -84,7 +94,8 @@ def label_counts(spec: RoundSpec, target: Target, seen: Seen, turn: Turn, key: A
     path = bias_path(spec.model.layers[-1])
     sgd = spec.run.sgd
     count = _examples(target, turn)
-    noise = jax.random.uniform(key, (64, *target.data.train.inputs.shape[1:]))
+    shape, dtype = target.data.train.inputs.shape[1:], jax.tree.leaves(seen.delta)[0].dtype
+    noise = jax.random.uniform(key, (64, *shape), dtype)
     noise = target.low + (target.high - target.low) * noise
     prediction = spec.model.apply(seen.start, noise, mask=jnp.ones(64, bool), train=False)
     mean = jnp.mean(jax.nn.softmax(prediction.logits), axis=0)
@@ -237,7 +248,7 @@ def member_scores(model: Model) -> Callable[..., dict[str, Array]]:
                 jnp.tensordot(everyone.direction[path], g, axes=g.ndim)
                 for path, g in toward.items()
             ]
-            return sum(products, jnp.zeros(()))
+            return jnp.sum(jnp.stack(products))
 
         mine = jax.tree.map(lambda x: x[place], everyone.model)
         return {
@@ -266,5 +277,5 @@ def _examples(target: Target, turn: Turn) -> Array:
 
 
 def _unit(delta: dict[str, Array]) -> dict[str, Array]:
-    size = jnp.sqrt(sum((jnp.sum(d * d) for d in delta.values()), jnp.zeros(())))
+    size = optax.tree.norm(delta)
     return jax.tree.map(lambda d: d / jnp.where(size > 0, size, 1), delta)

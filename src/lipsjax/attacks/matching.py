@@ -99,7 +99,7 @@ def distance(kind: str, simulated: Delta, seen: Seen) -> Array:
     ]
 
     def product(which: Callable[[Array, Array], tuple[Array, Array]]) -> Array:
-        return sum((jnp.vdot(*which(s, d)) for s, d in pairs), jnp.zeros(()))
+        return jnp.sum(jnp.stack([jnp.vdot(*which(s, d)) for s, d in pairs]))
 
     size = product(lambda s, d: (d, d))
     if kind == "squared":

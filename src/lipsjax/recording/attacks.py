@@ -1,5 +1,6 @@
 """What attacks found of a run: ``RUN/attacks``, written by :mod:`lipsjax.runs.attack`. No JAX."""
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,22 @@ class AttackRecording(NamedTuple):
         return kept
 
 
+def read_victims(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of victims; one that a process did not come to end is left out.
+
+    Raises:
+      RecordingError: if the file cannot be read, or a line names no client.
+    """
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_text().rpartition("\n")
+    with files.reading(path):
+        rows = [json.loads(line) for line in whole.splitlines()]
+        for row in rows:
+            row["client"]
+    return rows
+
+
 def read_attacks(run_dir: Path) -> list[AttackRecording]:
     """Read what attacks found of a run so far, in the order of rounds and attacks.
 
@@ -53,9 +70,6 @@ def read_attacks(run_dir: Path) -> list[AttackRecording]:
         about = files.read_json(path)
         with files.reading(path):
             about = {name: about[name] for name in HEADER}
-        rows = files.read_lines(lines)
-        with files.reading(lines):
-            for row in rows:
-                row["client"]
+        rows = read_victims(lines)
         found.append(AttackRecording(about, rows, path.stem, path.parent))
     return sorted(found, key=lambda each: each.key)

@@ -28,6 +28,7 @@ from lipsjax.attacks import attackers
 from lipsjax.attacks.attackers import Attacker, Knowledge, Target
 from lipsjax.attacks.victims import Moment, given_to, in_chunks, moment
 from lipsjax.recording import files
+from lipsjax.recording.attacks import read_victims
 from lipsjax.rounds import RoundSpec
 from lipsjax.runs.attack_config import AttackConfig, Name, listed
 from lipsjax.runs.build import simulation_of
@@ -209,7 +210,7 @@ def target_of(prepared: Prepared) -> Target:
     bounds = (0.0, 1.0) if is_bytes else (float(inputs.min()), float(inputs.max()))
     normalise = prepared.normalise
     if normalise is not None:
-        normalise = (jnp.asarray(normalise[0]), jnp.asarray(normalise[1]))
+        normalise = tuple(jnp.asarray(x, jnp.float32) for x in normalise)
     data = jax.tree.map(jnp.asarray, prepared.data)
     return Target(data, *bounds, normalise)
 
@@ -314,7 +315,12 @@ def _attack(
     about, lines = folder / f"{unit.name}.json", folder / f"{unit.name}.jsonl"
     recording.write_json(about, header(run, config, unit))
     files.cut(lines, lambda row, _: "client" in row)
-    done = {row["client"] for row in files.read_lines(lines)} if lines.exists() else set()
+    if attackers.is_plain(run.prepared.simulation.spec):
+        other = "aware" if unit.attacker == "unaware" else "unaware"
+        twin = folder / f"{unit.name.replace(f'-{unit.attacker}-', f'-{other}-')}.jsonl"
+        have = {row["client"] for row in read_victims(lines)}
+        recording.append(lines, [r for r in read_victims(twin) if r["client"] not in have])
+    done = {row["client"] for row in read_victims(lines)}
     left = [int(k) for k in victims_of(config, when) if int(k) not in done]
     if unit.attack in ("membership", "bitmaps"):
         chunks = [left] if left else []
@@ -472,10 +478,9 @@ def _bitmaps(
 
 def _is_done(folder: Path, unit: Unit, run: Replay, config: AttackConfig) -> bool:
     """Tell whether every victim of an attack has a line."""
-    lines = folder / f"{unit.name}.jsonl"
-    if not lines.exists() or not (folder / f"{unit.name}.json").exists():
+    if not (folder / f"{unit.name}.json").exists():
         return False
-    done = {row["client"] for row in files.read_lines(lines)}
+    done = {row["client"] for row in read_victims(folder / f"{unit.name}.jsonl")}
     sim, seed = run.prepared.simulation, run.prepared.config.seed
     cohort = sim.cohort(jax.random.key(seed), unit.round)
     wanted = set(cohort.tolist()) if config.clients == "all" else set(config.clients)
