@@ -181,29 +181,58 @@ def membership(seeds: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Interval]
       By ``SCORE auc`` and ``SCORE tpr``; the intervals are over victims, which are drawn whole.
     """
     victims = [row for rows in seeds for row in rows]
+    drawn = np.random.default_rng(0).integers(len(victims), size=(DRAWS, len(victims)))
+    times = np.stack([np.bincount(each, minlength=len(victims)) for each in drawn])
     found = {}
     for name in SCORES:
         members = [np.array(row["members"][name], float) for row in victims]
         others = [np.array(row["others"][name], float) for row in victims]
-        rng = np.random.default_rng(0)
-
-        def both(index, members=members, others=others):
-            apart = tell_apart(
-                np.concatenate([members[i] for i in index]),
-                np.concatenate([others[i] for i in index]),
-                false_positives=FALSE_POSITIVES,
-            )
-            return apart.auc, apart.true_positives
-
-        whole = both(range(len(victims)))
-        draws = np.array(
-            [both(rng.integers(len(victims), size=len(victims))) for _ in range(DRAWS)]
+        whole = tell_apart(
+            np.concatenate(members), np.concatenate(others), false_positives=FALSE_POSITIVES
         )
-        low, high = np.percentile(draws, [2.5, 97.5], axis=0)
-        for i, measure in enumerate(("auc", "tpr")):
-            interval = Interval(whole[i], float(low[i]), float(high[i]), len(victims))
+        draws = _areas(members, others, times), _true_positives(members, others, times)
+        for measure, value, each in zip(("auc", "tpr"), whole, draws, strict=False):
+            low, high = np.percentile(each, [2.5, 97.5])
+            interval = Interval(value, float(low), float(high), len(victims))
             found[f"{name} {measure}"] = interval
     return found
+
+
+def _areas(members: list[np.ndarray], others: list[np.ndarray], times: np.ndarray) -> np.ndarray:
+    """Return the area under the curve where victims count several times, [draws]."""
+    owner = np.repeat(np.arange(len(others)), [len(x) for x in others])
+    pooled = np.concatenate(others)
+    order = np.argsort(pooled, kind="stable")
+    ranked = pooled[order]
+    below = np.zeros((len(members), len(others)))  # how often who of one is above who of another
+    for place, mine in enumerate(members):
+        for side in ("left", "right"):  # ties count half
+            ends = np.searchsorted(ranked, mine, side=side)
+            passed = np.bincount(ends, minlength=len(ranked) + 1)[::-1].cumsum()[::-1][1:]
+            np.add.at(below[place], owner[order], passed / 2)
+    sizes = times @ [len(x) for x in members], times @ [len(x) for x in others]
+    return np.einsum("di,ij,dj->d", times, below, times) / (sizes[0] * sizes[1])
+
+
+def _true_positives(
+    members: list[np.ndarray], others: list[np.ndarray], times: np.ndarray
+) -> np.ndarray:
+    """Return true positives at few false ones where victims count several times, [draws]."""
+
+    def ranked(of_each: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        owner = np.repeat(np.arange(len(of_each)), [len(x) for x in of_each])
+        pooled = np.concatenate(of_each)
+        order = np.argsort(-pooled, kind="stable")
+        return pooled[order], owner[order]
+
+    (high, whose), (mine, who) = ranked(others), ranked(members)
+    found = []
+    for counts in times:
+        weights = counts[whose].cumsum()
+        allowed = int(FALSE_POSITIVES * weights[-1] + 1e-9)
+        threshold = high[np.searchsorted(weights, allowed, side="right")]
+        found.append(counts[who][mine > threshold].sum() / counts[who].sum())
+    return np.array(found)
 
 
 def tell_apart(

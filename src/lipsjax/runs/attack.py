@@ -327,6 +327,7 @@ def _attack(
     else:
         chunks = [left[i : i + chunk] for i in range(0, len(left), chunk)]
     total = len(left) + len(done)
+    chunk = min(chunk, total)  # a last chunk that is not full runs the same program
     for clients in chunks:
         if time.monotonic() > until:
             say(f"{unit.name}: {len(done)} of {total} victims, and no time left")
@@ -360,8 +361,7 @@ def _rows(
     program = program_of(simulation, model, unit.attack, knowledge, search, config.restarts)
     given = given_to(when, clients)
     keys = jax.vmap(lambda k: attackers.key_of(when, k, config.seed))(jnp.asarray(clients))
-    size = min(chunk, len(clients))
-    found = in_chunks(lambda rows: program(target, when, *rows), (given, keys), chunk=size)
+    found = in_chunks(lambda rows: program(target, when, *rows), (given, keys), chunk=chunk)
     if unit.attack == "label":
         return [
             {"client": int(k), **{name: float(x) for name, x in each.items()}}
