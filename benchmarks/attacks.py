@@ -19,7 +19,7 @@ from measure import Case, Figure, interleave, ratio, report, start_jax
 
 from lipsjax.attacks import attackers
 from lipsjax.attacks.victims import given_to, in_chunks, moment
-from lipsjax.runs.attack import program_of, model_of, search_of, target_of
+from lipsjax.runs.attack import model_of, program_of, search_of, target_of
 from lipsjax.runs.attack_config import AttackConfig
 from lipsjax.runs.config import Config, Execution, LocalConfig, ModelConfig, PartitionConfig
 from lipsjax.runs.prepare import prepare

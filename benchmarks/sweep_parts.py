@@ -16,13 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
 from measure import Figure, report
 
@@ -69,13 +67,14 @@ class Clock:
     """Seconds by part; a part's time is its own, less that of others within it."""
 
     def __init__(self, begin: float):
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = {}
         self._open = ["rest"]
         self._since = begin
 
     def _turn(self) -> None:
         now = time.time()
-        self.seconds[self._open[-1]] += now - self._since
+        name = self._open[-1]
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
         self._since = now
 
     @contextlib.contextmanager
@@ -160,7 +159,9 @@ def main(options: Options) -> None:
         ]
     pairs = zip(taken["warm"], taken["unevaluated"], strict=True)
     shares = [1 - without[EVALUATED] / parts[EVALUATED] for parts, without in pairs]
-    figures.append(Figure("evaluation, of train and evaluate", "share", np.maximum(shares, 0)))
+    figures.append(
+        Figure("evaluation, of train and evaluate", "share", [max(share, 0.0) for share in shares])
+    )
     report(f"The default sweep, {options.seeds} seeds, one worker", figures, options.json)
 
 

@@ -9,7 +9,14 @@ import pytest
 from helpers import worlds
 from lipsjax import LocalTraining, strategies, tree
 from lipsjax.attacks import nearest_start, revealed, unaware
-from lipsjax.attacks.attackers import Knowledge, masks_are_known, seen_by
+from lipsjax.attacks.attackers import (
+    Knowledge,
+    Target,
+    masks_are_known,
+    member_scores,
+    seen_by,
+    updates,
+)
 from lipsjax.attacks.victims import given_to, in_chunks, moment, turn_of
 from lipsjax.sparsity import transient_sparsity
 from lipsjax.strategies.delta import shared_params
@@ -166,3 +173,35 @@ def test_who_sends_nothing_gives_nothing_away():
     start = model.init(jax.random.key(0))
     with pytest.raises(ValueError, match="local sends nothing"):
         revealed(strategy, None, start, start)
+
+
+@pytest.mark.whole
+def test_scores_of_membership_are_those_of_a_loop():
+    sim, data, when, _ = before_round(fedavg(), 1)
+    spec, model = sim.spec, sim.spec.model
+    target = Target(data, 0.0, 1.0, None)
+    received = jax.vmap(updates(spec, Knowledge("unaware")), in_axes=(None, None, 0))
+    everyone = received(target, when, given_to(when, when.cohort))
+    inputs, labels = data.test.inputs[:5], data.test.labels[:5]
+    found = member_scores(model)(everyone, when, jnp.asarray(2), inputs, labels)
+
+    def log_p(variables):
+        mask = jnp.ones(len(inputs), bool)
+        return jax.nn.log_softmax(model.apply(variables, inputs, mask=mask, train=False).logits)
+
+    def flat(params):
+        return np.concatenate([np.ravel(x) for x in jax.tree.leaves(params)])
+
+    ends = [end for _, _, end in turns(sim, data, when)]
+    went_out = when.state.global_model
+    for i, y in enumerate(np.asarray(labels)):
+        assert found["loss"][i] == pytest.approx(float(log_p(ends[2])[i, y]), abs=1e-9)
+        assert found["global"][i] == pytest.approx(float(log_p(went_out)[i, y]), abs=1e-9)
+        slope = flat(jax.grad(lambda p: log_p(went_out._replace(params=p))[i, y])(went_out.params))
+        for k, end in enumerate(ends):
+            p = np.exp(np.asarray(log_p(end))[i])
+            margin = np.log(p[y]) - np.log(p.sum() - p[y])
+            moved = flat(end.params) - flat(went_out.params)
+            cosine = slope @ moved / np.linalg.norm(slope) / np.linalg.norm(moved)
+            assert found["margins"][k, i] == pytest.approx(margin, abs=1e-7)
+            assert found["cosines"][k, i] == pytest.approx(cosine, abs=1e-9)

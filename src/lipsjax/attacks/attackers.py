@@ -248,7 +248,7 @@ def member_scores(model: Model) -> Callable[..., dict[str, Array]]:
                 jnp.tensordot(everyone.direction[path], g, axes=g.ndim)
                 for path, g in toward.items()
             ]
-            return jnp.sum(jnp.stack(products))
+            return jnp.sum(jnp.stack(products), axis=0)
 
         mine = jax.tree.map(lambda x: x[place], everyone.model)
         return {

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from lipsjax.types import Array
 
 
-def expected_counts(bias: Array, mean_prediction: Array, *, examples: int, rate: float) -> Array:
+def expected_counts(
+    bias: Array, mean_prediction: Array, *, examples: int | Array, rate: float | Array
+) -> Array:
     """Solve the bias gradient of cross entropy for the classes' counts.
 
     The gradient of the mean loss over n examples with respect to the classifier's bias of class c
@@ -38,7 +40,7 @@ def expected_counts(bias: Array, mean_prediction: Array, *, examples: int, rate:
     return examples * (mean_prediction + bias / rate)
 
 
-def whole_counts(expected: Array, *, examples: int) -> Array:
+def whole_counts(expected: Array, *, examples: int | Array) -> Array:
     """Round expected counts to whole ones that add up, by largest remainders.
 
     Args:

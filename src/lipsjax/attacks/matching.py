@@ -200,7 +200,7 @@ def _by_lbfgs(
     """
     del low, high
     optimizer = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(objective)
+    value_and_grad: Any = optax.value_and_grad_from_state(objective)
 
     def step(carry, _):
         x, state, best, ended = carry
@@ -208,10 +208,11 @@ def _by_lbfgs(
         ended |= (value >= best.objective) | (value < ENOUGH)
         best = _better(best, Found(x, value))
         gradient = jnp.where(ended, 0, gradient)
+        updates: Any
         updates, state = optimizer.update(
             gradient, state, x, value=value, grad=gradient, value_fn=objective
         )
-        return (jnp.where(ended, x, optax.apply_updates(x, updates)), state, best, ended), None
+        return (jnp.where(ended, x, x + updates), state, best, ended), None
 
     start = (inputs, optimizer.init(inputs), _nothing(inputs), jnp.zeros((), bool))
     (x, _, best, _), _ = jax.lax.scan(step, start, length=search.steps)
@@ -230,8 +231,9 @@ def _by_signed_adam(
         x, state, best = carry
         value, gradient = jax.value_and_grad(objective)(x)
         best = _better(best, Found(x, value))
+        updates: Any
         updates, state = optimizer.update(jnp.sign(gradient), state, x)
-        return (jnp.clip(optax.apply_updates(x, updates), low, high), state, best), None
+        return (jnp.clip(x + updates, low, high), state, best), None
 
     start = (inputs, optimizer.init(inputs), _nothing(inputs))
     (x, _, best), _ = jax.lax.scan(step, start, length=search.steps)

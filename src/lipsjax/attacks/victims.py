@@ -78,8 +78,8 @@ def in_chunks(function: Callable[[Any], PyTree], rows: PyTree, *, chunk: int) ->
       Results of each row, on the host.
 
     Example:
-      >>> in_chunks(lambda x: 2 * x, jnp.arange(3), chunk=2)
-      [array(0, dtype=int32), array(2, dtype=int32), array(4, dtype=int32)]
+      >>> [int(x) for x in in_chunks(lambda x: 2 * x, jnp.arange(3), chunk=2)]
+      [0, 2, 4]
     """
     (size,) = {len(x) for x in jax.tree.leaves(rows)}
     found = []

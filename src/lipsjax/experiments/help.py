@@ -67,13 +67,14 @@ HELP = {
     ),
     "attack": Help(
         "RUN [OPTIONS]",
-        "Attack clients of a recorded run: what do their messages give away? Results lie beside "
-        "the run, and in the study's report. What an attack does not find is not safe.",
+        "Attack clients of a recorded run, OUT/runs/HASH: what do their messages give away? "
+        "Results lie beside the run, and in the study's report. What an attack does not find is "
+        "not safe.",
         (
-            ("OUT/runs/HASH", "labels, images, membership of round 0"),
-            ("OUT/runs/HASH --rounds 0 5 10", "messages of these rounds"),
-            ("OUT/runs/HASH --attacks gradient --clients 3", "one victim, by L-BFGS"),
-            ("OUT/runs/HASH --minutes 10", "as much as fits; it goes on later"),
+            ("RUN", "labels, images, members"),
+            ("RUN --rounds 0 5 10", "of these rounds"),
+            ("RUN --attacks gradient --clients 3", "one victim, by L-BFGS"),
+            ("RUN --minutes 10", "it goes on later"),
         ),
         (
             ("Attack", ("rounds", "clients", "attacks", "attackers", "labels", "bitmaps")),

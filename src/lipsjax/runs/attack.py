@@ -210,7 +210,8 @@ def target_of(prepared: Prepared) -> Target:
     bounds = (0.0, 1.0) if is_bytes else (float(inputs.min()), float(inputs.max()))
     normalise = prepared.normalise
     if normalise is not None:
-        normalise = tuple(jnp.asarray(x, jnp.float32) for x in normalise)
+        mean, deviation = (jnp.asarray(x, jnp.float32) for x in normalise)
+        normalise = mean, deviation
     data = jax.tree.map(jnp.asarray, prepared.data)
     return Target(data, *bounds, normalise)
 
