@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lipsjax.analysis.finding import FEWEST
 from lipsjax.analysis.leakage import FALSE_POSITIVES, Leak, by_arm, compared, leaks
-from lipsjax.analysis.wording import shown
+from lipsjax.analysis.wording import clipped, shown
 from lipsjax.recording import StudyRecording, write_atomically
 from lipsjax.recording.attacks import read_attacks
 from lipsjax.report.table import table_text
@@ -59,7 +59,9 @@ def value_text(leak: Leak) -> str:
         return f"{text}%" if share else text
     _, scale, unit = SHOWN[leak.measure]
     digits = 1 if scale == 100 or unit else 4
-    return f"{shown(leak.interval, scale=scale, digits=digits)}{unit}"
+    is_share = leak.measure in ("accuracy", "chance", "identified")
+    interval = clipped(leak.interval, 0.0, 1.0) if is_share else leak.interval
+    return f"{shown(interval, scale=scale, digits=digits)}{unit}"
 
 
 def lines(found: Iterable[Leak]) -> list[tuple[str, str, str, str, str, str]]:
