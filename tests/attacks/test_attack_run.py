@@ -9,6 +9,7 @@ import pytest
 
 from helpers import commands
 from helpers.commands import call, refusal
+from lipsjax import recording
 from lipsjax.recording.attacks import read_attacks
 from lipsjax.recording.checkpoints import Checkpoints
 from lipsjax.runs.attack import units_of
@@ -57,6 +58,18 @@ def test_rounds_are_replayed_to_the_bit(run, tmp_path):
     last = Checkpoints(kept).restore(states(kept, [0])[0], print, at_most=3)
     assert last is not None
     jax.tree.map(np.testing.assert_array_equal, last[1], states(run, [3])[0])
+
+
+def test_a_round_within_a_call_is_reached_to_rounding(tmp_path):
+    """A program of one round may round otherwise than the loop that was recorded."""
+    whole = make_run(tmp_path / "whole", "--rounds-per-call", "5")
+    parts = make_run(tmp_path / "parts", "--rounds-per-call", "1")
+    said = []
+    found = replay(open_run(whole, Execution()), [1, 3], said.append)
+    for one, other in zip(found, states(parts, [1, 3]), strict=True):
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert all("run again" in line or "to rounding" in line for line in said)
 
 
 def test_what_is_recorded_says_who_attacks_and_what_is_found(copy):
@@ -211,3 +224,54 @@ def test_settings_decide_the_name_of_what_is_found():
     assert names("cosine", rounds=(1,)).isdisjoint(names("cosine"))
     assert names("label", steps=3) == names("label")
     assert names("label", seed=1).isdisjoint(names("label"))
+
+
+STUDY = """
+name = "attacked"
+seeds = 1
+arms = ["dense", "local", "lips"]
+[config]
+dataset = "synthetic"
+rounds = 3
+[config.partition]
+clients = 4
+train_examples = 3
+test_examples = 4
+[config.model]
+name = "mlp"
+width = 2
+depth = 1
+norm = "none"
+[config.local]
+epochs = 1
+batch_size = 3
+[attack]
+rounds = [{round}]
+attacks = ["label", "membership", "bitmaps"]
+"""
+
+
+@pytest.mark.whole
+def test_a_study_attacks_every_arm_that_sends_anything(tmp_path):
+    file, out = tmp_path / "study.toml", tmp_path / "out"
+    file.write_text(STUDY.format(round=1))
+    ended = call("sweep", str(file), "--out", str(out), "--workers", "1", "--devices", "1")
+    assert ended.status == 0, ended
+    found = {
+        trial.arm: {attack.about["attack"] for attack in trial.attacks}
+        for trial in recording.read_study(out).trials
+    }
+    plain = {"label", "membership"}
+    assert found == {"dense": plain, "local": set(), "lips": plain | {"bitmaps"}}
+    lines = (out / "leakage.csv").read_text().splitlines()
+    assert {line.split(",")[1] for line in lines[1:]} == {"dense", "lips"}
+    assert "What messages give away" in (out / "report.html").read_text()
+
+
+@pytest.mark.whole
+def test_attacks_that_cannot_be_are_refused_before_anything_is_trained(tmp_path):
+    file, out = tmp_path / "study.toml", tmp_path / "out"
+    file.write_text(STUDY.format(round=3))
+    line = refusal(call("sweep", str(file), "--out", str(out), "--workers", "1", "--devices", "1"))
+    assert "attack.rounds must be in 0..2, not 3" in line
+    assert commands.nothing_left(out)

@@ -1,6 +1,5 @@
 """Take a run back to some of its rounds, and hold what is recorded of it to the bit on the way."""
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,7 +69,9 @@ def open_run(run_dir: Path, execution: Execution) -> Replay:
 def replay(run: Replay, rounds: Sequence[int], say: Say) -> Iterator[dict[str, PyTree]]:
     """Yield the state before each of some rounds, as a checkpoint has it, in ascending order.
 
-    It goes from the nearest checkpoint before, or from the start, and on from there.
+    It goes from the nearest checkpoint before, or from the start, by compiled calls of the lengths
+    that the run had, and what they measure is held to the bit. A round within such a call is
+    reached by a shorter one from its start, which XLA may round otherwise; that is said then.
 
     Args:
       run: of :func:`open_run`.
@@ -81,39 +82,65 @@ def replay(run: Replay, rounds: Sequence[int], say: Say) -> Iterator[dict[str, P
       ValueError: for a round that the run does not have, or where what is measured on the way is
         not what was recorded.
     """
-    sim, plan = run.prepared.simulation, run.prepared.plan
+    sim = run.prepared.simulation
     for t in rounds:
         if not 0 <= t < len(run.rows):
             raise ValueError(f"rounds must be in 0..{len(run.rows) - 1}, not {t}")
-    checkpoints, host = Checkpoints(run.run_dir), None
-    data = sim.place(run.prepared.data)
-    fresh = sim.to_host(sim.init(jax.random.key(run.prepared.config.seed)))
-    done = 0
+    checkpoints, data = Checkpoints(run.run_dir), sim.place(run.prepared.data)
+    host = fresh = sim.to_host(sim.init(jax.random.key(run.prepared.config.seed)))
+    done, lengths = 0, _lengths(run)
     for target in sorted(set(rounds)):
         found = checkpoints.restore(fresh, say, at_most=target)
-        if host is None or (found is not None and found[0] > done):
-            done, host = (0, fresh) if found is None else found
+        if found is not None and found[0] > done:
+            done, host = found
         if done < target:
             say(f"{run.run_dir.name}: rounds {done} to {target - 1} are run again")
-        state = sim.from_host(host)
         while done < target:
-            count = min(plan["rounds_per_call"], target - done)
-            state, metrics = sim.run(state, data, count)
-            before, host = on_its_way(sim, host), sim.to_host(state)
-            again = list(rows_of(run.prepared, jax.device_get(metrics), done, before))
-            _check_same(run, again, done)
-            done += count
-        yield host
-
-
-def _check_same(run: Replay, again: list[dict[str, Any]], first: int) -> None:
-    """Refuse rounds that are not, to the bit, those that were recorded."""
-    for row, then in itertools.zip_longest(again, run.rows[first : first + len(again)]):
-        names = [n for n in row if files.canonical(row[n]) != files.canonical(then.get(n))]
-        if names:
-            versions = run.prepared.plan["versions"]
-            raise ValueError(
-                f"round {row['round']} of {run.run_dir.name} cannot be replayed to the same bits: "
-                f"{names[0]} differs; it was recorded on another processor or by other versions "
-                f"({', '.join(f'{name} {number}' for name, number in versions.items())})"
+            count = lengths.get(done, 1)
+            after, differs = _again(run, data, host, done, count)
+            if differs:
+                raise ValueError(_not_the_same(run, *differs))
+            if done + count > target:
+                break
+            done, host = done + count, after
+        if done == target:
+            yield host
+            continue
+        within, differs = _again(run, data, host, done, target - done)
+        if differs:
+            say(
+                f"round {target} lies within a compiled call: the state before it is that of the "
+                f"run to rounding, not to the bit; a run with --keep-checkpoints {target} has it"
             )
+        yield within
+
+
+def _lengths(run: Replay) -> dict[int, int]:
+    """Return the lengths of the run's compiled calls, by their first rounds."""
+    timings = run.run_dir / "timings.jsonl"
+    with files.reading(timings):
+        return {row["first_round"]: row["rounds"] for row in files.read_lines(timings)}
+
+
+def _again(
+    run: Replay, data: PyTree, host: dict[str, PyTree], first: int, count: int
+) -> tuple[dict[str, PyTree], tuple[int, str] | None]:
+    """Run some rounds again; return the state after, and the first measure that differs."""
+    sim = run.prepared.simulation
+    state, metrics = sim.run(sim.from_host(host), data, count)
+    before, after = on_its_way(sim, host), sim.to_host(state)
+    for row in rows_of(run.prepared, jax.device_get(metrics), first, before):
+        then = run.rows[row["round"]]
+        for name in row:
+            if files.canonical(row[name]) != files.canonical(then.get(name)):
+                return after, (row["round"], name)
+    return after, None
+
+
+def _not_the_same(run: Replay, t: int, name: str) -> str:
+    versions = run.prepared.plan["versions"]
+    return (
+        f"round {t} of {run.run_dir.name} cannot be replayed to the same bits: {name} differs; it "
+        "was recorded on another processor or by other versions "
+        f"({', '.join(f'{package} {number}' for package, number in versions.items())})"
+    )
