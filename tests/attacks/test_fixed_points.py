@@ -70,7 +70,7 @@ def test_labels_of_one_example_are_always_right():
         assert attacks.overlap(counts, jax.nn.one_hot(label, 10)) == 1
 
 
-def leaked(seen_of, search, seeds=4):
+def leaked(seen_of, search, seeds=1):
     """Return the mean squared errors of the best of some restarts, of eight victims, [8]."""
     images, labels = digits(8)
     model = sigmoid_model()
