@@ -66,7 +66,13 @@ PLAIN = {
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("fedavg", "fednova") else pytest.param(name, marks=pytest.mark.slow)
+        for name in PLAIN
+    ],
+)
 def test_messages_are_those_of_the_round_and_say_what_training_added(name):
     """Their mean makes the model that the round made; from the true start they tell the delta."""
     strategy = transient_sparsity(PLAIN[name](), **LIPS)
@@ -119,8 +125,8 @@ def test_masks_that_are_not_sent_are_guessed():
         ({}, Knowledge("aware"), False),
         ({}, Knowledge("aware", bitmaps=True), True),
         ({"criterion": "random"}, Knowledge("aware"), True),
-        ({"criterion": "magnitude"}, Knowledge("aware"), True),
-        ({"sharing": "shared"}, Knowledge("aware"), True),
+        pytest.param({"criterion": "magnitude"}, Knowledge("aware"), True, marks=pytest.mark.slow),
+        pytest.param({"sharing": "shared"}, Knowledge("aware"), True, marks=pytest.mark.slow),
     ],
 )
 def test_who_knows_the_mask_has_the_true_start(options, knowledge, known):
