@@ -5,7 +5,7 @@
     OUT/runs/HASH/attacks/NAME.json   what was attacked, by whom, with what knowledge
                           NAME.jsonl  a line per victim, as it comes: an attack that was stopped
                                       goes on with the next
-                          NAME.npz    reconstructions and originals, where they are asked for
+                          NAME-CLIENT.npz  reconstructions and originals, where they are asked for
 
 NAME is ``ROUND-ATTACK-ATTACKER-DIGEST`` of the settings.
 """
@@ -252,7 +252,9 @@ def threat(spec: RoundSpec, unit: Unit, knowledge: Knowledge) -> str:
             if unit.attack == "membership"
             else "it sees all clients' mask bitmaps, and knows the class mixes of all but one"
         )
-    if unit.attacker == "unaware":
+    if attackers.is_plain(spec):
+        words.append("there is no defence to know, so that both attackers are one")
+    elif unit.attacker == "unaware":
         words.append("it takes the message for that of a client that neither masks nor compresses")
     elif spec.sparsifier is None:
         words.append("it knows the compression, and matches what was sent alone")
