@@ -4,7 +4,7 @@ What an attacker may know is one value, :class:`Knowledge`, and every result is 
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,13 @@ from lipsjax.attacks.seen import Seen, aware, nearest_start, unaware
 from lipsjax.attacks.victims import Given, Moment, turn_of
 from lipsjax.clients import ClientData
 from lipsjax.keys import Purpose, derive
+from lipsjax.recording.attacks import Attacker
 from lipsjax.rounds import RoundSpec
 from lipsjax.rounds.client_update import Turn
 from lipsjax.strategies.delta import shared_params
 from lipsjax.strategies.steps import effective_steps
 from lipsjax.strategy import Rank
 from lipsjax.types import Array, Layer, Model, PyTree, Variables
-
-Attacker = Literal["unaware", "aware"]
 
 
 class Knowledge(NamedTuple):

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from lipsjax.recording import files
 
+Attacker = Literal["unaware", "aware"]
+"""Of the defence, as masks and compression."""
 HEADER = ("attack", "attacker", "round", "behaviour", "settings", "masks_known", "threat")
 
 

@@ -25,10 +25,10 @@ import numpy as np
 
 from lipsjax import attacks, recording
 from lipsjax.attacks import attackers
-from lipsjax.attacks.attackers import Attacker, Knowledge, Target
+from lipsjax.attacks.attackers import Knowledge, Target
 from lipsjax.attacks.victims import Moment, given_to, in_chunks, moment
 from lipsjax.recording import files
-from lipsjax.recording.attacks import read_victims
+from lipsjax.recording.attacks import Attacker, read_victims
 from lipsjax.rounds import RoundSpec
 from lipsjax.runs.attack_config import AttackConfig, Name, listed
 from lipsjax.runs.build import simulation_of

@@ -5,8 +5,9 @@ import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from lipsjax.recording.attacks import Attacker
+
 Name = Literal["label", "linear", "gradient", "cosine", "membership", "bitmaps"]
-Attacker = Literal["unaware", "aware"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
