@@ -3,9 +3,9 @@
 python benchmarks/sweep_parts.py --json sweep_parts.json
 
 The default study with fewer seeds, with one worker, in a process of its own: with an empty cache of
-compiled programs; once more with what the first left there; and so without evaluation, but for the
-first and the last round, which tells what evaluation takes. A function's time is its own, less that
-of functions within it that are of another part.
+compiled programs; once more with what the first left there; and so with less evaluation, down to
+the first and the last round alone, which tells what evaluation takes. A function's time is its own,
+less that of functions within it that are of another part.
 """
 
 import contextlib
@@ -43,6 +43,14 @@ METHODS = {
     "to_host": "record",
 }
 """Method of a simulation -> part."""
+EVALUATIONS = {
+    "as it is": (),
+    "own models on own test sets alone": ("--evaluation.clients-on-global", "False"),
+    "every fifth round": ("--evaluation.every", "5"),
+    "every tenth round": ("--evaluation.every", "10"),
+    "first and last round": ("--evaluation.every", "1000"),
+}
+"""What is evaluated -> arguments of the sweep. What the last leaves is taken for training alone."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +67,8 @@ class Options:
     """Run one sweep in this process, print the seconds of its parts, and end."""
     out: Path = Path("results")
     """Of the sweep inside."""
-    evaluate: bool = True
-    """Whether the sweep inside evaluates every round."""
+    evaluation: str = "as it is"
+    """Of the sweep inside, one of EVALUATIONS."""
 
 
 class Clock:
@@ -119,18 +127,17 @@ def run_inside(options: Options) -> None:
     for method, part in METHODS.items():
         setattr(Simulation, method, clock.over(part, getattr(Simulation, method)))
     argv = ["--seeds", str(options.seeds), "--workers", "1", "--out", str(options.out)]
-    if not options.evaluate:
-        argv += ["--evaluation.every", "1000"]
+    argv += EVALUATIONS[options.evaluation]
     with contextlib.redirect_stdout(sys.stderr), clock.part("rest"):
         sweep.main(argv)
     print(json.dumps(clock.seconds))
 
 
-def one_sweep(options: Options, cache: Path, *, evaluate: bool) -> dict[str, float]:
+def one_sweep(options: Options, cache: Path, evaluation: str) -> dict[str, float]:
     """Run a sweep in a process of its own; return seconds by part."""
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, __file__, "--inside", "--seeds", str(options.seeds)]
-        command += ["--out", out, "--evaluate" if evaluate else "--no-evaluate"]
+        command += ["--out", out, "--evaluation", evaluation]
         began = {"SWEEP_BEGAN": repr(time.time()), "JAX_COMPILATION_CACHE_DIR": str(cache)}
         done = subprocess.run(
             command, env=os.environ | began, check=True, capture_output=True, text=True
@@ -143,25 +150,25 @@ def main(options: Options) -> None:
     if options.inside:
         run_inside(options)
         return
-    taken: dict[str, list[dict[str, float]]] = {"cold": [], "warm": [], "unevaluated": []}
+    taken: dict[str, list[dict[str, float]]] = {"cold": []} | {name: [] for name in EVALUATIONS}
     for _ in range(options.repeats):
         with tempfile.TemporaryDirectory() as cache:
-            for kind in ("cold", "warm"):
-                taken[kind].append(one_sweep(options, Path(cache), evaluate=True))
-            taken["unevaluated"].append(one_sweep(options, Path(cache), evaluate=False))
+            taken["cold"].append(one_sweep(options, Path(cache), "as it is"))
+            for evaluation in EVALUATIONS:
+                taken[evaluation].append(one_sweep(options, Path(cache), evaluation))
     figures = []
-    for kind in ("cold", "warm"):
+    for kind in ("cold", "as it is"):
         wholes = [sum(parts.values()) for parts in taken[kind]]
-        figures.append(Figure(f"{kind}_sweep", "s", wholes))
+        figures.append(Figure(f"{kind}: all", "s", wholes))
         figures += [
             Figure(f"{kind}: {name}", "s", [parts.get(name, 0.0) for parts in taken[kind]])
             for name in PARTS
         ]
-    pairs = zip(taken["warm"], taken["unevaluated"], strict=True)
-    shares = [1 - without[EVALUATED] / parts[EVALUATED] for parts, without in pairs]
-    figures.append(
-        Figure("evaluation, of train and evaluate", "share", [max(share, 0.0) for share in shares])
-    )
+    *evaluations, least = EVALUATIONS
+    for kind in evaluations:
+        pairs = zip(taken[kind], taken[least], strict=True)
+        shares = [max(1 - without[EVALUATED] / parts[EVALUATED], 0.0) for parts, without in pairs]
+        figures.append(Figure(f"{kind}: evaluation, of train and evaluate", "share", shares))
     report(f"The default sweep, {options.seeds} seeds, one worker", figures, options.json)
 
 

@@ -262,8 +262,7 @@ def member_scores(model: Model) -> Callable[..., dict[str, Array]]:
 
 def key_of(when: Moment, client: Array, seed: int) -> Array:
     """Return the attacker's own key for one client of a round."""
-    root = jax.random.fold_in(jax.random.key(seed), int(Purpose.ATTACK))
-    return derive(root, when.state.round, client, Purpose.ATTACK)
+    return derive(jax.random.key(seed), when.state.round, client, Purpose.ATTACK)
 
 
 def bias_path(layer: Layer) -> str:

@@ -155,6 +155,12 @@ def check(config: AttackConfig, prepared: Prepared) -> None:
     is_image = np.ndim(prepared.data.train.inputs) == 4
     if reconstruct and is_image and importlib.util.find_spec("dm_pix") is None:
         raise ValueError("likeness of images is measured by dm-pix: pip install 'lipsjax[attacks]'")
+    if reconstruct:
+        values = np.asarray(prepared.data.train.inputs)
+        if values.min() == values.max():
+            raise ValueError(
+                f"every value of every input is {values.min():g}: there is nothing to reconstruct"
+            )
     if "membership" in config.attacks:
         empty = np.flatnonzero(~np.asarray(prepared.data.test_mask)[: spec.run.num_clients].any(1))
         if len(empty):
@@ -414,7 +420,7 @@ def _scaled(target: Target, inputs: np.ndarray) -> np.ndarray:
     """Return inputs within 0..1."""
     if np.issubdtype(inputs.dtype, np.integer):
         return inputs / 255.0
-    return (inputs - target.low) / max(target.high - target.low, 1e-12)
+    return (inputs - target.low) / (target.high - target.low)
 
 
 def _membership(
