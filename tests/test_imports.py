@@ -18,6 +18,7 @@ ROOMS = [
     {"datasets", "partition", "clients"},
     {"models"},
     {"local", "augmentation"},
+    {"privacy"},
     {"strategy"},
     {"sparsity"},
     {"strategies"},

@@ -33,11 +33,12 @@ from lipsjax.rounds import (
     run_round,
 )
 from lipsjax.rounds.decision import start_trigger
-from lipsjax.rounds.participation import EVERYONE, draw_cohort
+from lipsjax.rounds.participation import EVERYONE, draw_cohort, poisson_slots
 from lipsjax.rounds.participation import check as check_participation
 from lipsjax.rounds.placement import home_of, slot_of
 from lipsjax.rounds.spec import Measure
-from lipsjax.strategy import RunContext, Strategy, uniform
+from lipsjax.strategies.private import check_private_masks
+from lipsjax.strategy import Rank, RunContext, Strategy, uniform
 from lipsjax.types import Array, Model, PyTree, Variables
 
 
@@ -71,6 +72,7 @@ class Simulation:
             functools.partial(_initial_state, spec), out_shardings=self._shardings
         )
         self._cohort = jax.jit(functools.partial(draw_cohort, spec.run, spec.participation))
+        self._sizes = jax.jit(jax.vmap(lambda key, t: self._cohort(key, t).size, (None, 0)))
 
     def init(self, key: Array) -> State:
         """Return the state before the first round.
@@ -108,10 +110,24 @@ class Simulation:
           The state after them, and their metrics, [rounds, ...] each.
 
         Raises:
-          ValueError: for more rounds than are left of T.
+          ValueError: for more rounds than are left of T, or if a Poisson cohort is larger than its
+            slots.
         """
         _check_range("rounds of a call", rounds, 1, self.spec.run.rounds - int(state.round))
+        if self.spec.run.poisson:
+            self._check_sizes(state, rounds)
         return self.compiled(rounds)(state, data, self.schedule.per_round)
+
+    def _check_sizes(self, state: State, rounds: int) -> None:
+        """Raise ValueError if a cohort is larger than its slots, which no ledger covers."""
+        first, slots = int(state.round), self.spec.run.slots
+        sizes = np.asarray(self._sizes(state.key, jnp.arange(first, first + rounds)))
+        over = np.flatnonzero(sizes > slots)
+        if len(over):
+            raise ValueError(
+                f"round {first + over[0]} draws {sizes[over[0]]} clients, and there are {slots} "
+                "slots: this run ends here; take another seed"
+            )
 
     def trace(self, rounds: int) -> jax.stages.Traced:
         """Trace ``run`` for a number of rounds; needs none of the devices."""
@@ -165,8 +181,9 @@ class Simulation:
         return Simulation(silent, self.schedule, alone, self._data_shapes).trace(1)
 
     def cohort(self, key: Array, round_index: int) -> np.ndarray:
-        """Return the ids of the clients that are drawn for a round, [C]."""
-        return np.asarray(self._cohort(key, jnp.int32(round_index)))
+        """Return the ids of the clients that are drawn for a round, [C] or as many as there are."""
+        ids, size = self._cohort(key, jnp.int32(round_index))
+        return np.asarray(ids)[: int(size)]
 
     def to_host(self, state: State) -> dict[str, PyTree]:
         """Return what a checkpoint holds: NumPy, the same for any devices, processes and chunk."""
@@ -175,7 +192,8 @@ class Simulation:
         packed, clients = jax.tree.map(_everywhere, (state.packed_masks, state.client_states))
         if packed:
             slot = self._slots(state.key, int(state.round))
-            packed = jax.tree.map(lambda b: b[slot], packed)
+            drawn = len(self.cohort(state.key, int(state.round)))  # no mask is anybody else's
+            packed = jax.tree.map(lambda b: _first(b[slot], drawn), packed)
         clients = jax.tree.map(lambda x: x[self._home], clients)
         key = jax.random.key_data(state.key)
         host = state._replace(key=key, packed_masks=packed, client_states=clients)
@@ -197,7 +215,8 @@ class Simulation:
 
     def _slots(self, key: Array, round_index: int) -> np.ndarray:
         """Return where each client of a round's cohort trains, [C]."""
-        return np.asarray(slot_of(self.spec.placement, jnp.asarray(self.cohort(key, round_index))))
+        ids = self._cohort(key, jnp.int32(round_index)).ids
+        return np.asarray(slot_of(self.spec.placement, ids))
 
     def _known(self, key: Array) -> Array:
         """Return a key that the devices of all processes know."""
@@ -312,6 +331,9 @@ def build(
     processes = len({device.process_index for device in mesh.devices.flat})
     if new_clients and processes > 1:
         raise ValueError(f"new_clients need one process, not {processes}")
+    slots, overflow = size, 0.0
+    if participation.sampling == "poisson":
+        slots, overflow = poisson_slots(clients=training_clients, expected=size, rounds=rounds)
     run = RunContext(
         rounds=rounds,
         num_examples=tuple(map(int, data.num_examples[:training_clients])),
@@ -319,31 +341,37 @@ def build(
         training=training,
         cohort=size,
         all_arrive=participation.all_arrive,
+        sampling=participation.sampling,
+        slots=slots,
+        overflow=overflow,
     )
+    if participation.sampling != "uniform" and 1 < training_clients == size:
+        raise ValueError(
+            f"sampling {_SAMPLED[participation.sampling]} needs a cohort below {size}, the "
+            "clients: where all take part, nothing is drawn"
+        )
     if participation.sampling == "examples" and training_clients > 1:
-        if size == training_clients:
-            raise ValueError(
-                f"sampling by examples needs a cohort below {size}, the clients: where all take "
-                "part, nothing is drawn"
-            )
         # who is drawn by examples has been weighed by them, as in FedProx (arXiv 1812.06127)
         strategy = strategy._replace(weight=uniform)
     try:
         strategy.check(run)
     except ValueError as error:
         raise ValueError(f"{strategy.name}: {error}") from error
+    sparsifier = None if strategy.sparsifier is None else strategy.sparsifier(run)
+    if sparsifier is not None and Rank.PRIVATE in strategy.wrappers:
+        check_private_masks(sparsifier)
     initial = jax.eval_shape(model.init, jax.random.key(0))
     _check_optimizer(training.optimizer, initial)
     # refuses what the model has not
     jax.eval_shape(functools.partial(strategy.init_client, run), initial)
-    placement = Placement(training_clients, size, mesh.size, processes, chunk)
-    widest = -(-min(size, placement.block) * processes // mesh.size)
+    placement = Placement(training_clients, slots, mesh.size, processes, chunk, run.poisson)
+    widest = -(-min(slots, placement.block) * processes // mesh.size)
     spec = RoundSpec(
         model=model,
         strategy=strategy,
         training=training,
         run=run,
-        sparsifier=None if strategy.sparsifier is None else strategy.sparsifier(run),
+        sparsifier=sparsifier,
         total_weight=sum(float(strategy.weight(jnp.int32(n))) for n in run.num_examples),
         placement=placement._replace(chunk=min(chunk, widest)),
         participation=participation,
@@ -355,6 +383,9 @@ def build(
         own_measures=tuple(measures),
     )
     return Simulation(spec, _schedule(spec, initial, evaluate_every), mesh, data)
+
+
+_SAMPLED = {"examples": "by examples", "poisson": "by Poisson's rule"}
 
 
 def _check_optimizer(optimizer: optax.GradientTransformation, initial: Variables) -> None:
@@ -453,6 +484,11 @@ def _spread(values: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:
     spread = np.zeros((size, *values.shape[1:]), values.dtype)
     spread[place] = values
     return spread
+
+
+def _first(values: np.ndarray, count: int) -> np.ndarray:
+    """Keep the first rows; the rest is zero."""
+    return np.where(np.arange(len(values))[:, None] < count, values, 0)
 
 
 def _put(sharding: Any, x: np.ndarray) -> Array:

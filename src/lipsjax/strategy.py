@@ -24,6 +24,7 @@ import optax
 
 from lipsjax import tree
 from lipsjax.local import LocalTraining, Sgd, sgd_of
+from lipsjax.privacy.ledger import Ledger
 from lipsjax.types import (
     Array,
     Kernels,
@@ -47,8 +48,11 @@ class RunContext:
       num_examples: [K] training examples of each client.
       layers: of the model, in order.
       training: optimizer, epochs and batch size of the clients.
-      cohort: C, clients that are drawn for a round; None: all K.
+      cohort: C, clients that are drawn for a round, or are so on average; None: all K.
       all_arrive: whether every client that is drawn does all its steps and sends.
+      sampling: how they are drawn, as of :class:`lipsjax.rounds.Participation`.
+      slots: clients that a round has room for; None: C. A Poisson cohort may be larger than C.
+      overflow: chance, over all rounds, that a cohort is larger than its slots.
 
     Example:
       >>> run = RunContext(rounds=3, num_examples=(5, 7), cohort=1)
@@ -65,18 +69,29 @@ class RunContext:
         training: LocalTraining | None = None,
         cohort: int | None = None,
         all_arrive: bool = True,
+        sampling: str = "uniform",
+        slots: int | None = None,
+        overflow: float = 0.0,
     ):
         self.rounds = rounds
         self.num_examples = num_examples
         self.layers = layers
         self.cohort = len(num_examples) if cohort is None else cohort
         self.all_arrive = all_arrive
+        self.sampling = sampling
+        self.slots = self.cohort if slots is None else slots
+        self.overflow = overflow
         self._training = training
 
     @property
     def num_clients(self) -> int:
         """Clients that train in the run, K."""
         return len(self.num_examples)
+
+    @property
+    def poisson(self) -> bool:
+        """Whether each client is drawn for itself, so that cohorts differ in size."""
+        return self.sampling == "poisson" and self.cohort < self.num_clients
 
     @property
     def training(self) -> LocalTraining:
@@ -133,6 +148,7 @@ class ClientContext(NamedTuple):
     key: Any = None  # for what the strategy draws itself, for this client in this round
     client_id: Any = 0  # () int32
     epoch_steps: Any = 1  # () int32, real steps of an epoch
+    global_model: Any = None  # whole, as it was before the client received its part of it
 
 
 class ServerContext(NamedTuple):
@@ -219,10 +235,12 @@ class Rank(enum.IntEnum):
     ENCODE = 3  # the client's own encoding
     VOTE = 4  # an encoding of which the server counts votes
     CLIP = 5  # at the server, once it is decoded
-    AGGREGATE = 6  # what stands for the mean
-    UPDATE = 7  # the global model, once it is aggregated
-    BROADCAST = 8  # what clients receive of it
-    HOLD = 9  # a broadcast that binds local steps
+    PRIVATE = 6  # a bound on every client's share of a sum, and noise on the sum
+    SECURE = 7  # a sum of integers that nobody sees the terms of
+    AGGREGATE = 8  # what stands for the mean
+    UPDATE = 9  # the global model, once it is aggregated
+    BROADCAST = 10  # what clients receive of it
+    HOLD = 11  # a broadcast that binds local steps
 
 
 RANKS = {
@@ -232,6 +250,8 @@ RANKS = {
     "compress": Rank.ENCODE,
     "sign_majority": Rank.VOTE,
     "clip": Rank.CLIP,
+    "private": Rank.PRIVATE,
+    "secure": Rank.SECURE,
     "median": Rank.AGGREGATE,
     "trimmed_mean": Rank.AGGREGATE,
     "ifa": Rank.UPDATE,
@@ -285,10 +305,18 @@ class Strategy(NamedTuple):
     aggregate: Callable[[PyTree, Array], PyTree] | None = None
     """(messages [C, ...], which of them arrived [C]) -> what stands for their mean; needs [C, P]
     values on every device. None: the weighted mean, of which only sums are kept."""
+    combine: Callable[[ServerContext, PyTree], PyTree] | None = None
+    """(context, weighted sum of messages) -> what stands for their mean; also of no message at all.
+    None: the sum over the sum of weights."""
+    scalars: Callable[[ServerContext, PyTree], dict[str, Array]] | None = None
+    """(context, what stands for the mean) -> numbers () of the round by name, to be recorded."""
+    ledger: Callable[[RunContext], Ledger] | None = None
+    """What a run releases, of a strategy that protects somebody."""
     personal_model: PersonalModel | None = None
-    reveals: Callable[[RunContext, Variables, PyTree], dict[str, Array]] | None = None
-    """(run, what a client started from, its message) -> what the message says that training added
-    to each shared parameter, by path; None: the message holds the trained model, and says all."""
+    reveals: Callable[[RunContext, Variables, Variables, PyTree], dict[str, Array]] | None = None
+    """(run, the global model that went out, what a client started from, its message) -> what the
+    message says that training added to each shared parameter, by path; None: the message holds the
+    trained model, and says all."""
     gradient_layers: Callable[[RunContext], tuple[Layer, ...]] = lambda run: ()
     """Layers whose last gradients ``LocalResult`` holds."""
     relative: bool = False  # whether the server must know what each client started from
@@ -313,7 +341,8 @@ def check_wraps(strategy: Strategy, wrapper: str, rank: Rank | None = None) -> N
       >>> check_wraps(fedavg(), "halfway")
       Traceback (most recent call last):
       ValueError: wrapper must be one of keep_local, ditto, faulty, compress, sign_majority, clip, \
-median, trimmed_mean, ifa, transient_sparsity, transient_shrink, constant_topk, dsd, not 'halfway'
+private, secure, median, trimmed_mean, ifa, transient_sparsity, transient_shrink, constant_topk, \
+dsd, not 'halfway'
     """
     if rank is None and wrapper not in RANKS:
         raise ValueError(f"wrapper must be one of {', '.join(RANKS)}, not {wrapper!r}")
@@ -389,6 +418,9 @@ def nest(
 
         return outside if init_client is not None else lambda c, result: act(inside(c), result)
 
+    def asked(function):
+        return function and (lambda context, x: function(inside(context), x))
+
     def update(context, mean):
         model, inner = strategy.update(inside(context), mean)
         if init_server is None:
@@ -402,6 +434,8 @@ def nest(
         send=keeping_outer(strategy.send),
         update=update,
         learned=lambda context, mean, new: strategy.learned(inside(context), mean, new),
+        combine=asked(strategy.combine),
+        scalars=asked(strategy.scalars),
     )
 
 

@@ -98,7 +98,7 @@ def test_messages_are_those_of_the_round_and_say_what_training_added(name):
             shared_params(spec.strategy, spec.run, end),
             shared_params(spec.strategy, spec.run, start),
         )
-        worlds.assert_close(revealed(spec.strategy, spec.run, start, message), added)
+        worlds.assert_close(revealed(spec.strategy, spec.run, start, start, message), added)
 
 
 @pytest.mark.whole
@@ -178,7 +178,7 @@ def test_who_sends_nothing_gives_nothing_away():
     model = worlds.tiny_model(norm="group")
     start = model.init(jax.random.key(0))
     with pytest.raises(ValueError, match="local sends nothing"):
-        revealed(strategy, None, start, start)
+        revealed(strategy, None, start, start, start)
 
 
 @pytest.mark.whole

@@ -82,7 +82,7 @@ def seen_by(spec: RoundSpec, knowledge: Knowledge, when: Moment, turn: Turn) -> 
     else:
         guessed = nearest_start(strategy, run, model, turn.message)
         start = tree.select(when.state.sparse, guessed, model)
-    return aware(strategy, run, start, turn.message)
+    return aware(strategy, run, model, start, turn.message)
 
 
 def label_counts(spec: RoundSpec, target: Target, seen: Seen, turn: Turn, key: Array) -> Array:

@@ -28,14 +28,16 @@ def unaware(strategy: Strategy, run: RunContext, global_model: Variables, messag
       global_model: that went out.
       message: of one client.
     """
-    return _whole(global_model, revealed(strategy, run, global_model, message))
+    return _whole(global_model, revealed(strategy, run, global_model, global_model, message))
 
 
 def _whole(start: Variables, delta: Delta) -> Seen:
     return Seen(start, delta, jax.tree.map(lambda d: jnp.ones(d.shape, bool), delta))
 
 
-def aware(strategy: Strategy, run: RunContext, start: Variables, message: PyTree) -> Seen:
+def aware(
+    strategy: Strategy, run: RunContext, global_model: Variables, start: Variables, message: PyTree
+) -> Seen:
     """Read a message by the rules of the defence: from the masked model, and only what was sent.
 
     Where updates are compressed, a value that did not move at all was not sent, as by top-k.
@@ -43,10 +45,11 @@ def aware(strategy: Strategy, run: RunContext, start: Variables, message: PyTree
     Args:
       strategy: what clients send.
       run: static.
+      global_model: that went out.
       start: what the client began from, known or guessed (:func:`nearest_start`).
       message: of one client.
     """
-    delta = revealed(strategy, run, start, message)
+    delta = revealed(strategy, run, global_model, start, message)
     if Rank.ENCODE not in strategy.wrappers:
         return _whole(start, delta)
     return Seen(start, delta, jax.tree.map(lambda d: d != 0, delta))
@@ -70,7 +73,7 @@ def nearest_start(
     """
     assert strategy.sparsifier is not None
     layers = strategy.sparsifier(run).layers
-    delta = revealed(strategy, run, global_model, message)
+    delta = revealed(strategy, run, global_model, global_model, message)
     kernels = tree.kernels(global_model.params, layers)
     paths = ["/".join(("params", *layer.path)) for layer in layers]
     guessed = tuple(
@@ -80,12 +83,15 @@ def nearest_start(
     return global_model._replace(params=tree.with_kernels(global_model.params, layers, guessed))
 
 
-def revealed(strategy: Strategy, run: RunContext, start: Variables, message: PyTree) -> Delta:
+def revealed(
+    strategy: Strategy, run: RunContext, global_model: Variables, start: Variables, message: PyTree
+) -> Delta:
     """Return what a message says that training added to each shared parameter.
 
     Args:
       strategy: what clients send; its own ``reveals`` reads its messages, or they hold a model.
       run: static.
+      global_model: that went out.
       start: what training began from.
       message: of one client.
 
@@ -96,7 +102,7 @@ def revealed(strategy: Strategy, run: RunContext, start: Variables, message: PyT
     if not shared:
         raise ValueError(f"{strategy.name} sends nothing, so nothing can be attacked")
     if strategy.reveals is not None:
-        said = strategy.reveals(run, start, message)
+        said = strategy.reveals(run, global_model, start, message)
         return {path: said[path] for path in shared}
     (model, *_) = (x for x in jax.tree.leaves(message, is_leaf=_is_model) if _is_model(x))
     return tree.subtract(shared_params(strategy, run, model), shared)

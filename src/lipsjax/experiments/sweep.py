@@ -355,12 +355,16 @@ def _run_and_draw(
 def _attack(study: Study, runs: Iterable[Path]) -> None:
     """Attack the runs that are finished and send anything, and record it beside them."""
     from lipsjax import recording
-    from lipsjax.runs.attack import attack_run, fitting
+    from lipsjax.runs.attack import attack_run, fitting, forget_programs
     from lipsjax.runs.replay import open_run
 
     assert study.attack is not None
+    newest = None
     for run_dir in (run for run in runs if recording.is_finished(run)):
         run = open_run(run_dir, study.execution)
+        if run.prepared.simulation is not newest:  # of another arm, whose programs are others
+            forget_programs()
+            newest = run.prepared.simulation
         config = fitting(study.attack, run.prepared)
         if config is not None:
             with recording.lock(run_dir):

@@ -46,7 +46,7 @@ def broadcast(
         return state, dense
     state, sparse, kept = decide(spec, per_round, ended, old, state, learned)
     receivers = draw_cohort(spec.run, spec.participation, state.key, state.round)
-    slots = own_slots(spec.placement, receivers)
+    slots = own_slots(spec.placement, *receivers)
 
     def scores(client, client_state, last):
         context = client_context(spec, data, state, client, client_state)

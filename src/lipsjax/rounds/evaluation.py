@@ -104,7 +104,7 @@ def score_dense(
 
 def drawn_alone(slots: Slots, values: Array) -> Array:
     """Return values [K] of a cohort's clients, NaN of all others."""
-    is_drawn = jnp.zeros(len(values), bool).at[slots.everyone].set(True, mode="drop")
+    is_drawn = jnp.zeros(len(values), bool).at[slots.everyone].set(slots.drawn, mode="drop")
     return jnp.where(is_drawn, values, jnp.nan)
 
 

@@ -1,9 +1,10 @@
 """Who takes part in a round, and how far each client gets."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from scipy.stats import binom
 
 from lipsjax.keys import SERVER, Purpose, derive
 from lipsjax.strategy import RunContext
@@ -13,11 +14,17 @@ from lipsjax.types import Array
 class Participation(NamedTuple):
     """Which clients a round draws, and what becomes of them; by default all arrive."""
 
-    sampling: str = "uniform"  # or "examples": drawn in proportion to them, and weighed alike
-    dropout: float = 0.0  # chance that a client that was drawn never trains
-    mid_round_dropout: float = 0.0  # chance that one that trains stops midway, and sends nothing
-    stragglers: float = 0.0  # chance that one that arrives did fewer steps
-    min_work: float = 0.1  # share of its steps that a straggler does at least
+    sampling: str = "uniform"
+    """Or "examples": drawn in proportion to them, and weighed alike; or "poisson": each client by
+    itself, so that a cohort has the size that it happens to have."""
+    dropout: float = 0.0
+    """Chance that a client that was drawn never trains."""
+    mid_round_dropout: float = 0.0
+    """Chance that one that trains stops midway, and sends nothing."""
+    stragglers: float = 0.0
+    """Chance that one that arrives did fewer steps."""
+    min_work: float = 0.1
+    """Share of its steps that a straggler does at least."""
 
     @property
     def all_arrive(self) -> bool:
@@ -26,6 +33,39 @@ class Participation(NamedTuple):
 
 
 EVERYONE = Participation()
+SAMPLINGS = ("uniform", "examples", "poisson")
+OVERFLOW = 1e-12
+"""Chance, over all rounds of a run, that a Poisson cohort is larger than its slots."""
+
+
+class Cohort(NamedTuple):
+    """Who is drawn for a round."""
+
+    ids: Array  # [slots] int32, all different
+    size: Any  # () int32; the first so many of them take part
+
+
+def poisson_slots(*, clients: int, expected: int, rounds: int) -> tuple[int, float]:
+    """Return how many slots Poisson cohorts need, and the chance that some round needs more.
+
+    A cohort is as large as a binomial of ``clients`` and ``expected / clients``; the slots are the
+    fewest that a run of ``rounds`` outgrows with a chance of at most 1e-12.
+
+    Args:
+      clients: K.
+      expected: size of a cohort on average.
+      rounds: T.
+
+    Example:
+      >>> slots, chance = poisson_slots(clients=100, expected=10, rounds=50)
+      >>> 10 < slots < 40, 0 < chance <= OVERFLOW
+      (True, True)
+    """
+    sizes = binom(clients, expected / clients)
+    slots = int(sizes.isf(OVERFLOW / rounds))
+    while rounds * sizes.sf(slots) > OVERFLOW:
+        slots += 1
+    return min(slots, clients), float(min(rounds * sizes.sf(slots), 1.0))
 
 
 class ClientOutcome(NamedTuple):
@@ -40,9 +80,9 @@ class ClientOutcome(NamedTuple):
 
 def check(participation: Participation) -> None:
     """Raise ValueError for what is out of range, naming the value."""
-    if participation.sampling not in ("uniform", "examples"):
+    if participation.sampling not in SAMPLINGS:
         raise ValueError(
-            f"sampling must be one of uniform, examples, not {participation.sampling!r}"
+            f"sampling must be one of {', '.join(SAMPLINGS)}, not {participation.sampling!r}"
         )
     for name in ("dropout", "mid_round_dropout", "stragglers"):
         value = getattr(participation, name)
@@ -54,8 +94,10 @@ def check(participation: Participation) -> None:
 
 def draw_cohort(
     run: RunContext, participation: Participation, key: Array, round_index: Array
-) -> Array:
-    """Draw who takes part: [C] ids without replacement; all, in order, if C = K.
+) -> Cohort:
+    """Draw who takes part: C clients without replacement; all, in order, if C = K.
+
+    A Poisson cohort has every client with a chance of C / K, drawn for itself.
 
     Args:
       run: with the clients' numbers of examples, and C.
@@ -65,14 +107,19 @@ def draw_cohort(
     """
     everyone = jnp.arange(run.num_clients, dtype=jnp.int32)
     if run.cohort == run.num_clients:
-        return everyone
+        return Cohort(everyone, run.cohort)
     draw = derive(key, round_index, SERVER, Purpose.COHORT)
     if participation.sampling == "examples":
         # in the order of exponential clocks whose rates are the numbers of examples
         sizes = jnp.array(run.num_examples, jnp.float32)
         clocks = jax.random.exponential(draw, (run.num_clients,), jnp.float32) / sizes
-        return jnp.argsort(clocks)[: run.cohort].astype(jnp.int32)
-    return jax.random.permutation(draw, everyone)[: run.cohort]
+        return Cohort(jnp.argsort(clocks)[: run.cohort].astype(jnp.int32), run.cohort)
+    if participation.sampling == "poisson":
+        chances = jax.random.uniform(draw, (run.num_clients,), jnp.float32)
+        drawn = chances < jnp.float32(run.cohort / run.num_clients)
+        ids = jnp.argsort(chances)[: run.slots].astype(jnp.int32)  # who is drawn comes first
+        return Cohort(ids, jnp.sum(drawn, dtype=jnp.int32))
+    return Cohort(jax.random.permutation(draw, everyone)[: run.cohort], run.cohort)
 
 
 def draw_outcome(

@@ -21,10 +21,11 @@ class Placement(NamedTuple):
     """How clients are spread over devices; all static."""
 
     num_clients: int  # K that train
-    cohort: int  # C
+    cohort: int  # C, or slots of a Poisson cohort
     devices: int
     processes: int  # each has as many devices, next to each other in the mesh
     chunk: int  # clients that a device trains at once, as one vmap
+    poisson: bool = False  # whether the cohort has slots for more clients than it may have
 
     @property
     def local_devices(self) -> int:
@@ -54,15 +55,16 @@ class Placement(NamedTuple):
     @property
     def all_take_part(self) -> bool:
         """Whether every client trains in every round."""
-        return self.cohort == self.num_clients
+        return self.cohort == self.num_clients and not self.poisson
 
 
 class Slots(NamedTuple):
     """One device's share of a cohort."""
 
     everyone: Array  # [C] int32, the cohort
+    drawn: Array  # [C] bool, which of them take part: all, but of a Poisson cohort
     ids: Array  # [slots] int32
-    present: Array  # [slots] bool, False on padding
+    present: Array  # [slots] bool, False on padding and of who is not drawn
     position: Array  # [slots] int32, in the cohort; C on padding
 
 
@@ -95,16 +97,16 @@ def slot_of(placement: Placement, ids: Array) -> Array:
     return (owner * local + rank % local) * placement.slots + rank // local
 
 
-def own_slots(placement: Placement, cohort: Array) -> Slots:
-    """Return this device's share of a cohort [C]."""
+def own_slots(placement: Placement, cohort: Array, drawn: Array | int) -> Slots:
+    """Return this device's share of a cohort [C], of which the first so many are drawn."""
     size = len(cohort)
     padding = jnp.full(placement.devices * placement.slots, size, jnp.int32)
     position = padding.at[slot_of(placement, cohort)].set(jnp.arange(size, dtype=jnp.int32))
     mine = jax.lax.dynamic_slice_in_dim(
         position, jax.lax.axis_index(AXIS) * placement.slots, placement.slots
     )
-    present = mine < size
-    return Slots(cohort, jnp.where(present, cohort[mine], 0), present, mine)
+    ids = jnp.where(mine < size, cohort[mine], 0)
+    return Slots(cohort, jnp.arange(size, dtype=jnp.int32) < drawn, ids, mine < drawn, mine)
 
 
 def new_client_slots(placement: Placement, new_clients: int) -> Slots:
@@ -115,7 +117,9 @@ def new_client_slots(placement: Placement, new_clients: int) -> Slots:
     position = jax.lax.axis_index(AXIS) * here + jnp.arange(here, dtype=jnp.int32)
     present = position < new_clients
     everyone = first + jnp.arange(new_clients, dtype=jnp.int32)
-    return Slots(everyone, jnp.where(present, first + position, first), present, position)
+    drawn = jnp.ones(new_clients, bool)
+    ids = jnp.where(present, first + position, first)
+    return Slots(everyone, drawn, ids, present, position)
 
 
 def in_cohort_order(slots: Slots, values: Array) -> Array:
@@ -166,7 +170,7 @@ def states_at_home(placement: Placement, states: PyTree, slots: Slots, new: PyTr
     if placement.all_take_part:
         return jax.tree.map(lambda x: x[: placement.rows], new)
     row, is_here = _rows(placement, slots.everyone)
-    row = jnp.where(is_here, row, placement.rows)
+    row = jnp.where(is_here & slots.drawn, row, placement.rows)
 
     def take(old, new):
         everyone = in_cohort_order(slots, new)
@@ -199,7 +203,7 @@ def scan_chunks(
     nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
     def body(total, chunk):
-        if placement.processes == 1:  # slots are as many as clients
+        if placement.processes == 1 and not placement.poisson:  # slots are as many as clients
             sums, outputs = share(*chunk)
         else:
             sums, outputs = jax.lax.cond(jnp.any(chunk[1]), lambda: share(*chunk), lambda: nothing)

@@ -54,10 +54,10 @@ def run_round(
     t = state.round
     measured = per_round.measured[t]
     cohort = draw_cohort(spec.run, spec.participation, state.key, t)
-    slots = own_slots(spec.placement, cohort)
+    slots = own_slots(spec.placement, *cohort)
     sums, trained = train_cohort(spec, data, state, slots, measured)
     totals, participants = jax.lax.psum(sums, AXIS)
-    (global_model, server_state), learned = _aggregate(
+    (global_model, server_state), learned, of_strategy = _aggregate(
         spec, state, slots, totals, participants, trained
     )
     kernels = tree.kernels(global_model.params, spec.model.layers)
@@ -85,12 +85,13 @@ def run_round(
         )
     by_layer |= density_levels(spec, new)
     scalars["loss_train"] = totals.loss / totals.examples
-    scalars |= _participants(spec, participants)
+    scalars |= _participants(spec, participants) | of_strategy
     at_the_end, of_new = score_finetuned(spec, data, updated, slots, per_round.finetuned[t])
     scalars |= at_the_end
     if of_new:
         by["new_clients"] = of_new
-    return new, Metrics(scalars, by_layer, in_cohort_order(slots, trained.loss), by)
+    losses = in_cohort_order(slots, jnp.where(slots.present, trained.loss, 0))
+    return new, Metrics(scalars, by_layer, losses, by)
 
 
 def _aggregate(
@@ -100,10 +101,10 @@ def _aggregate(
     totals: Totals,
     participants: Participants,
     trained: Trained,
-) -> tuple[tuple[Variables, PyTree], Variables]:
-    """Return the new global model and server state, and what of the model was learned.
+) -> tuple[tuple[Variables, PyTree], Variables, dict[str, Array]]:
+    """Return the new global model and server state, what was learned, and the strategy's numbers.
 
-    If nobody arrived, nothing is new.
+    If nobody arrived, nothing is new, unless the strategy combines messages by a rule of its own.
     """
     strategy, run = spec.strategy, spec.run
     context = ServerContext(
@@ -116,13 +117,14 @@ def _aggregate(
         share=totals.weight / spec.total_weight,
         held=_held(spec, state, slots, trained.arrived),
     )
-    mean = _mean(spec, slots, totals, trained)
+    mean = _mean(spec, context, slots, totals, trained)
     new = strategy.update(context, mean)
     learned = strategy.learned(context, mean, new[0])
-    if run.all_arrive:
-        return new, learned
+    scalars = strategy.scalars(context, mean) if strategy.scalars is not None else {}
+    if (run.all_arrive and not run.poisson) or strategy.combine is not None:
+        return new, learned, scalars
     old = (state.global_model, state.server_state), state.global_model
-    return tree.select(participants.arrived > 0, (new, learned), old)
+    return *tree.select(participants.arrived > 0, (new, learned), old), scalars
 
 
 def _held(spec: RoundSpec, state: State, slots: Slots, arrived: Array) -> Kernels | None:
@@ -144,8 +146,12 @@ def _held(spec: RoundSpec, state: State, slots: Slots, arrived: Array) -> Kernel
     return jax.tree.map(one, state.packed_masks, kernels)
 
 
-def _mean(spec: RoundSpec, slots: Slots, totals: Totals, trained: Trained) -> PyTree:
+def _mean(
+    spec: RoundSpec, context: ServerContext, slots: Slots, totals: Totals, trained: Trained
+) -> PyTree:
     """Return what stands for the mean message of those who arrived."""
+    if spec.strategy.combine is not None:
+        return spec.strategy.combine(context, totals.message)
     if spec.strategy.aggregate is None:
         return tree.scale(1 / totals.weight, totals.message)
     messages, arrived = jax.tree.map(
@@ -156,6 +162,8 @@ def _mean(spec: RoundSpec, slots: Slots, totals: Totals, trained: Trained) -> Py
 
 def _participants(spec: RoundSpec, counts: Participants) -> dict[str, Array]:
     """Report how many clients arrived, and what became of the others."""
+    if spec.run.poisson and spec.run.all_arrive:
+        return {"clients_arrived": counts.arrived}
     if spec.run.all_arrive:
         return {}
     return {

@@ -112,6 +112,7 @@ def client_context(
         key=derive(state.key, state.round, client, Purpose.CLIENT),
         client_id=client,
         epoch_steps=-(-count // spec.training.batch_size),
+        global_model=state.global_model,
     )
     return context._replace(variables=spec.strategy.receive(context))
 

@@ -37,6 +37,7 @@ from lipsjax.runs.prepare import Prepared
 from lipsjax.runs.replay import Replay, Say, replay
 from lipsjax.simulation import Simulation
 from lipsjax.strategies.delta import shared_params
+from lipsjax.strategy import Rank
 from lipsjax.types import Model, PyTree
 
 FEWEST_CLIENTS = 4
@@ -82,12 +83,14 @@ def units_of(config: AttackConfig) -> Iterator[Unit]:
 
 
 def fitting(config: AttackConfig, prepared: Prepared) -> AttackConfig | None:
-    """Return what of a study's attacks an arm can have; None of one that sends nothing.
+    """Return what of a study's attacks an arm can have; None of one whose messages nobody sees.
 
     Bitmaps are of arms with masks of each client's own.
     """
     left = tuple(a for a in config.attacks if a != "bitmaps" or _has_bitmaps(prepared))
-    return dataclasses.replace(config, attacks=left) if left and _shared(prepared) else None
+    hidden = Rank.SECURE in prepared.simulation.spec.strategy.wrappers
+    seen = left and _shared(prepared) and not hidden
+    return dataclasses.replace(config, attacks=left) if seen else None
 
 
 def _has_bitmaps(prepared: Prepared) -> bool:
@@ -112,6 +115,11 @@ def check(config: AttackConfig, prepared: Prepared) -> None:
     if not shapes:
         raise ValueError(
             f"{spec.strategy.name} sends nothing, so nothing can be attacked; attack another arm"
+        )
+    if Rank.SECURE in spec.strategy.wrappers:
+        raise ValueError(
+            "secure aggregation hides each client's message, so none can be attacked by itself; "
+            "attack another arm"
         )
     last = max(config.rounds)
     if min(config.rounds) < 0 or last >= spec.run.rounds:
@@ -299,6 +307,16 @@ def _received(simulation: Simulation, knowledge: Knowledge) -> Callable[..., PyT
 @functools.lru_cache(maxsize=8)
 def _scoring(model: Model) -> Callable[..., PyTree]:
     return jax.jit(attackers.member_scores(model))
+
+
+def forget_programs() -> None:
+    """Let go of all compiled attacks; each holds pieces of memory, of which a process has few.
+
+    Linux allows 65,530 of them to a process, and the attacks of ten arms need more.
+    """
+    for cached in (program_of, _received, _scoring):
+        cached.cache_clear()
+    jax.clear_caches()
 
 
 def model_of(prepared: Prepared) -> Model:

@@ -18,8 +18,10 @@ from lipsjax.strategies.ifa import ifa
 from lipsjax.strategies.keep_local import keep_local
 from lipsjax.strategies.local import local
 from lipsjax.strategies.moon import moon
+from lipsjax.strategies.private import private
 from lipsjax.strategies.robust import clip, median, trimmed_mean
 from lipsjax.strategies.scaffold import scaffold
+from lipsjax.strategies.secure import secure
 from lipsjax.strategy import Strategy, fedavg
 
 __all__ = [
@@ -50,8 +52,10 @@ __all__ = [
     "local",
     "median",
     "moon",
+    "private",
     "quantise",
     "scaffold",
+    "secure",
     "sign_majority",
     "top_k",
     "trimmed_mean",

@@ -248,8 +248,12 @@ def sign_majority(strategy: Strategy, *, step: float = 0.001) -> Strategy:
     return strategy._replace(
         send=send,
         update=update,
-        reveals=lambda run, start, message: message.votes,
+        reveals=lambda run, model, start, message: message.votes,
         weight=uniform,
         traffic=traffic,
-        refuses={**strategy.refuses, Rank.CLIP: "every vote is as long as any other"},
+        refuses={
+            **strategy.refuses,
+            Rank.CLIP: "every vote is as long as any other",
+            Rank.PRIVATE: "votes are no sum of models; leave the compression out",
+        },
     )

@@ -200,6 +200,7 @@ def feddst(
         refuses={
             **dict.fromkeys((Rank.BROADCAST, Rank.ENCODE), own),
             **dict.fromkeys((Rank.AGGREGATE, Rank.VOTE), averages),
+            Rank.PRIVATE: "clients choose and send its masks, which no noise covers",
         },
     )
 

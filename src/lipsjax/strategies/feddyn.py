@@ -87,5 +87,9 @@ def feddyn(*, alpha: float = 0.01, weighted: bool = False) -> Strategy:
         weight=by_examples if weighted else uniform,
         update=update,
         relative=True,
-        refuses={Rank.VOTE: "its messages are more than models"},
+        refuses={
+            Rank.VOTE: "its messages are more than models",
+            Rank.PRIVATE: "its messages are more than models, and each part would need a bound and "
+            "noise of its own; fedavg, fedprox, fedopt and moon send models alone",
+        },
     )

@@ -73,7 +73,11 @@ def fednova() -> Strategy:
         check=check,
         send=send,
         update=update,
-        reveals=lambda run, start, message: moved(message),
+        reveals=lambda run, model, start, message: moved(message),
         relative=True,
-        refuses={Rank.VOTE: "its messages are more than models"},
+        refuses={
+            Rank.VOTE: "its messages are more than models",
+            Rank.PRIVATE: "its messages are more than models, and each part would need a bound and "
+            "noise of its own; fedavg, fedprox, fedopt and moon send models alone",
+        },
     )

@@ -108,5 +108,9 @@ def scaffold(
         update=update,
         traffic=traffic,
         relative=True,
-        refuses={Rank.VOTE: "its messages are more than models"},
+        refuses={
+            Rank.VOTE: "its messages are more than models",
+            Rank.PRIVATE: "its messages are more than models, and each part would need a bound and "
+            "noise of its own; fedavg, fedprox, fedopt and moon send models alone",
+        },
     )

@@ -1,0 +1,6 @@
+"""What a run releases, what that costs in epsilon, and sums that nobody sees the terms of."""
+
+from lipsjax.privacy.accounting import ACCOUNTANTS, epsilon, noise_multiplier
+from lipsjax.privacy.ledger import Ledger, Release, combined
+
+__all__ = ["ACCOUNTANTS", "Ledger", "Release", "combined", "epsilon", "noise_multiplier"]

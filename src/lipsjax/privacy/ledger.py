@@ -1,0 +1,69 @@
+"""What a run releases, in terms that an accountant reads.
+
+A ledger is made on the host from static things alone: nothing of the data decides what is in it.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+Unit = Literal["client", "example"]
+Relation = Literal["add_or_remove_one", "replace_one"]
+
+RELATIONS = {
+    "add_or_remove_one": "one {unit} more or less",
+    "replace_one": "one {unit} for another",
+}
+"""Relation of neighbouring data sets -> in words."""
+
+
+class Release(NamedTuple):
+    """Sums with Gaussian noise, one after the other, all alike."""
+
+    noise_multiplier: float
+    """Deviation of the noise over what one unit can move the sum by, in the Euclidean norm."""
+    sampling: float
+    """Chance that a unit is in a sum, drawn for itself (Poisson); 1: it may be in every one."""
+    rounds: int
+
+
+class Ledger(NamedTuple):
+    """All that a run releases, and for whom a guarantee speaks.
+
+    Example:
+      >>> ledger = Ledger("client", "add_or_remove_one", (Release(4.0, 1.0, 40),))
+      >>> ledger.first(10).releases
+      (Release(noise_multiplier=4.0, sampling=1.0, rounds=10),)
+      >>> ledger.words()
+      'one client more or less'
+    """
+
+    unit: Unit
+    relation: Relation
+    releases: tuple[Release, ...]  # one for each mechanism that is in every round
+    failure: float = 0.0
+    """Chance that what is accounted for is not what was done; a part of delta."""
+
+    def first(self, rounds: int) -> "Ledger":
+        """Return the ledger of the first rounds alone; the chance of failure stays."""
+        releases = tuple(r._replace(rounds=min(r.rounds, rounds)) for r in self.releases)
+        return self._replace(releases=releases)
+
+    def words(self) -> str:
+        """Say in words which data sets the guarantee cannot tell apart."""
+        return RELATIONS[self.relation].format(unit=self.unit)
+
+
+def combined(*noise_multipliers: float) -> float:
+    """Return the noise multiplier of one release that is worth several of the same units.
+
+    Sums that are released together are one Gaussian of ``(sum z_i^-2)^(-1/2)``.
+
+    Example:
+      >>> round(combined(2.0, 2.0), 6)
+      1.414214
+      >>> combined(0.0, 2.0)
+      0.0
+    """
+    if min(noise_multipliers) == 0:
+        return 0.0
+    return 1 / math.sqrt(sum(z**-2 for z in noise_multipliers))

@@ -1,0 +1,291 @@
+"""Differential privacy of clients: a bound on what each adds to a sum, and noise on the sum."""
+
+import math
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lipsjax import tree
+from lipsjax.privacy import accounting
+from lipsjax.privacy.ledger import Ledger, Release
+from lipsjax.strategies.delta import Delta, shared_params, shared_statistics
+from lipsjax.strategies.steps import check_positive
+from lipsjax.strategy import (
+    ClientContext,
+    Rank,
+    RunContext,
+    ServerContext,
+    Sparsifier,
+    Strategy,
+    nest,
+    uniform,
+    wrapped,
+)
+from lipsjax.types import Array, PyTree, Variables
+
+Reference = Literal["global", "received"]
+CLIP_RATE = 0.2
+"""How fast an adaptive clip follows its quantile."""
+SHARE_OF_COUNT = 20
+"""An expected cohort has so many deviations of the noise on a count."""
+
+
+class Bounded(NamedTuple):
+    """What a client sends."""
+
+    delta: Delta  # no longer than the clip
+    below: Array  # () float, 1/2 if it had been short enough, else -1/2; 0 where nobody asks
+
+
+class Noised(NamedTuple):
+    """What the server makes of the sum."""
+
+    model: Variables
+    below: Array  # () float, noised share of clients whose deltas were short enough
+
+
+def private(
+    strategy: Strategy,
+    *,
+    clip: float,
+    noise_multiplier: float | None = None,
+    epsilon: float | None = None,
+    delta: float = 1e-5,
+    adaptive: float | None = None,
+    reference: Reference = "global",
+) -> Strategy:
+    r"""Bound what each client adds to the global model, and add Gaussian noise to the sum.
+
+    With C clients expected in a round, of which those in S arrive,
+
+    .. math:: w \leftarrow w + \frac{1}{C} \Big(\sum_{k \in S} d_k \min(1, c / \lVert d_k \rVert)
+              + z c\, \xi\Big), \qquad \xi \sim N(0, I)
+
+    over all shared parameters together. The divisor is the expected size, never who arrived; a
+    round in which nobody does adds noise all the same. Clients count alike. The noise is of one
+    key, the same on all devices, from the run's seed: a simulation, whose seed must not be told
+    with its model.
+
+    ``reference="global"`` bounds ``d_k = w_k - w``: of a client that received a masked model the
+    mass that was zeroed counts against the clip. ``reference="received"`` bounds
+    ``d_k = w_k - m_k w``, what training added, and adds that to w.
+
+    An adaptive clip follows the norm that a share of the deltas is below:
+    ``c <- c exp(-0.2 (b - adaptive))``, b being the noised share of those that were below c. The
+    noise on that count is C / 20, and that on the deltas is raised so that both together are worth
+    z.
+
+    Args:
+      strategy: one that sends models, without running statistics.
+      clip: c, above 0; with ``adaptive`` where it begins.
+      noise_multiplier: z, at least 0; or epsilon is given.
+      epsilon: that the whole run may spend at ``delta``; the least z is found, by PLD. Needs
+        dp-accounting.
+      delta: below 1 / K, as a chance of 1 / K allows to give one client away.
+      adaptive: share of deltas that shall be below the clip, in (0, 1); None: it stays.
+      reference: what a delta is from.
+
+    Returns:
+      A :class:`Strategy` with a ledger. State: server, the clip, if it adapts.
+
+    Raises:
+      ValueError: for a value out of range, or if it cannot wrap the strategy; when a simulation is
+        built, for cohorts that are neither everybody nor Poisson, and for running statistics.
+
+    References:
+      McMahan et al., "Learning Differentially Private Recurrent Language Models", arXiv 1710.06963;
+      Andrew et al., "Differentially Private Learning with Adaptive Clipping", arXiv 1905.03871.
+
+    Example:
+      >>> from lipsjax.strategies import fedavg
+      >>> run = RunContext(rounds=40, num_examples=(5,) * 20)
+      >>> private(fedavg(), clip=1.0, noise_multiplier=4.0).ledger(run).releases
+      (Release(noise_multiplier=4.0, sampling=1.0, rounds=40),)
+    """
+    check_positive(clip=clip)
+    if (noise_multiplier is None) == (epsilon is None):
+        raise ValueError("private needs either noise_multiplier or epsilon, and not both")
+    if noise_multiplier is not None and not 0 <= noise_multiplier < math.inf:
+        raise ValueError(f"noise_multiplier must be at least 0 and finite, not {noise_multiplier}")
+    if epsilon is not None and not 0 < epsilon < math.inf:
+        raise ValueError(f"epsilon must be above 0 and finite, not {epsilon}")
+    accounting.check_delta(delta)
+    if adaptive is not None and not 0 < adaptive < 1:
+        raise ValueError(f"adaptive must be in (0, 1), not {adaptive}")
+    if reference not in ("global", "received"):
+        raise ValueError(f"reference must be one of global, received, not {reference!r}")
+    strategy = wrapped(strategy, "private")
+    inner = nest(strategy, init_server=lambda run, initial, key: jnp.float32(clip))
+    if adaptive is None:
+        inner = strategy
+
+    def multiplier(run: RunContext) -> float:
+        if noise_multiplier is not None:
+            return noise_multiplier
+        assert epsilon is not None
+        rate = sampling_rate(run)
+        return accounting.noise_multiplier(
+            epsilon, delta, sampling=rate, rounds=run.rounds, failure=run.overflow
+        )
+
+    def on_deltas(run: RunContext) -> float:
+        """Return the multiplier of the noise on deltas, which a noised count raises."""
+        z = multiplier(run)
+        if adaptive is None or z == 0:
+            return z
+        of_count = 2 * run.cohort / SHARE_OF_COUNT  # a client moves the count by one half
+        if of_count <= z:
+            raise ValueError(
+                f"an adaptive clip needs a noise multiplier below {of_count:g} with {run.cohort} "
+                f"clients in a round, not {z:.4g}: leave adaptive out, or take more clients"
+            )
+        return (z**-2 - of_count**-2) ** -0.5
+
+    def check(run: RunContext) -> None:
+        strategy.check(run)
+        if delta >= 1 / run.num_clients:
+            raise ValueError(
+                f"delta must be below 1 / {run.num_clients}, the clients, not {delta:g}"
+            )
+        if run.cohort < run.num_clients and not run.poisson:
+            raise ValueError(
+                f"a cohort of {run.cohort} of {run.num_clients} clients that is always as large is "
+                "no Poisson sample, and is not accounted for: use sampling poisson "
+                "(--participation.sampling poisson), or let all take part"
+            )
+        on_deltas(run)
+
+    def ledger(run: RunContext) -> Ledger:
+        z, rate = multiplier(run), sampling_rate(run)
+        return Ledger("client", "add_or_remove_one", (Release(z, rate, run.rounds),), run.overflow)
+
+    def init_client(run: RunContext, initial: Variables) -> PyTree:
+        if shared_statistics(strategy, run, initial):
+            raise ValueError(
+                "private cannot send running statistics, which no clip bounds: use a model with "
+                "another normalisation (--model.norm group), in all arms that are compared"
+            )
+        return inner.init_client(run, initial)
+
+    def bound(context: ClientContext | ServerContext) -> Array | float:
+        return context.server_state.outer if adaptive is not None else clip
+
+    def send(context: ClientContext, result):
+        model, state = inner.send(context, result)
+        if not isinstance(model, Variables):
+            raise ValueError(f"private cannot wrap {strategy.name}: its messages are no models")
+        start = context.variables if reference == "received" else context.global_model
+        end, begin = (shared_params(strategy, context.run, x) for x in (model, start))
+        short, was_below = clipped(tree.subtract(end, begin), bound(context))
+        half = was_below.astype(jnp.float32) - 0.5 if adaptive is not None else jnp.float32(0)
+        return Bounded(short, half), state
+
+    def combine(context: ServerContext, total: Bounded) -> Noised:
+        expected, z = context.run.cohort, on_deltas(context.run)
+        for_deltas, for_count = jax.random.split(jax.random.fold_in(context.key, context.round))
+        noise = gaussian(for_deltas, total.delta)
+        old = tree.pick(context.global_model, total.delta.__contains__)
+        scale = z * bound(context)
+        new = {
+            path: old[path] + ((d + scale * noise[path]) / expected).astype(d.dtype)
+            for path, d in total.delta.items()
+        }
+        deviation = expected / SHARE_OF_COUNT if z else 0
+        noised = total.below + deviation * jax.random.normal(for_count, (), jnp.float32)
+        return Noised(tree.put(context.global_model, new), noised / expected + 0.5)
+
+    def update(context: ServerContext, mean: Noised):
+        new, state = inner.update(context, mean.model)
+        if adaptive is not None:
+            followed = state.outer * jnp.exp(-CLIP_RATE * (mean.below - adaptive))
+            state = state._replace(outer=followed)
+        return new, state
+
+    def scalars(context: ServerContext, mean: Noised) -> dict[str, Array]:
+        return {"clip": context.server_state.outer, "share_below_clip": mean.below}
+
+    def reveals(run: RunContext, model: Variables, start: Variables, message: Bounded) -> Delta:
+        if reference == "received":
+            return message.delta
+        moved = tree.subtract(
+            shared_params(strategy, run, model), shared_params(strategy, run, start)
+        )
+        return jax.tree.map(jnp.add, message.delta, moved)
+
+    return inner._replace(
+        init_client=init_client,
+        check=check,
+        send=send,
+        combine=combine,
+        update=update,
+        scalars=scalars if adaptive is not None else None,
+        learned=lambda context, mean, new: inner.learned(context, mean.model, new),
+        weight=uniform,
+        reveals=reveals,
+        ledger=ledger,
+        refuses={
+            **strategy.refuses,
+            Rank.AGGREGATE: "its noise is for a sum; median and trimmed mean are none",
+            Rank.SECURE: "rounding to integers lengthens what it has bounded, so that its noise "
+            "would be too small for its ledger",
+        },
+    )
+
+
+def clipped(delta: Delta, bound: Array | float) -> tuple[Delta, Array]:
+    """Scale a delta down to a bound, and tell whether it was within.
+
+    What is not finite is sent as zero, which is within any bound.
+
+    Args:
+      delta: leaves by path.
+      bound: on the Euclidean norm of all leaves together.
+
+    Example:
+      >>> short, was_below = clipped({"w": jnp.array([3.0, 4.0])}, 1.0)
+      >>> short["w"].round(3).tolist(), bool(was_below)
+      ([0.6, 0.8], False)
+    """
+    # by the largest entry first, as squares of large deltas are infinite
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(d), initial=0) for d in delta.values()]))
+    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    length = unit * jnp.sqrt(sum(jnp.sum((d / unit) ** 2) for d in delta.values()))
+    finite, within = jnp.isfinite(length), length <= bound
+    # a hair below the bound, so that rounding of the product does not lead above it
+    factor = jnp.where(within, 1, bound / jnp.where(length > 0, length, 1) * (1 - 1e-6))
+    short = {p: jnp.where(finite, d * factor.astype(d.dtype), 0) for p, d in delta.items()}
+    return short, within
+
+
+def gaussian(key: Array, like: Delta) -> Delta:
+    """Draw standard normal noise in the shape of some leaves."""
+    keys = jax.random.split(key, len(like))
+    return {
+        path: jax.random.normal(k, x.shape, x.dtype)
+        for k, (path, x) in zip(keys, sorted(like.items()), strict=True)
+    }
+
+
+def sampling_rate(run: RunContext) -> float:
+    """Return the chance that a client is in a round; 1 if all take part."""
+    return run.cohort / run.num_clients if run.poisson else 1.0
+
+
+def check_private_masks(sparsifier: Sparsifier) -> None:
+    """Raise ValueError for masks that carry what no noise covers.
+
+    Masks of random or of the global model's own values follow from what has been noised; those that
+    a client chooses by its gradients stay with it. What clients' gradients decide for others, or
+    the server reads of clients' masks, is neither.
+    """
+    if sparsifier.shared and sparsifier.gradient is not None:
+        raise ValueError(
+            "private goes with no mask that all share by the clients' gradients, as their raw "
+            "scores would be sent: use --sparsity.sharing client, or --sparsity.criterion magnitude"
+        )
+    if sparsifier.hold == math.inf:
+        raise ValueError(
+            "private goes with no mask that holds through a round, as the server reads the masks "
+            "of those who arrive: use --sparsity.hold 0"
+        )

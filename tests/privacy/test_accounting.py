@@ -1,0 +1,95 @@
+"""Epsilon against closed forms and published figures; the ledger that it is counted from."""
+
+import math
+
+import pytest
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from lipsjax.privacy import ACCOUNTANTS, Ledger, Release, combined, epsilon, noise_multiplier
+
+pytest.importorskip("dp_accounting")
+
+
+def ledger(z, count, sampling=1.0, failure=0.0):
+    return Ledger("client", "add_or_remove_one", (Release(z, sampling, count),), failure)
+
+
+def exact_epsilon(mu, delta):
+    """Of a Gaussian mechanism of sensitivity mu and deviation 1 (Balle and Wang, 1805.06530)."""
+
+    def excess(e):
+        spent = norm.cdf(mu / 2 - e / mu) - math.exp(e) * norm.cdf(-mu / 2 - e / mu)
+        return spent - delta
+
+    return brentq(excess, 0, 100)
+
+
+def test_full_participation_is_one_gaussian():
+    """40 rounds of z = 4 are one release of sqrt(40) / 4 deviations."""
+    exact = exact_epsilon(math.sqrt(40) / 4, 1e-2)
+    assert exact == pytest.approx(4.3222, abs=1e-3)
+    assert epsilon(ledger(4.0, 40), 1e-2) == pytest.approx(exact, abs=1e-3)
+    assert epsilon(ledger(4.0, 40), 1e-2, accountant="rdp") == pytest.approx(5.0370, abs=1e-3)
+
+
+def test_poisson_samples_are_amplified():
+    """As published with dp-accounting's own tests of DP-SGD: q 0.01, z 4, 10,000 steps."""
+    sampled = ledger(4.0, 10_000, 0.01)
+    assert epsilon(sampled, 1e-5) == pytest.approx(0.9470, abs=1e-3)
+    assert epsilon(sampled, 1e-5, accountant="rdp") == pytest.approx(1.0355, abs=1e-3)
+
+
+@pytest.mark.parametrize(("z", "count", "sampling"), [(2.0, 10, 1.0), (1.0, 50, 0.1)])
+def test_renyi_never_promises_more(z, count, sampling):
+    tight, loose = (epsilon(ledger(z, count, sampling), 1e-4, accountant=a) for a in ACCOUNTANTS)
+    assert tight <= loose
+
+
+@pytest.mark.parametrize(("target", "sampling"), [(8.0, 1.0), (0.5, 1.0), (4.0, 0.2)])
+def test_noise_is_the_least_that_keeps_within_epsilon(target, sampling):
+    z = noise_multiplier(target, 1e-5, sampling=sampling, rounds=20)
+    assert epsilon(ledger(z, 20, sampling), 1e-5) <= target
+    assert epsilon(ledger(0.99 * z, 20, sampling), 1e-5) > target
+
+
+def test_a_chance_of_failure_is_taken_from_delta():
+    assert epsilon(ledger(4.0, 40, failure=9e-3), 1e-2) == epsilon(ledger(4.0, 40), 1e-2 - 9e-3)
+    assert epsilon(ledger(4.0, 40, failure=1e-2), 1e-2) == math.inf
+
+
+def test_without_noise_there_is_no_epsilon():
+    assert epsilon(ledger(0.0, 3), 1e-5) == math.inf
+    assert epsilon(ledger(0.0, 0), 1e-5) == 0
+
+
+def test_the_ledger_of_the_first_rounds():
+    assert ledger(4.0, 40).first(3) == ledger(4.0, 3)
+    assert ledger(4.0, 40).first(99) == ledger(4.0, 40)
+
+
+def test_releases_together_are_one():
+    """An exact identity of Gaussians: their squared ratios of signal to noise add up."""
+    both = Ledger("client", "add_or_remove_one", (Release(3.0, 1.0, 5), Release(4.0, 1.0, 5)))
+    assert combined(3.0, 4.0) == pytest.approx(2.4)
+    assert epsilon(both, 1e-5) == pytest.approx(epsilon(ledger(2.4, 5), 1e-5), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: epsilon(ledger(1.0, 1), 0.0), "delta must be in (0, 1), not 0.0"),
+        (lambda: epsilon(ledger(1.0, 1), 1.0), "delta must be in (0, 1), not 1.0"),
+        (lambda: epsilon(ledger(1.0, 1), 1e-5, accountant="x"), "accountant must be one of pld"),
+        (lambda: noise_multiplier(-1.0, 1e-5, sampling=1.0, rounds=1), "epsilon must be above 0"),
+        (lambda: noise_multiplier(math.inf, 1e-5, sampling=1.0, rounds=1), "and finite, not inf"),
+        (
+            lambda: noise_multiplier(1.0, 1e-13, sampling=0.1, rounds=1, failure=1e-12),
+            "delta must be above 1e-12, the chance that a round has more clients than slots",
+        ),
+    ],
+)
+def test_bad_values_are_refused(call, words):
+    with pytest.raises(ValueError) as refused:
+        call()
+    assert words in str(refused.value)
