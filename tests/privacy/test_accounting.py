@@ -11,8 +11,12 @@ from lipsjax.privacy import ACCOUNTANTS, Ledger, Release, combined, epsilon, noi
 pytest.importorskip("dp_accounting")
 
 
-def ledger(z, count, sampling=1.0, failure=0.0):
-    return Ledger("client", "add_or_remove_one", (Release(z, sampling, count),), failure)
+def spent(z, count, delta, sampling=1.0, failure=0.0, **options):
+    return epsilon(ledger(z, count, delta, sampling, failure), **options)
+
+
+def ledger(z, count, delta=1e-5, sampling=1.0, failure=0.0):
+    return Ledger("client", "add_or_remove_one", (Release(z, sampling, count),), delta, failure)
 
 
 def exact_epsilon(mu, delta):
@@ -29,38 +33,38 @@ def test_full_participation_is_one_gaussian():
     """40 rounds of z = 4 are one release of sqrt(40) / 4 deviations."""
     exact = exact_epsilon(math.sqrt(40) / 4, 1e-2)
     assert exact == pytest.approx(4.3222, abs=1e-3)
-    assert epsilon(ledger(4.0, 40), 1e-2) == pytest.approx(exact, abs=1e-3)
-    assert epsilon(ledger(4.0, 40), 1e-2, accountant="rdp") == pytest.approx(5.0370, abs=1e-3)
+    assert spent(4.0, 40, 1e-2) == pytest.approx(exact, abs=1e-3)
+    assert spent(4.0, 40, 1e-2, accountant="rdp") == pytest.approx(5.0370, abs=1e-3)
 
 
 def test_poisson_samples_are_amplified():
     """As published with dp-accounting's own tests of DP-SGD: q 0.01, z 4, 10,000 steps."""
-    sampled = ledger(4.0, 10_000, 0.01)
-    assert epsilon(sampled, 1e-5) == pytest.approx(0.9470, abs=1e-3)
-    assert epsilon(sampled, 1e-5, accountant="rdp") == pytest.approx(1.0355, abs=1e-3)
+    sampled = ledger(4.0, 10_000, 1e-5, 0.01)
+    assert epsilon(sampled) == pytest.approx(0.9470, abs=1e-3)
+    assert epsilon(sampled, accountant="rdp") == pytest.approx(1.0355, abs=1e-3)
 
 
 @pytest.mark.parametrize(("z", "count", "sampling"), [(2.0, 10, 1.0), (1.0, 50, 0.1)])
 def test_renyi_never_promises_more(z, count, sampling):
-    tight, loose = (epsilon(ledger(z, count, sampling), 1e-4, accountant=a) for a in ACCOUNTANTS)
+    tight, loose = (spent(z, count, 1e-4, sampling, accountant=a) for a in ACCOUNTANTS)
     assert tight <= loose
 
 
 @pytest.mark.parametrize(("target", "sampling"), [(8.0, 1.0), (0.5, 1.0), (4.0, 0.2)])
 def test_noise_is_the_least_that_keeps_within_epsilon(target, sampling):
     z = noise_multiplier(target, 1e-5, sampling=sampling, rounds=20)
-    assert epsilon(ledger(z, 20, sampling), 1e-5) <= target
-    assert epsilon(ledger(0.99 * z, 20, sampling), 1e-5) > target
+    assert spent(z, 20, 1e-5, sampling) <= target
+    assert spent(0.99 * z, 20, 1e-5, sampling) > target
 
 
 def test_a_chance_of_failure_is_taken_from_delta():
-    assert epsilon(ledger(4.0, 40, failure=9e-3), 1e-2) == epsilon(ledger(4.0, 40), 1e-2 - 9e-3)
-    assert epsilon(ledger(4.0, 40, failure=1e-2), 1e-2) == math.inf
+    assert spent(4.0, 40, 1e-2, failure=9e-3) == spent(4.0, 40, 1e-2 - 9e-3)
+    assert spent(4.0, 40, 1e-2, failure=1e-2) == math.inf
 
 
 def test_without_noise_there_is_no_epsilon():
-    assert epsilon(ledger(0.0, 3), 1e-5) == math.inf
-    assert epsilon(ledger(0.0, 0), 1e-5) == 0
+    assert spent(0.0, 3, 1e-5) == math.inf
+    assert spent(0.0, 0, 1e-5) == 0
 
 
 def test_the_ledger_of_the_first_rounds():
@@ -70,17 +74,17 @@ def test_the_ledger_of_the_first_rounds():
 
 def test_releases_together_are_one():
     """An exact identity of Gaussians: their squared ratios of signal to noise add up."""
-    both = Ledger("client", "add_or_remove_one", (Release(3.0, 1.0, 5), Release(4.0, 1.0, 5)))
+    both = Ledger("client", "add_or_remove_one", (Release(3.0, 1.0, 5), Release(4.0, 1.0, 5)), 1e-5)
     assert combined(3.0, 4.0) == pytest.approx(2.4)
-    assert epsilon(both, 1e-5) == pytest.approx(epsilon(ledger(2.4, 5), 1e-5), abs=1e-3)
+    assert epsilon(both) == pytest.approx(spent(2.4, 5, 1e-5), abs=1e-3)
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: epsilon(ledger(1.0, 1), 0.0), "delta must be in (0, 1), not 0.0"),
-        (lambda: epsilon(ledger(1.0, 1), 1.0), "delta must be in (0, 1), not 1.0"),
-        (lambda: epsilon(ledger(1.0, 1), 1e-5, accountant="x"), "accountant must be one of pld"),
+        (lambda: spent(1.0, 1, 0.0), "delta must be in (0, 1), not 0.0"),
+        (lambda: spent(1.0, 1, 1.0), "delta must be in (0, 1), not 1.0"),
+        (lambda: spent(1.0, 1, 1e-5, accountant="x"), "accountant must be one of pld"),
         (lambda: noise_multiplier(-1.0, 1e-5, sampling=1.0, rounds=1), "epsilon must be above 0"),
         (lambda: noise_multiplier(math.inf, 1e-5, sampling=1.0, rounds=1), "and finite, not inf"),
         (

@@ -538,6 +538,27 @@ def test_setting_in_words(tmp_path):
         "2 faulty clients (noise)"
     )
     assert text["Clients"].endswith("; 1 further client for the end, without training")
+    guarded = {"clip": 0.5, "epsilon": 8.0, "delta": 1e-5, "adaptive": None, "reference": "global"}
+    config["participation"] |= {"sampling": "poisson", "dropout": 0.0}
+    config["faults"]["clients"] = 0
+    text = dict(
+        describe_setting(replaced(study, privacy=guarded, secure={"bits": 16, "clip": 2.0}))
+    )
+    assert text["Strategy"].endswith(
+        "each drawn for itself, differential privacy of clients by epsilon 8 at delta 1e-05 (one "
+        "client more or less), updates of norm 0.5 at most, from the whole model, secure sums of "
+        "16 bits within 2"
+    )
+    guarded |= {"epsilon": None, "noise_multiplier": 2.0, "adaptive": 0.5, "reference": "received"}
+    config |= {"privacy": guarded, "secure": {"bits": None}}
+    text = dict(describe_setting(study.trials[0].recording))
+    assert text["Strategy"].endswith(
+        "by a noise multiplier of 2 (one client more or less), updates of norm 0.5 at most at "
+        "first, then of their 50% quantile, from what the client received"
+    )
+    config["participation"] |= {"sampling": "examples", "dropout": 0.25}
+    config["faults"]["clients"] = 2
+    del config["privacy"], config["secure"]
     config["partition"] |= {"kind": "shards", "classes": 1, "sizes": "power", "features": "noise"}
     text = dict(describe_setting(study.trials[0].recording))
     assert text["Clients"] == (
@@ -548,8 +569,8 @@ def test_setting_in_words(tmp_path):
     for name in ("sizes", "size_skew", "features", "feature_skew", "classes"):
         del config["partition"][name]
     config["partition"]["kind"] = "iid"
-    for name in ("participation", "faults"):
-        del config[name]
+    for name in ("participation", "faults", "privacy", "secure"):
+        config.pop(name, None)
     assert "12 rounds" in dict(describe_setting(study.trials[0].recording))["Strategy"]
     write_study(tmp_path / "again", **SMALL)
     study = read_study(tmp_path / "again")

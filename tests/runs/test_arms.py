@@ -71,6 +71,8 @@ OF_THE_OTHERS = {
     "a strategy": ("--strategy.name", "fedprox", "--strategy.options", "mu=0.1"),
     "a compression": ("--strategy.compression", "top_k"),
     "faults": ("--faults.clients", "4", "--strategy.aggregation", "median"),
+    "a guarantee": ("--privacy.clip", "1", "--privacy.epsilon", "8"),
+    "secure sums": ("--secure.bits", "16"),
     "a grid of strategies": ("--grid", 'strategy.name=["fedavg", "fedprox"]'),
 }
 

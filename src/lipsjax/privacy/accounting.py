@@ -12,12 +12,11 @@ ACCOUNTANTS = ("pld", "rdp")
 
 
 @functools.lru_cache(maxsize=4096)
-def epsilon(ledger: Ledger, delta: float, *, accountant: Accountant = "pld") -> float:
-    """Return the epsilon that a ledger spends at some delta; inf: none can be given.
+def epsilon(ledger: Ledger, *, accountant: Accountant = "pld") -> float:
+    """Return the epsilon that a ledger spends at its delta; inf: none can be given.
 
     Args:
-      ledger: what is released.
-      delta: of (epsilon, delta); the ledger's own chance of failure is a part of it.
+      ledger: what is released; its chance of failure is a part of its delta.
       accountant: "pld" or "rdp".
 
     Raises:
@@ -28,14 +27,14 @@ def epsilon(ledger: Ledger, delta: float, *, accountant: Accountant = "pld") -> 
       Distributions", arXiv 2207.04380; Mironov, "Renyi Differential Privacy", arXiv 1702.07476.
 
     Example:
-      >>> ledger = Ledger("client", "add_or_remove_one", (Release(4.0, 1.0, 40),))
-      >>> [round(epsilon(ledger, 1e-2, accountant=a), 3) for a in ACCOUNTANTS]
+      >>> ledger = Ledger("client", "add_or_remove_one", (Release(4.0, 1.0, 40),), 1e-2)
+      >>> [round(epsilon(ledger, accountant=a), 3) for a in ACCOUNTANTS]
       [4.322, 5.037]
     """
-    check_delta(delta)
+    check_delta(ledger.delta)
     if accountant not in ACCOUNTANTS:
         raise ValueError(f"accountant must be one of {', '.join(ACCOUNTANTS)}, not {accountant!r}")
-    left = delta - ledger.failure
+    left = ledger.delta - ledger.failure
     if left <= 0:
         return math.inf
     releases = [r for r in ledger.releases if r.rounds]
@@ -65,8 +64,8 @@ def noise_multiplier(
 
     Example:
       >>> z = noise_multiplier(8.0, 1e-5, sampling=1.0, rounds=40)
-      >>> ledger = Ledger("client", "add_or_remove_one", (Release(z, 1.0, 40),))
-      >>> 7.99 < epsilon(ledger, 1e-5) <= 8.0
+      >>> ledger = Ledger("client", "add_or_remove_one", (Release(z, 1.0, 40),), 1e-5)
+      >>> 7.99 < epsilon(ledger) <= 8.0
       True
     """
     check_delta(delta)
@@ -113,6 +112,11 @@ def _accountant(name: str, ledger: Ledger) -> Any:
     if name == "pld":
         return library.pld.PLDAccountant(relation)
     return library.rdp.RdpAccountant(neighboring_relation=relation)
+
+
+def check_installed() -> None:
+    """Raise ValueError if epsilon cannot be counted here."""
+    _library()
 
 
 def _library() -> Any:

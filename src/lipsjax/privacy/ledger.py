@@ -30,7 +30,7 @@ class Ledger(NamedTuple):
     """All that a run releases, and for whom a guarantee speaks.
 
     Example:
-      >>> ledger = Ledger("client", "add_or_remove_one", (Release(4.0, 1.0, 40),))
+      >>> ledger = Ledger("client", "add_or_remove_one", (Release(4.0, 1.0, 40),), 1e-5)
       >>> ledger.first(10).releases
       (Release(noise_multiplier=4.0, sampling=1.0, rounds=10),)
       >>> ledger.words()
@@ -40,6 +40,7 @@ class Ledger(NamedTuple):
     unit: Unit
     relation: Relation
     releases: tuple[Release, ...]  # one for each mechanism that is in every round
+    delta: float  # of (epsilon, delta)
     failure: float = 0.0
     """Chance that what is accounted for is not what was done; a part of delta."""
 

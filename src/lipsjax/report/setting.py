@@ -1,6 +1,6 @@
 """A recorded study's setting in words, for readers of its report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -299,9 +299,31 @@ def _participants(config: Mapping[str, Any]) -> str:
     ]
     if config["strategy"]["cohort"] is not None and chances["sampling"] == "examples":
         words.insert(0, "drawn by their examples")
+    if config["strategy"]["cohort"] is not None and chances["sampling"] == "poisson":
+        words.insert(0, "each drawn for itself")
     if faults["clients"]:
         words.append(f"{counted(faults['clients'], 'faulty client')} ({faults['kind']})")
-    return "".join(f", {word}" for word in words)
+    return "".join(f", {word}" for word in [*words, *_protection(config)])
+
+
+def _protection(config: Mapping[str, Any]) -> Iterator[str]:
+    """How updates are protected; nothing of recordings from before there was any protection."""
+    privacy, secure = config.get("privacy", {"clip": None}), config.get("secure", {"bits": None})
+    if privacy["clip"] is not None:
+        bound = f"updates of norm {privacy['clip']:g} at most"
+        if privacy["adaptive"] is not None:
+            bound += f" at first, then of their {100 * privacy['adaptive']:g}% quantile"
+        if privacy["epsilon"] is not None:
+            promise = f"epsilon {privacy['epsilon']:g} at delta {privacy['delta']:g}"
+        else:
+            promise = f"a noise multiplier of {privacy['noise_multiplier']:g}"
+        whole = {"global": "the whole model", "received": "what the client received"}
+        yield (
+            f"differential privacy of clients by {promise} (one client more or less), {bound}, "
+            f"from {whole[privacy['reference']]}"
+        )
+    if secure["bits"] is not None:
+        yield f"secure sums of {secure['bits']} bits within {secure['clip']:g}"
 
 
 def describe_partition(partition: Mapping[str, Any]) -> str:

@@ -5,9 +5,11 @@
     arms = ["dense", "local", "pooled", "lips"]    # in a TOML file, in the place of its own tables
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from lipsjax.runs.config import PrivacyConfig, SecureConfig
 from lipsjax.runs.fields import nearest, overlaps, shown
 
 Differences = Mapping[str, Any]
@@ -30,7 +32,11 @@ _PLAIN = {
     "aggregation": "mean",
     "clip_norm": None,
 }
-_APART = {"faults": {"clients": 0}}
+_APART = {
+    "faults": {"clients": 0},
+    "privacy": dataclasses.asdict(PrivacyConfig()),
+    "secure": dataclasses.asdict(SecureConfig()),
+}
 ARMS = {
     "dense": Arm({}, "federated averaging as it is, the reference"),
     "local": Arm(
@@ -116,4 +122,4 @@ def heeds(differences: Differences, field: str) -> bool:
     (False, True)
     """
     apart = differences in (ARMS["local"].differences, ARMS["pooled"].differences)
-    return not (apart and any(overlaps(field, each) for each in ("strategy", "faults")))
+    return not (apart and any(overlaps(field, each) for each in ("strategy", *_APART)))

@@ -15,6 +15,7 @@ from lipsjax import clients, models, simulation, strategies
 from lipsjax.augmentation import augmentation
 from lipsjax.local import LocalTraining
 from lipsjax.models import Normalise, weights
+from lipsjax.privacy import accounting
 from lipsjax.rounds import Participation
 from lipsjax.runs import given, own, parts
 from lipsjax.runs.config import (
@@ -222,9 +223,22 @@ def _client_wraps(config: Config, num_classes: int) -> dict[Rank, Wrap]:
 def _server_wraps(config: Config) -> dict[Rank, Wrap]:
     """Return what is wrapped around what the server does, by rank."""
     chosen, wraps = config.strategy, {}
-    norm = chosen.clip_norm
+    norm, secure = chosen.clip_norm, config.secure
     if norm is not None:
         wraps[Rank.CLIP] = lambda inner: strategies.clip(inner, norm=norm)
+    guarded = to_dict(config.privacy)
+    if config.privacy.clip is None:
+        asked = [n for n in ("epsilon", "noise_multiplier", "adaptive") if guarded[n] is not None]
+        if asked:
+            raise ValueError(
+                f"privacy.{asked[0]} needs privacy.clip: without it nothing is bounded"
+            )
+    else:
+        accounting.check_installed()
+        wraps[Rank.PRIVATE] = lambda inner: strategies.private(inner, **guarded)
+    if secure.bits is not None:
+        hidden = {"bits": secure.bits, "clip": secure.clip}
+        wraps[Rank.SECURE] = lambda inner: strategies.secure(inner, **hidden)
     if chosen.aggregation == "median":
         wraps[Rank.AGGREGATE] = strategies.median
     elif chosen.aggregation == "trimmed_mean":

@@ -51,7 +51,8 @@ Augmentation = Literal["flip", "crop", "rotate"]
 Compression = Literal["none", "top_k", "quantise", "sign_majority"]
 Aggregation = Literal["mean", "median", "trimmed_mean"]
 Fault = Literal["label_flip", "noise", "sign_flip", "nan"]
-Sampling = Literal["uniform", "examples"]
+Sampling = Literal["uniform", "examples", "poisson"]
+Reference = Literal["global", "received"]
 Dtype = Literal["float32", "bfloat16"]
 Precision = Literal["highest", "high", "default"]
 Conv = Literal["auto", "loop", "patches", "grouped"]
@@ -369,7 +370,8 @@ class ParticipationConfig:
     """Which clients a round draws, and what becomes of them."""
 
     sampling: Sampling = "uniform"
-    """uniform; or examples: in proportion to them, and then every message weighs alike."""
+    """uniform; examples: in proportion to them, and then every message weighs alike; poisson: each
+    for itself, so that cohorts differ in size, strategy.cohort being what it is on average."""
     dropout: float = 0.0
     """Chance that a client that was drawn never trains."""
     mid_round_dropout: float = 0.0
@@ -390,6 +392,35 @@ class FaultConfig:
     """label_flip: wrong labels; noise, sign_flip, nan: on, of and for what it sends."""
     scale: float = 1.0
     """Of the noise, or of the negated delta."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrivacyConfig:
+    """Differential privacy of clients: a bound on each one's update, and noise on their sum."""
+
+    clip: float | None = None
+    """Largest norm of a client's update; none: nothing is protected. The rest is read with it."""
+    epsilon: float | None = None
+    """That the whole run may spend: the least noise that keeps within it is found."""
+    noise_multiplier: float | None = None
+    """Deviation of the noise over the clip, where epsilon is not given."""
+    delta: float = 1e-5
+    """Of (epsilon, delta); below one over the number of clients."""
+    adaptive: float | None = None
+    """Share of updates that the clip shall follow, from clip on; none: it stays."""
+    reference: Reference = "global"
+    """What an update is from: global, the model that went out whole, so that what LIPS zeroes
+    counts against the clip; received: what the client received."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SecureConfig:
+    """Secure aggregation: sums of integers, of which the server sees no term."""
+
+    bits: int | None = None
+    """Of one integer; none: sums are of floats. The rest is read with it."""
+    clip: float = 1.0
+    """Largest change of one value; what is beyond is cut, and counted."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -469,6 +500,8 @@ class Config:
     strategy: StrategyConfig = dataclasses.field(default_factory=StrategyConfig)
     participation: ParticipationConfig = ParticipationConfig()
     faults: FaultConfig = FaultConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    secure: SecureConfig = SecureConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     sparsity: Annotated[SparsityConfig | None, tyro.conf.Suppress] = None
     """Transient sparsity; none is dense."""

@@ -9,6 +9,11 @@ from lipsjax.runs.given import is_given
 
 SHRINKING = ("density", "schedule", "every", "operation", "kinds")
 """Fields of sparsity that operations other than mask read too."""
+PRIVACY = [
+    f"privacy.{field}"
+    for field in ("epsilon", "noise_multiplier", "delta", "adaptive", "reference")
+]
+"""Fields that only a clip makes read."""
 NEEDS_GRADIENT = ("saliency", "gradient", "inverted")
 """Criteria that read where the gradient is from."""
 
@@ -42,6 +47,8 @@ _UNREAD: Mapping[str, Callable[[Config], bool]] = {
     "strategy.trim": lambda c: c.strategy.aggregation != "trimmed_mean",
     "strategy.cohort": lambda c: c.partition.pooled,
     "participation.min_work": lambda c: c.participation.stragglers == 0,
+    **dict.fromkeys(PRIVACY, lambda c: c.privacy.clip is None),
+    "secure.clip": lambda c: c.secure.bits is None,
     "faults.kind": lambda c: c.faults.clients == 0,
     "faults.scale": lambda c: c.faults.clients == 0 or c.faults.kind in ("label_flip", "nan"),
 }

@@ -14,6 +14,7 @@ import numpy as np
 
 from lipsjax import recording
 from lipsjax.datasets.base import show
+from lipsjax.privacy import epsilon
 from lipsjax.recording.checkpoints import Checkpoints
 from lipsjax.rounds import Metrics
 from lipsjax.runs import cache, parts, processes, trackers
@@ -240,7 +241,7 @@ def _check_finite(
 
     A client's loss alone does not stop a run whose server withstands what is not finite.
     """
-    withstands = {Rank.AGGREGATE, Rank.CLIP} & sim.spec.strategy.wrappers.keys()
+    withstands = {Rank.AGGREGATE, Rank.CLIP, Rank.PRIVATE} & sim.spec.strategy.wrappers.keys()
     faulty = Rank.FAULT in sim.spec.strategy.wrappers
     hint = "its faulty clients may be why" if faulty else "a smaller learning_rate may help"
     for i, losses in enumerate(metrics.client_loss):
@@ -273,6 +274,7 @@ def rows_of(
             "round": first + i,
             "density": sent.density,
             **{name: float(values[i]) for name, values in metrics.scalars.items()},
+            **_spent(prepared.simulation, first + i),
             "uplink_bits": bits.uplink * arrived // cohort,
             "downlink_bits": bits.downlink,
             "uplink_bits_server_masks": bits.uplink_server_masks * arrived // cohort,
@@ -280,6 +282,15 @@ def rows_of(
             "layers": {name: values[i].tolist() for name, values in metrics.layers.items()},
             **_known(metrics.by, i),
         }
+
+
+def _spent(simulation: Simulation, t: int) -> dict[str, float]:
+    """Return what a run has spent after a round, of a strategy that keeps a ledger."""
+    strategy, run = simulation.spec.strategy, simulation.spec.run
+    if strategy.ledger is None:
+        return {}
+    spent = epsilon(strategy.ledger(run).first(t + 1))
+    return {"epsilon": spent if math.isfinite(spent) else math.nan}
 
 
 def _known(by: dict[str, dict[str, Array]], i: int) -> dict[str, dict[str, list[float]]]:

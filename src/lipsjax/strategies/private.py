@@ -158,7 +158,8 @@ def private(
 
     def ledger(run: RunContext) -> Ledger:
         z, rate = multiplier(run), sampling_rate(run)
-        return Ledger("client", "add_or_remove_one", (Release(z, rate, run.rounds),), run.overflow)
+        releases = (Release(z, rate, run.rounds),)
+        return Ledger("client", "add_or_remove_one", releases, delta, run.overflow)
 
     def init_client(run: RunContext, initial: Variables) -> PyTree:
         if shared_statistics(strategy, run, initial):
