@@ -541,9 +541,8 @@ def test_setting_in_words(tmp_path):
     guarded = {"clip": 0.5, "epsilon": 8.0, "delta": 1e-5, "adaptive": None, "reference": "global"}
     config["participation"] |= {"sampling": "poisson", "dropout": 0.0}
     config["faults"]["clients"] = 0
-    text = dict(
-        describe_setting(replaced(study, privacy=guarded, secure={"bits": 16, "clip": 2.0}))
-    )
+    config |= {"privacy": guarded, "secure": {"bits": 16, "clip": 2.0}}
+    text = dict(describe_setting(study.trials[0].recording))
     assert text["Strategy"].endswith(
         "each drawn for itself, differential privacy of clients by epsilon 8 at delta 1e-05 (one "
         "client more or less), updates of norm 0.5 at most, from the whole model, secure sums of "
