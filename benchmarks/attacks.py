@@ -74,7 +74,17 @@ def main(options: Options) -> None:
     figures += [
         ratio(f"loop_over_chunk_{n}", times["chunk_1"], times[f"chunk_{n}"]) for n in chunks
     ]
+    figures += [
+        Figure(f"memory_chunk_{n}", "MiB", [memory(program, target, when, rows, n)]) for n in chunks
+    ]
     report(f"Attacks: {options.victims} victims, {options.steps} steps", figures, options.json)
+
+
+def memory(program, target, when, rows, chunk: int) -> float:
+    """Return what XLA plans for the values between, in the program of one chunk, MiB."""
+    some = jax.tree.map(lambda x: x[:chunk], rows)
+    compiled = program.lower(target, when, *some).compile()
+    return compiled.memory_analysis().temp_size_in_bytes / 2**20
 
 
 if __name__ == "__main__":

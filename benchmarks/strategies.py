@@ -3,6 +3,7 @@
 python benchmarks/strategies.py --json strategies.json
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +13,7 @@ from typing import Literal
 import jax
 import tyro
 from measure import Figure, interleave, ratio, report, start_jax
-from workloads import CLASSES, WORKLOADS, make_data, make_simulation
+from workloads import CLASSES, WORKLOADS, make_data, make_simulation, resnet8
 
 from lipsjax import models, strategies
 from lipsjax.strategies import Strategy, keep_local
@@ -42,6 +43,8 @@ WRAPS: dict[str, Callable[[Strategy], Strategy]] = {
     "median": strategies.median,
     "trimmed_mean": strategies.trimmed_mean,
     "clip": lambda s: strategies.clip(s, norm=1.0),
+    "private": lambda s: strategies.private(s, clip=1.0, noise_multiplier=1.0),
+    "secure": lambda s: strategies.secure(s, clip=1.0),
     "sign_flip": lambda s: strategies.faulty(s, clients=2, kind="sign_flip", num_classes=CLASSES),
 }
 """What makes each strategy of federated averaging."""
@@ -55,6 +58,8 @@ class Options:
     """Whose rounds."""
     only: tuple[str, ...] = ()
     """Which strategies; none: all."""
+    group_norm: bool = False
+    """Of W2: GroupNorm for BatchNorm, in FedAvg too, as private asks for."""
     repeats: int = 3
     """Interleaved rounds behind each ratio."""
     json: Path | None = None
@@ -64,6 +69,8 @@ class Options:
 def time_some(names: Iterable[str], options: Options) -> list[Figure]:
     """Time a round of some strategies and of FedAvg, in turn, each from its own second round."""
     workload = WORKLOADS[options.workload]
+    if options.group_norm:
+        workload = workload._replace(model=functools.partial(resnet8, norm="group"))
     key, data = jax.random.key(0), make_data(workload)
     wraps = {"fedavg": lambda s: s, **{name: WRAPS[name] for name in names}}
     cases, placed = {}, None
@@ -84,7 +91,10 @@ def time_some(names: Iterable[str], options: Options) -> list[Figure]:
 def main(options: Options) -> None:
     """Time what was asked for and report it."""
     devices = start_jax(None)
-    names = options.only or tuple(WRAPS)
+    # W2 has running statistics, which private refuses
+    has_statistics = options.workload == "w2" and not options.group_norm
+    every = (name for name in WRAPS if not (has_statistics and name == "private"))
+    names = options.only or tuple(every)
     figures = []
     rest = iter(names)
     while some := tuple(islice(rest, TOGETHER)):

@@ -130,11 +130,14 @@ def _small_cnn(image_shape: Shape, conv: str, dtype: Any) -> Model:
     return models.from_flax(SmallCNN(conv, dtype), image_shape)
 
 
-def resnet8(image_shape: Shape, conv: str, dtype: Any, arithmetic: str = "float32") -> Model:
+def resnet8(
+    image_shape: Shape, conv: str, dtype: Any, arithmetic: str = "float32", norm: str = "batch"
+) -> Model:
     """Return W2's network, whose layers compute in some type."""
     return models.build(
         "resnet8",
         num_classes=CLASSES,
+        norm=norm,
         input_shape=image_shape,
         conv=conv,
         param_dtype=dtype,

@@ -72,8 +72,9 @@ def test_rounding_is_right_on_average_and_within_a_step():
     assert np.abs(found.mean(0) - np.asarray(x)).max() < 5 * step / np.sqrt(4000)
 
 
-@pytest.mark.parametrize("weighted", [True, False])
-@pytest.mark.parametrize("bits", [16, 22])
+@pytest.mark.parametrize(
+    ("bits", "weighted"), [(16, True), (22, False), pytest.param(22, True, marks=pytest.mark.slow)]
+)
 def test_a_round_is_that_of_floats_within_a_step_of_each_client(bits, weighted):
     plain, _, _ = rounds(fedavg(weighted=weighted), count=1)
     hidden, metrics, _ = rounds(secure(fedavg(weighted=weighted), clip=CLIP, bits=bits), count=1)
@@ -86,7 +87,14 @@ def test_a_round_is_that_of_floats_within_a_step_of_each_client(bits, weighted):
     assert metrics.scalars["share_cut"][0] == 0
 
 
-@pytest.mark.parametrize("inner", [strategies.scaffold, strategies.fednova, strategies.feddyn])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        strategies.scaffold,
+        pytest.param(strategies.fednova, marks=pytest.mark.slow),
+        pytest.param(strategies.feddyn, marks=pytest.mark.slow),
+    ],
+)
 def test_messages_of_several_parts_are_summed_part_by_part(inner):
     plain, _, _ = rounds(inner(), count=2)
     hidden, metrics, _ = rounds(secure(inner(), clip=16.0, bits=24), count=2)
