@@ -26,6 +26,8 @@ class Purpose(enum.IntEnum):
     OUTCOME = 7  # whether and how far a client trains
     FINETUNING = 8  # batches of fine-tuning
     ATTACK = 9  # what an attacker draws, who knows none of the others
+    NOISE = 10  # on a sum, for privacy
+    ROUNDING = 11  # of a client's message to integers
 
 
 def derive(key: Array, round_index: Array | int, client: Array | int, purpose: Purpose) -> Array:

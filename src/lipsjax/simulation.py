@@ -358,8 +358,8 @@ def build(
     except ValueError as error:
         raise ValueError(f"{strategy.name}: {error}") from error
     sparsifier = None if strategy.sparsifier is None else strategy.sparsifier(run)
-    if sparsifier is not None and Rank.PRIVATE in strategy.wrappers:
-        check_private_masks(sparsifier)
+    if sparsifier is not None and {Rank.PRIVATE, Rank.SECURE} & {*strategy.wrappers}:
+        check_private_masks(strategy, run, sparsifier)
     initial = jax.eval_shape(model.init, jax.random.key(0))
     _check_optimizer(training.optimizer, initial)
     # refuses what the model has not

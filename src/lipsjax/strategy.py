@@ -13,6 +13,7 @@ the states. Nothing that the run knows is given to a strategy a second time.
 
 import enum
 import functools
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
@@ -92,6 +93,11 @@ class RunContext:
     def poisson(self) -> bool:
         """Whether each client is drawn for itself, so that cohorts differ in size."""
         return self.sampling == "poisson" and self.cohort < self.num_clients
+
+    @property
+    def rate(self) -> float:
+        """Chance with which each client is drawn: C / K, up to the next of the draws' 2^-23."""
+        return math.ceil(np.float32(self.cohort / self.num_clients) * 2**23) / 2**23
 
     @property
     def training(self) -> LocalTraining:
@@ -307,7 +313,9 @@ class Strategy(NamedTuple):
     values on every device. None: the weighted mean, of which only sums are kept."""
     combine: Callable[[ServerContext, PyTree], PyTree] | None = None
     """(context, weighted sum of messages) -> what stands for their mean; also of no message at all.
-    None: the sum over the sum of weights."""
+    None: the sum over the sum of weights. In a round without messages nothing stays of it, but of a
+    strategy with a ledger."""
+    weighs_itself: bool = False  # whether a message is weighed already, so that a plain sum is due
     scalars: Callable[[ServerContext, PyTree], dict[str, Array]] | None = None
     """(context, what stands for the mean) -> numbers () of the round by name, to be recorded."""
     ledger: Callable[[RunContext], Ledger] | None = None

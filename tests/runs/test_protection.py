@@ -61,6 +61,7 @@ def test_secure_sums_are_counted_and_what_they_cut(tmp_path):
         ((*GUARDED, "--strategy.name", "scaffold"), "messages are more than models"),
         ((*GUARDED, "--secure.bits", "16"), "too small for its ledger"),
         ((*GUARDED, "--strategy.aggregation", "median"), "its noise is for a sum"),
+        ((*GUARDED, "--model.normalise", "True"), "goes with no model.normalise"),
         (("--secure.bits", "40"), "bits must be in 2..24, not 40"),
         (("--participation.sampling", "poisson"), "needs a cohort below 3, the clients"),
     ],

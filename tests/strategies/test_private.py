@@ -1,5 +1,7 @@
 """Differential privacy of clients: rounds against a loop, sensitivity, and what is refused."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import worlds
-from lipsjax import simulation, strategies, transient_sparsity
+from lipsjax import models, simulation, strategies, transient_sparsity
 from lipsjax.attacks.victims import given_to, moment, turn_of
 from lipsjax.keys import SERVER, Purpose, derive
 from lipsjax.local import LocalTraining
@@ -17,7 +19,7 @@ from lipsjax.privacy import Release
 from lipsjax.rounds import Participation
 from lipsjax.rounds.participation import OVERFLOW, poisson_slots
 from lipsjax.strategies import fedavg, private
-from lipsjax.strategies.private import CLIP_RATE, clipped, gaussian
+from lipsjax.strategies.private import CLIP_RATE, HAIR, clipped, gaussian
 from lipsjax.strategy import RunContext
 from lipsjax.tree import pick
 
@@ -76,14 +78,15 @@ def expected_model(before, sent, *, clip, z, size, reference):
         delta = {path: np.asarray(flat(end)[path] - begin[path]) for path in old}
         length = np.sqrt(sum(float(np.sum(d**2)) for d in delta.values()))
         for path in total:
-            total[path] += delta[path] * (1 if length <= clip else clip / length * (1 - 1e-6))
-    key = jax.random.fold_in(server_key(before), int(before["round"]))
-    noise = gaussian(jax.random.split(key)[0], old)
+            total[path] += delta[path] * min(1, clip / length * (1 - HAIR))
+    noise = gaussian(noise_keys(before, int(before["round"]))[0], old)
     return {p: old[p] + (total[p] + z * clip * np.asarray(noise[p])) / size for p in old}
 
 
-def server_key(before):
-    return derive(jax.random.wrap_key_data(before["key"]), 0, SERVER, Purpose.SERVER)
+def noise_keys(before, t):
+    """Of the noise on deltas, and on the count."""
+    of_server = derive(jax.random.wrap_key_data(before["key"]), 0, SERVER, Purpose.SERVER)
+    return jax.random.split(derive(of_server, t, SERVER, Purpose.NOISE))
 
 
 def dense(inner):
@@ -142,7 +145,7 @@ def test_an_adaptive_clip_follows_the_share_below_it():
     for start, end in models_sent(fedavg(weighted=False), data, plain, cohort):
         parts = [np.asarray(flat(end)[p] - flat(start)[p]) for p in flat(start)]
         lengths.append(np.sqrt(sum(np.sum(d**2) for d in parts)))
-    key = jax.random.split(jax.random.fold_in(server_key(before), 2))[1]
+    key = noise_keys(before, 2)[1]
     noise = len(SIZES) / 20 * float(jax.random.normal(key, (), jnp.float32))
     share = np.mean(np.array(lengths) <= old) + noise / len(SIZES)
     wanted = old * np.exp(-CLIP_RATE * (share - 0.5))
@@ -163,6 +166,47 @@ def test_no_client_moves_the_sum_by_more_than_the_clip(values, bound):
     short, _ = clipped(jax.tree.map(jnp.asarray, delta), bound)
     length = np.sqrt(sum(np.sum(np.asarray(d, np.float64) ** 2) for d in short.values()))
     assert length <= bound * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("spread", [0, 2])
+def test_the_clip_holds_of_ten_million_values(spread):
+    """In float32, whose sums lose what float64 tells: equal values, and very unequal ones."""
+    rng = np.random.default_rng(0)
+    delta = {"a": rng.lognormal(0, spread, 10**7).astype(np.float32)}
+    short, _ = jax.jit(clipped)(delta, jnp.float32(0.5))
+    assert np.linalg.norm(np.asarray(short["a"], np.float64)) <= 0.5 * (1 + 1e-6)
+
+
+def test_noise_is_normal_new_in_each_round_and_of_its_own_in_each_leaf():
+    """Of clients that learn nothing: what is left of a round is noise of z clip / C."""
+    clip, z, count = 0.5, 3.0, 4
+    data = worlds.world([4] * count)
+    mlp = models.build("mlp", num_classes=4, input_shape=worlds.SHAPE, width=64, norm="none")
+    still = LocalTraining(optax.sgd(0.0), 1, 4)
+    sim = simulation.build(
+        mlp,
+        private(fedavg(), clip=clip, noise_multiplier=z),
+        still,
+        rounds=2,
+        data=data,
+        mesh=simulation.client_mesh(1),
+        clients_on_global=False,
+    )
+    state, placed, ends = sim.init(jax.random.key(3)), sim.place(data), []
+    for t in range(3):
+        ends.append(flat(sim.to_host(state)["global_model"]))
+        if t < 2:
+            state, _ = sim.run(state, placed, 1)
+    moves = [{p: (b[p] - a[p]).ravel() for p in a} for a, b in itertools.pairwise(ends)]
+    draws = [np.concatenate(list(m.values())) / (z * clip / count) for m in moves]
+    size = len(draws[0])
+    for draw in draws:
+        assert abs(draw.mean()) < 5 / np.sqrt(size)
+        assert abs(draw.var() - 1) < 5 * np.sqrt(2 / size)
+    assert abs(np.corrcoef(*draws)[0, 1]) < 5 / np.sqrt(size)
+    kernels = [m for p, m in moves[0].items() if m.shape == (64 * 64,)]
+    assert len(kernels) >= 2
+    assert abs(np.corrcoef(kernels[:2])[0, 1]) < 5 / 64
 
 
 @settings(max_examples=100, deadline=None)
@@ -239,7 +283,7 @@ def test_an_empty_cohort_gets_noise_all_the_same():
         state, metrics = sim.run(state, placed, 1)
         assert metrics.scalars["clients_arrived"][0] == len(sim.cohort(key, t))
     noise = gaussian(
-        jax.random.split(jax.random.fold_in(server_key(before), empty))[0],
+        noise_keys(before, empty)[0],
         flat(before["global_model"]),
     )
     after = flat(sim.to_host(state)["global_model"])
@@ -263,6 +307,19 @@ def test_poisson_rounds_are_the_same_on_any_devices_and_chunks(strategy):
     for name in ("global_model", "client_states", "server_state", "packed_masks"):
         worlds.assert_close(ends[0][name], ends[1][name])
         worlds.assert_close(ends[0][name], ends[2][name])
+
+
+def test_who_is_not_drawn_has_no_part_in_a_median():
+    """On one device, where chunks of several clients hold some who are not drawn."""
+    data, median = worlds.world([4] * 7), strategies.median(fedavg())
+    options = {"rounds": 2, "cohort_size": 3, "clients_on_global": False}
+    ends = [
+        worlds.simulate(
+            model(), median, data, chunk=c, participation=POISSON["participation"], **options
+        )[0]["global_model"]
+        for c in (1, 4)
+    ]
+    worlds.assert_close(*ends)
 
 
 def test_poisson_cohorts_are_of_clients_drawn_each_for_itself():
@@ -303,8 +360,9 @@ def test_the_ledger_says_what_is_released():
     )
     strategy = transient_sparsity(private(fedavg(), clip=1.0, noise_multiplier=2.0))
     assert strategy.ledger(full).releases == (Release(2.0, 1.0, 7),)
-    assert strategy.ledger(part).releases == (Release(2.0, 1 / 3, 7),)
+    assert strategy.ledger(part).releases == (Release(2.0, part.rate, 7),)
     assert strategy.ledger(part).failure == 1e-13
+    assert part.rate - 2**-23 < 1 / 3 <= part.rate
     assert fedavg().ledger is None
 
 

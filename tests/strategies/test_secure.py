@@ -88,12 +88,7 @@ def test_a_round_is_that_of_floats_within_a_step_of_each_client(bits, weighted):
 
 
 @pytest.mark.parametrize(
-    "inner",
-    [
-        strategies.scaffold,
-        pytest.param(strategies.fednova, marks=pytest.mark.slow),
-        pytest.param(strategies.feddyn, marks=pytest.mark.slow),
-    ],
+    "inner", [strategies.scaffold, pytest.param(strategies.feddyn, marks=pytest.mark.slow)]
 )
 def test_messages_of_several_parts_are_summed_part_by_part(inner):
     plain, _, _ = rounds(inner(), count=2)
@@ -136,7 +131,7 @@ def test_keys_and_shares_are_in_the_bits():
     traffic = secure(fedavg(), clip=1.0).traffic(run, variables)
     shares = 8 * (2 * 256 + 128) + 8 * 256
     assert traffic.up.tolist() == [3 * 32 + 32 + 2 * 256 + shares] * 2
-    assert traffic.down(0, None) == 3 * 32 + 2 * 8 * 256
+    assert traffic.down(0, None) == 3 * 32 + 8 * (2 * 256 + 2 * 256 + 128)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def train_cohort(
     """Train this device's clients and add up what they send."""
     strategy = spec.strategy
     training = spec.training.at_round(state.round)
-    one_by_one = strategy.aggregate is not None
+    one_by_one, alone = strategy.aggregate is not None, strategy.weighs_itself
 
     def one(client, client_state, packed_masks):
         turn = take_turn(spec, training, data, state, client, client_state, packed_masks)
@@ -91,7 +91,7 @@ def train_cohort(
             return _measure(spec, data, context, own, result.last_gradient_norm, weight)
 
         totals = Totals(
-            message=() if one_by_one else tree.scale(weight, message),
+            message=() if one_by_one else message if alone else tree.scale(weight, message),
             weight=weight,
             loss=loss,
             examples=result.examples.astype(result.loss.dtype),

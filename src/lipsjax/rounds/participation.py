@@ -116,7 +116,7 @@ def draw_cohort(
         return Cohort(jnp.argsort(clocks)[: run.cohort].astype(jnp.int32), run.cohort)
     if participation.sampling == "poisson":
         chances = jax.random.uniform(draw, (run.num_clients,), jnp.float32)
-        drawn = chances < jnp.float32(run.cohort / run.num_clients)
+        drawn = chances < jnp.float32(run.rate)
         ids = jnp.argsort(chances)[: run.slots].astype(jnp.int32)  # who is drawn comes first
         return Cohort(ids, jnp.sum(drawn, dtype=jnp.int32))
     return Cohort(jax.random.permutation(draw, everyone)[: run.cohort], run.cohort)

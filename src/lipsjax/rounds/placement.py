@@ -105,7 +105,7 @@ def own_slots(placement: Placement, cohort: Array, drawn: Array | int) -> Slots:
     mine = jax.lax.dynamic_slice_in_dim(
         position, jax.lax.axis_index(AXIS) * placement.slots, placement.slots
     )
-    ids = jnp.where(mine < size, cohort[mine], 0)
+    ids, drawn = jnp.where(mine < size, cohort[mine], 0), jnp.minimum(drawn, size)
     return Slots(cohort, jnp.arange(size, dtype=jnp.int32) < drawn, ids, mine < drawn, mine)
 
 

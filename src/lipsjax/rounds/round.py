@@ -104,7 +104,8 @@ def _aggregate(
 ) -> tuple[tuple[Variables, PyTree], Variables, dict[str, Array]]:
     """Return the new global model and server state, what was learned, and the strategy's numbers.
 
-    If nobody arrived, nothing is new, unless the strategy combines messages by a rule of its own.
+    If nobody arrived, nothing is new, but of a strategy that protects its clients: whether anybody
+    came must not show.
     """
     strategy, run = spec.strategy, spec.run
     context = ServerContext(
@@ -121,7 +122,7 @@ def _aggregate(
     new = strategy.update(context, mean)
     learned = strategy.learned(context, mean, new[0])
     scalars = strategy.scalars(context, mean) if strategy.scalars is not None else {}
-    if (run.all_arrive and not run.poisson) or strategy.combine is not None:
+    if (run.all_arrive and not run.poisson) or strategy.ledger is not None:
         return new, learned, scalars
     old = (state.global_model, state.server_state), state.global_model
     return *tree.select(participants.arrived > 0, (new, learned), old), scalars
@@ -155,7 +156,8 @@ def _mean(
     if spec.strategy.aggregate is None:
         return tree.scale(1 / totals.weight, totals.message)
     messages, arrived = jax.tree.map(
-        lambda x: in_cohort_order(slots, x), (trained.message, trained.arrived.astype(jnp.int32))
+        lambda x: in_cohort_order(slots, x),
+        (trained.message, (trained.arrived & slots.present).astype(jnp.int32)),
     )
     return spec.strategy.aggregate(messages, arrived > 0)
 

@@ -235,6 +235,11 @@ def _server_wraps(config: Config) -> dict[Rank, Wrap]:
             )
     else:
         accounting.check_installed()
+        if config.model.normalise:
+            raise ValueError(
+                "privacy.clip goes with no model.normalise: mean and deviation are of the clients' "
+                "raw data, and no noise covers them; normalise by figures of public data instead"
+            )
         wraps[Rank.PRIVATE] = lambda inner: strategies.private(inner, **guarded)
     if secure.bits is not None:
         hidden = {"bits": secure.bits, "clip": secure.clip}

@@ -42,7 +42,7 @@ DENSE = Sent(1.0, None)
 class Account(NamedTuple):
     """What the cohorts of a run move, if all clients that are drawn arrive."""
 
-    clients: int  # of a cohort
+    clients: tuple[int, ...]  # [T] of each cohort
     up: tuple[int, ...]  # [T] bits, without masks
     down: tuple[int, ...]  # [T]
     masks: dict[str, Any]  # how masks are counted
@@ -50,7 +50,7 @@ class Account(NamedTuple):
     def bits(self, t: int, sent: Sent, before: Sent) -> Bits:
         """Return the bits of a round, of the broadcast that follows it and the one before it."""
         return round_bits(
-            clients=self.clients,
+            clients=self.clients[t],
             uplink=self.up[t],
             downlink=self.down[t],
             kept=sent.kept,
@@ -83,8 +83,12 @@ def account_of(simulation: Simulation, key: Array) -> Account:
             "shared": sparsifier.shared,
             "sent_per_value": traffic.per_value,
         }
-    up = tuple(spec.cohort * int(traffic.up[t]) for t in range(spec.run.rounds))
-    return Account(spec.cohort, up, tuple(_received(simulation, key, traffic.down)), masks)
+    rounds = range(spec.run.rounds)
+    sizes = tuple(
+        len(simulation.cohort(key, t)) if spec.run.poisson else spec.cohort for t in rounds
+    )
+    up = tuple(sizes[t] * int(traffic.up[t]) for t in rounds)
+    return Account(sizes, up, tuple(_received(simulation, key, traffic.down)), masks)
 
 
 def sent_after(simulation: Simulation, first: int, metrics: Metrics) -> list[Sent]:

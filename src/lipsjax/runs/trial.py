@@ -246,8 +246,8 @@ def _check_finite(
     hint = "its faulty clients may be why" if faulty else "a smaller learning_rate may help"
     for i, losses in enumerate(metrics.client_loss):
         bad = np.flatnonzero(~np.isfinite(losses))
-        if len(bad) and (not withstands or len(bad) == len(losses)):
-            members = sim.cohort(key, first + i)
+        members = sim.cohort(key, first + i) if len(bad) else ()
+        if len(bad) and (not withstands or len(bad) == len(members)):
             named = members if sites is None else [show(sites[k], 40) for k in members]
             shown = ", ".join(str(named[i]) for i in bad[:10])
             who = "clients" if sites is None else "sites"
@@ -267,7 +267,7 @@ def rows_of(
     broadcasts = [before, *sent_after(prepared.simulation, first, metrics)]
     for i, (before, sent) in enumerate(itertools.pairwise(broadcasts)):
         bits = prepared.account.bits(first + i, sent, before)
-        cohort = prepared.simulation.spec.cohort
+        cohort = prepared.account.clients[first + i]
         # who does not arrive has received, and sends nothing; every client sends as much
         arrived = int(metrics.scalars["clients_arrived"][i]) if _reports(metrics) else cohort
         yield {
@@ -275,9 +275,9 @@ def rows_of(
             "density": sent.density,
             **{name: float(values[i]) for name, values in metrics.scalars.items()},
             **_spent(prepared.simulation, first + i),
-            "uplink_bits": bits.uplink * arrived // cohort,
+            "uplink_bits": bits.uplink * arrived // max(cohort, 1),
             "downlink_bits": bits.downlink,
-            "uplink_bits_server_masks": bits.uplink_server_masks * arrived // cohort,
+            "uplink_bits_server_masks": bits.uplink_server_masks * arrived // max(cohort, 1),
             "downlink_bits_server_masks": bits.downlink_server_masks,
             "layers": {name: values[i].tolist() for name, values in metrics.layers.items()},
             **_known(metrics.by, i),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lipsjax import tree
+from lipsjax.keys import SERVER, Purpose, derive
 from lipsjax.privacy import accounting
 from lipsjax.privacy.ledger import Ledger, Release
 from lipsjax.strategies.delta import Delta, shared_params, shared_statistics
@@ -27,6 +28,10 @@ from lipsjax.types import Array, PyTree, Variables
 Reference = Literal["global", "received"]
 CLIP_RATE = 0.2
 """How fast an adaptive clip follows its quantile."""
+HAIR = 1e-6
+"""Below the clip, of what is scaled down to it, so that rounding does not lead above."""
+LARGE = 1e30
+"""Beyond it an update is taken for one that is not finite: one over it is zero in float32."""
 SHARE_OF_COUNT = 20
 """An expected cohort has so many deviations of the noise on a count."""
 
@@ -184,7 +189,8 @@ def private(
 
     def combine(context: ServerContext, total: Bounded) -> Noised:
         expected, z = context.run.cohort, on_deltas(context.run)
-        for_deltas, for_count = jax.random.split(jax.random.fold_in(context.key, context.round))
+        key = derive(context.key, context.round, SERVER, Purpose.NOISE)
+        for_deltas, for_count = jax.random.split(key)
         noise = gaussian(for_deltas, total.delta)
         old = tree.pick(context.global_model, total.delta.__contains__)
         scale = z * bound(context)
@@ -237,7 +243,7 @@ def private(
 def clipped(delta: Delta, bound: Array | float) -> tuple[Delta, Array]:
     """Scale a delta down to a bound, and tell whether it was within.
 
-    What is not finite is sent as zero, which is within any bound.
+    What is not finite, or larger than any update that means something, is sent as zero.
 
     Args:
       delta: leaves by path.
@@ -248,15 +254,21 @@ def clipped(delta: Delta, bound: Array | float) -> tuple[Delta, Array]:
       >>> short["w"].round(3).tolist(), bool(was_below)
       ([0.6, 0.8], False)
     """
-    # by the largest entry first, as squares of large deltas are infinite
+    # in units of the largest entry, as squares of large deltas are infinite and of small ones zero
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(d), initial=0) for d in delta.values()]))
-    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    length = unit * jnp.sqrt(sum(jnp.sum((d / unit) ** 2) for d in delta.values()))
-    finite, within = jnp.isfinite(length), length <= bound
-    # a hair below the bound, so that rounding of the product does not lead above it
-    factor = jnp.where(within, 1, bound / jnp.where(length > 0, length, 1) * (1 - 1e-6))
-    short = {p: jnp.where(finite, d * factor.astype(d.dtype), 0) for p, d in delta.items()}
-    return short, within
+    finite = largest <= LARGE  # of NaN it is not
+    unit = jnp.clip(jnp.where(finite, largest, 1), 1 / LARGE, LARGE)
+    scaled = {path: d / unit.astype(d.dtype) for path, d in delta.items()}
+    length = jnp.sqrt(sum(jnp.sum(d**2) for d in scaled.values()))
+    most = bound * (1 - HAIR)
+    within = finite & (length <= most / unit)
+    factor = most / jnp.maximum(length, 1)
+
+    def short(path: str) -> Array:
+        d = delta[path]
+        return jnp.where(within, d, jnp.where(finite, scaled[path] * factor.astype(d.dtype), 0))
+
+    return {path: short(path) for path in delta}, within
 
 
 def gaussian(key: Array, like: Delta) -> Delta:
@@ -270,23 +282,34 @@ def gaussian(key: Array, like: Delta) -> Delta:
 
 def sampling_rate(run: RunContext) -> float:
     """Return the chance that a client is in a round; 1 if all take part."""
-    return run.cohort / run.num_clients if run.poisson else 1.0
+    return run.rate if run.poisson else 1.0
 
 
-def check_private_masks(sparsifier: Sparsifier) -> None:
-    """Raise ValueError for masks that carry what no noise covers.
+def check_private_masks(strategy: Strategy, run: RunContext, sparsifier: Sparsifier) -> None:
+    """Raise ValueError for masks that carry what neither noise nor a sum of integers covers.
 
     Masks of random or of the global model's own values follow from what has been noised; those that
-    a client chooses by its gradients stay with it. What clients' gradients decide for others, or
-    the server reads of clients' masks, is neither.
+    a client chooses by its gradients stay with it. What clients' gradients or personal weights
+    decide for others, or the server reads of clients' masks, is neither.
     """
+    name = "private" if Rank.PRIVATE in strategy.wrappers else "secure"
     if sparsifier.shared and sparsifier.gradient is not None:
         raise ValueError(
-            "private goes with no mask that all share by the clients' gradients, as their raw "
+            f"{name} goes with no mask that all share by the clients' gradients, as their raw "
             "scores would be sent: use --sparsity.sharing client, or --sparsity.criterion magnitude"
+        )
+    personal = [
+        layer.name
+        for layer in sparsifier.layers
+        if not strategy.is_shared(run, "/".join(("params", *layer.path)))
+    ]
+    if sparsifier.shared and personal:
+        raise ValueError(
+            f"{name} goes with no mask that all share by weights that stay with clients, as those "
+            f"of {personal[0]}: use --sparsity.sharing client"
         )
     if sparsifier.hold == math.inf:
         raise ValueError(
-            "private goes with no mask that holds through a round, as the server reads the masks "
+            f"{name} goes with no mask that holds through a round, as the server reads the masks "
             "of those who arrive: use --sparsity.hold 0"
         )

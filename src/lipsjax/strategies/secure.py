@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lipsjax import tree
+from lipsjax.keys import SERVER, Purpose, derive
 from lipsjax.privacy.integers import capacity, from_integers, to_integers
 from lipsjax.strategies.steps import check_positive
 from lipsjax.strategy import (
@@ -30,11 +31,11 @@ CIPHER_BITS = 128
 
 
 class Hidden(NamedTuple):
-    """What a client adds to the sum; all integers are uint32, and wrap around."""
+    """What a client adds to the sum; integers are uint32, and wrap around."""
 
     values: PyTree  # the message, times the weight over the largest weight, as integers
     weight: Array  # ()
-    cut: Array  # () of the values, how many were beyond the clip
+    cut: Array  # () float, share of the values that were beyond the clip
     sent: PyTree  # 1 where a compressed update sends a value; () of others
 
 
@@ -102,8 +103,10 @@ round, not 1025: use fewer bits
     encodes = Rank.ENCODE in strategy.wrappers
 
     def weights(run: RunContext) -> np.ndarray:
+        # who is drawn by examples has been weighed by them
+        weight = uniform if run.sampling == "examples" else strategy.weight
         with jax.ensure_compile_time_eval():
-            return np.asarray(strategy.weight(jnp.asarray(run.num_examples, jnp.int32)))
+            return np.asarray(weight(jnp.asarray(run.num_examples, jnp.int32)))
 
     def largest(run: RunContext) -> int:
         return int(weights(run).max())
@@ -125,19 +128,24 @@ round, not 1025: use fewer bits
     def send(context: ClientContext, result):
         message, state = strategy.send(context, result)
         moved = _from_model(message, context.global_model, jnp.subtract)
-        count = jnp.asarray(context.run.num_examples, jnp.int32)[context.client_id]
-        weight = strategy.weight(count)
+        weight = jnp.asarray(weights(context.run))[context.client_id]
         factor = weight / largest(context.run)
         leaves, structure = jax.tree.flatten(moved)
-        keys = jax.random.split(jax.random.fold_in(context.key, Rank.SECURE), len(leaves))
+        if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in leaves):
+            raise ValueError(f"secure sums floats, and {strategy.name} sends other numbers too")
+        keys = jax.random.split(derive(context.key, 0, SERVER, Purpose.ROUNDING), len(leaves))
         scaled = [x * jnp.asarray(factor, x.dtype) for x in leaves]
         integers = [
             to_integers(key, x, clip=clip, bits=bits) for key, x in zip(keys, scaled, strict=True)
         ]
-        cut = sum(jnp.sum(~(jnp.abs(x) <= clip), dtype=jnp.uint32) for x in scaled)
-        sent = jax.tree.map(lambda x: (x != 0).astype(jnp.uint32), moved) if encodes else ()
+        beyond = [jnp.mean(~(jnp.abs(x) <= clip), dtype=jnp.float32) * x.size for x in scaled]
+        cut = jnp.asarray(sum(beyond)) / sum(x.size for x in scaled)
         values = jax.tree.unflatten(structure, integers)
-        return Hidden(values, jnp.asarray(weight, jnp.uint32), jnp.asarray(cut), sent), state
+        sent: PyTree = ()
+        if encodes:
+            own = _from_model(message, context.variables, jnp.subtract)
+            sent = jax.tree.map(lambda x: (x != 0).astype(jnp.uint32), own)
+        return Hidden(values, jnp.asarray(weight, jnp.uint32), cut, sent), state
 
     def combine(context: ServerContext, total: Hidden) -> Opened:
         weight = total.weight.astype(jnp.float32)
@@ -151,8 +159,7 @@ round, not 1025: use fewer bits
 
         moved = jax.tree.map(opened, total.values)
         mean = _from_model(moved, context.global_model, jnp.add)
-        entries = tree.size(total.values) * jnp.maximum(context.arrived, 1)
-        return Opened(mean, total.cut / entries, _single(total.sent))
+        return Opened(mean, total.cut / jnp.maximum(context.arrived, 1), _single(total.sent))
 
     def update(context: ServerContext, opened: Opened):
         return strategy.update(context, opened.mean)
@@ -175,8 +182,10 @@ round, not 1025: use fewer bits
         width = (modulus - 1).bit_length()
         values = tree.size(tree.pick(variables, lambda path: strategy.is_shared(run, path)))
         return plain._replace(
-            up=plain.up * 0 + values * width + BITS + agreed,
-            down=lambda t, last: plain.down(t, last) + 2 * others * KEY_BITS,
+            up=np.maximum(plain.up // BITS, values) * width + BITS + agreed,
+            down=lambda t, last: (
+                plain.down(t, last) + others * (2 * KEY_BITS + 2 * KEY_BITS + CIPHER_BITS)
+            ),
             per_value=width,
         )
 
@@ -191,7 +200,7 @@ round, not 1025: use fewer bits
         learned=aggregated,
         scalars=scalars,
         traffic=traffic,
-        weight=uniform,
+        weighs_itself=True,
         reveals=_nothing_alone,
         refuses={
             **strategy.refuses,
