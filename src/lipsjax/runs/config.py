@@ -602,8 +602,8 @@ WITHOUT_CONVOLUTIONS = ("mlp", "vit")
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a config as nested dicts, as it is recorded and hashed.
 
-    Fields of own parts and the like are left out where they are empty, and those of triggers where
-    there is none, so that runs without have the names that they had before there were any. For the
+    Fields of own parts and the like are left out where they are empty, those of triggers where
+    there is none, and those of privacy and secure sums where nothing is protected, so that runs without have the names that they had before there were any. For the
     same reason the kinds that masks have by default are written out.
 
     >>> "options" in to_dict(Config())["model"]
@@ -618,6 +618,10 @@ def to_dict(config: Any) -> dict[str, Any]:
                 del values[section][field]
         if not values["dataset_options"]:
             del values["dataset_options"]
+        if config.privacy == PrivacyConfig():
+            del values["privacy"]
+        if config.secure == SecureConfig():
+            del values["secure"]
         if config.sparsity is not None:
             _write_out(values["sparsity"], config)
     return values
