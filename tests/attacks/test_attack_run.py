@@ -12,7 +12,7 @@ from helpers.commands import call, refusal
 from lipsjax import recording
 from lipsjax.recording.attacks import read_attacks
 from lipsjax.recording.checkpoints import Checkpoints
-from lipsjax.runs.attack import units_of
+from lipsjax.runs.attack import check, units_of
 from lipsjax.runs.attack_config import AttackConfig
 from lipsjax.runs.config import Execution
 from lipsjax.runs.replay import open_run, replay
@@ -212,6 +212,20 @@ def test_a_client_that_was_not_drawn_is_refused(tmp_path):
     (absent,) = set(range(5)) - set(drawn.tolist())
     line = refusal(call("attack", str(run_dir), *ATTACK, "--clients", str(absent)))
     assert f"client {absent} takes no part in round 1; allowed are" in line
+
+
+def test_inputs_without_a_range_are_refused(run):
+    prepared = open_run(run, Execution()).prepared
+    nothing = np.zeros_like(prepared.data.train.inputs)
+    data = prepared.data._replace(train=prepared.data.train._replace(inputs=nothing))
+    with pytest.raises(ValueError, match="every value of every input is 0: there is nothing to"):
+        check(AttackConfig(attacks=("cosine",), rounds=(1,)), prepared._replace(data=data))
+
+
+def test_a_message_that_nobody_sees_is_not_attacked(tmp_path):
+    run_dir = make_run(tmp_path, "--rounds", "2", "--secure.bits", "16")
+    line = refusal(call("attack", str(run_dir), *ATTACK))
+    assert "secure aggregation hides each client's message" in line
 
 
 def test_settings_decide_the_name_of_what_is_found():

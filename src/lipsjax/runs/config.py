@@ -603,8 +603,9 @@ def to_dict(config: Any) -> dict[str, Any]:
     """Return a config as nested dicts, as it is recorded and hashed.
 
     Fields of own parts and the like are left out where they are empty, those of triggers where
-    there is none, and those of privacy and secure sums where nothing is protected, so that runs without have the names that they had before there were any. For the
-    same reason the kinds that masks have by default are written out.
+    there is none, and those of privacy and secure sums where nothing is protected, so that runs
+    without have the names that they had before there were any. For the same reason the kinds that
+    masks have by default are written out.
 
     >>> "options" in to_dict(Config())["model"]
     False
