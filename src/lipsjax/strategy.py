@@ -96,7 +96,12 @@ class RunContext:
 
     @property
     def rate(self) -> float:
-        """Chance with which each client is drawn: C / K, up to the next of the draws' 2^-23."""
+        """Chance that a client is in a round, drawn for itself; 1 where it may be in every one.
+
+        It is C / K, up to the next of the draws' 2^-23.
+        """
+        if not self.poisson:
+            return 1.0
         return math.ceil(np.float32(self.cohort / self.num_clients) * 2**23) / 2**23
 
     @property

@@ -71,10 +71,5 @@ def from_integers(
     within = total & jnp.uint32(modulus - 1)
     is_negative = within > jnp.uint32((modulus - 1) // 2)
     size = jnp.where(is_negative, jnp.uint32(modulus - 1) - within + jnp.uint32(1), within)
-    value = size.astype(dtype) * dtype_of(dtype, clip / most(bits))
+    value = size.astype(dtype) * jnp.asarray(clip / most(bits), dtype)
     return jnp.where(is_negative, -value, value)
-
-
-def dtype_of(dtype: jnp.dtype, value: float) -> Array:
-    """Return a constant of some type, which does not promote what it meets."""
-    return jnp.asarray(value, dtype)

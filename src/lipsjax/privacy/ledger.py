@@ -3,7 +3,6 @@
 A ledger is made on the host from static things alone: nothing of the data decides what is in it.
 """
 
-import math
 from typing import Literal, NamedTuple
 
 Unit = Literal["client", "example"]
@@ -52,19 +51,3 @@ class Ledger(NamedTuple):
     def words(self) -> str:
         """Say in words which data sets the guarantee cannot tell apart."""
         return RELATIONS[self.relation].format(unit=self.unit)
-
-
-def combined(*noise_multipliers: float) -> float:
-    """Return the noise multiplier of one release that is worth several of the same units.
-
-    Sums that are released together are one Gaussian of ``(sum z_i^-2)^(-1/2)``.
-
-    Example:
-      >>> round(combined(2.0, 2.0), 6)
-      1.414214
-      >>> combined(0.0, 2.0)
-      0.0
-    """
-    if min(noise_multipliers) == 0:
-        return 0.0
-    return 1 / math.sqrt(sum(z**-2 for z in noise_multipliers))

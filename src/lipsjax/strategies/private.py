@@ -129,9 +129,8 @@ def private(
         if noise_multiplier is not None:
             return noise_multiplier
         assert epsilon is not None
-        rate = sampling_rate(run)
         return accounting.noise_multiplier(
-            epsilon, delta, sampling=rate, rounds=run.rounds, failure=run.overflow
+            epsilon, delta, sampling=run.rate, rounds=run.rounds, failure=run.overflow
         )
 
     def on_deltas(run: RunContext) -> float:
@@ -162,8 +161,7 @@ def private(
         on_deltas(run)
 
     def ledger(run: RunContext) -> Ledger:
-        z, rate = multiplier(run), sampling_rate(run)
-        releases = (Release(z, rate, run.rounds),)
+        releases = (Release(multiplier(run), run.rate, run.rounds),)
         return Ledger("client", "add_or_remove_one", releases, delta, run.overflow)
 
     def init_client(run: RunContext, initial: Variables) -> PyTree:
@@ -278,11 +276,6 @@ def gaussian(key: Array, like: Delta) -> Delta:
         path: jax.random.normal(k, x.shape, x.dtype)
         for k, (path, x) in zip(keys, sorted(like.items()), strict=True)
     }
-
-
-def sampling_rate(run: RunContext) -> float:
-    """Return the chance that a client is in a round; 1 if all take part."""
-    return run.rate if run.poisson else 1.0
 
 
 def check_private_masks(strategy: Strategy, run: RunContext, sparsifier: Sparsifier) -> None:

@@ -150,10 +150,9 @@ round, not 1025: use fewer bits
     def combine(context: ServerContext, total: Hidden) -> Opened:
         weight = total.weight.astype(jnp.float32)
         each = largest(context.run) / jnp.maximum(weight, 1)
-        shapes = jax.tree.leaves(context.global_model)
+        dtype = jax.tree.leaves(context.global_model)[0].dtype
 
         def opened(x):
-            dtype = shapes[0].dtype
             value = from_integers(x, clip=clip, bits=bits, modulus=modulus, dtype=dtype)
             return value * each.astype(dtype)
 
@@ -189,15 +188,12 @@ round, not 1025: use fewer bits
             per_value=width,
         )
 
-    def aggregated(context: ServerContext, opened: Opened, new: Variables) -> Variables:
-        return strategy.learned(context, opened.mean, new)
-
     return strategy._replace(
         check=check,
         send=send,
         combine=combine,
         update=update,
-        learned=aggregated,
+        learned=lambda context, opened, new: strategy.learned(context, opened.mean, new),
         scalars=scalars,
         traffic=traffic,
         weighs_itself=True,
@@ -230,6 +226,7 @@ def _single(sent: PyTree) -> Array | None:
 
 
 def _nothing_alone(*_):
+    """Raise ValueError, as no message is seen by itself."""
     raise ValueError(
         "secure aggregation hides each client's message: there is none to attack, but the sum"
     )
