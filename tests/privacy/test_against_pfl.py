@@ -1,7 +1,7 @@
 """The noise that a setting of pfl-research asks for, against the accountant of pfl itself.
 
-Run where pfl and prv-accountant are installed (``pip install pfl prv-accountant``); they are no
-extra, as pfl asks for versions of its own.
+Run where pfl is installed (``pip install pfl prv-accountant multiprocess``); they are no extra, as
+pfl asks for versions of its own.
 """
 
 import pytest

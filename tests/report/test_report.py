@@ -548,6 +548,9 @@ def test_setting_in_words(tmp_path):
         "client more or less), updates of norm 0.5 at most, from the whole model, secure sums of "
         "16 bits within 2"
     )
+    config |= {"privacy": guarded | {"noise_cohort_size": 4000}, "secure": {"bits": None}}
+    text = dict(describe_setting(study.trials[0].recording))
+    assert "noise as of rounds of 4,000 clients, which simulates" in text["Strategy"]
     guarded |= {"epsilon": None, "noise_multiplier": 2.0, "adaptive": 0.5, "reference": "received"}
     config |= {"privacy": guarded, "secure": {"bits": None}}
     text = dict(describe_setting(study.trials[0].recording))

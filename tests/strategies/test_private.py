@@ -9,6 +9,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from helpers import worlds
 from lipsjax import models, simulation, strategies, transient_sparsity
@@ -166,6 +167,26 @@ def test_no_client_moves_the_sum_by_more_than_the_clip(values, bound):
     short, _ = clipped(jax.tree.map(jnp.asarray, delta), bound)
     length = np.sqrt(sum(np.sum(np.asarray(d, np.float64) ** 2) for d in short.values()))
     assert length <= bound * (1 + 1e-6)
+
+
+def test_a_cohort_of_noise_is_that_of_a_larger_federation():
+    """Six clients of whom twelve make the noise: half of it, for a federation twice as large."""
+    data = worlds.world(SIZES)
+    ends, z, clip = {}, 1.5, 0.2
+    for size in (None, 12):
+        guarded = private(fedavg(), clip=clip, noise_multiplier=z, noise_cohort_size=size)
+        sim = sim_of(guarded, data, rounds=1)
+        key = jax.random.key(1)
+        before = sim.to_host(sim.init(key))
+        state, _ = sim.run(sim.init(key), sim.place(data), 1)
+        ends[size] = flat(sim.to_host(state)["global_model"])
+    noise = gaussian(noise_keys(before, 0)[0], flat(before["global_model"]))
+    apart = {p: ends[None][p] - ends[12][p] for p in noise}
+    half = {p: z * clip / 12 * np.asarray(x) for p, x in noise.items()}
+    worlds.assert_close(apart, half)
+    ledger = guarded.ledger(sim.spec.run)
+    assert ledger.times == 2
+    assert "2 times as large as the simulated one" in ledger.words()
 
 
 @pytest.mark.parametrize("spread", [0, 2])
@@ -337,8 +358,6 @@ def test_poisson_cohorts_are_of_clients_drawn_each_for_itself():
 
 @pytest.mark.parametrize(("clients", "expected", "rounds"), [(20, 3, 40), (2000, 20, 1000)])
 def test_slots_are_the_fewest_of_a_chance_that_small(clients, expected, rounds):
-    from scipy.stats import binom
-
     slots, chance = poisson_slots(clients=clients, expected=expected, rounds=rounds)
     assert chance <= OVERFLOW < rounds * binom(clients, expected / clients).sf(slots - 1)
 
@@ -384,6 +403,7 @@ def refused(make):
         ({"clip": 1.0, "noise_multiplier": 1.0, "delta": 0.0}, "delta must be in (0, 1)"),
         ({"clip": 1.0, "noise_multiplier": 1.0, "adaptive": 1.0}, "adaptive must be in (0, 1)"),
         ({"clip": 1.0, "noise_multiplier": 1.0, "reference": "x"}, "one of global, received"),
+        ({"clip": 1.0, "noise_multiplier": 1.0, "noise_cohort_size": 0}, "at least 1, not 0"),
     ],
 )
 def test_values_out_of_range_are_refused(options, words):
@@ -433,6 +453,12 @@ EXAMPLES = {"cohort_size": 3, "participation": Participation(sampling="examples"
         (guarded, {"cohort_size": 3}, "no Poisson sample, and is not accounted for"),
         (guarded, EXAMPLES, "no Poisson sample, and is not accounted for"),
         (lambda: guarded(delta=0.2), {}, "delta must be below 1 / 6, the clients, not 0.2"),
+        (
+            lambda: guarded(delta=0.1, noise_cohort_size=12),
+            {},
+            "below 1 / 12, the clients, not 0.1",
+        ),
+        (lambda: guarded(noise_cohort_size=5), {}, "noise_cohort_size must be at least 6"),
         (lambda: guarded(adaptive=0.5), {}, "needs a noise multiplier below 0.6 with 6 clients"),
         (
             lambda: transient_sparsity(guarded(), sharing="shared"),

@@ -42,6 +42,8 @@ class Ledger(NamedTuple):
     delta: float  # of (epsilon, delta)
     failure: float = 0.0
     """Chance that what is accounted for is not what was done; a part of delta."""
+    times: float = 1.0
+    """The federation that it speaks for is so many times as large as the simulated one."""
 
     def first(self, rounds: int) -> "Ledger":
         """Return the ledger of the first rounds alone; the chance of failure stays."""
@@ -50,4 +52,7 @@ class Ledger(NamedTuple):
 
     def words(self) -> str:
         """Say in words which data sets the guarantee cannot tell apart."""
-        return RELATIONS[self.relation].format(unit=self.unit)
+        apart = RELATIONS[self.relation].format(unit=self.unit)
+        if self.times == 1:
+            return apart
+        return f"{apart}, in a federation {self.times:g} times as large as the simulated one"

@@ -317,6 +317,11 @@ def _protection(config: Mapping[str, Any]) -> Iterator[str]:
             promise = f"epsilon {privacy['epsilon']:g} at delta {privacy['delta']:g}"
         else:
             promise = f"a noise multiplier of {privacy['noise_multiplier']:g}"
+        if privacy.get("noise_cohort_size") is not None:
+            promise += (
+                f", with noise as of rounds of {privacy['noise_cohort_size']:,} clients, which "
+                "simulates a larger federation and protects nobody in this one"
+            )
         whole = {"global": "the whole model", "received": "what the client received"}
         yield (
             f"differential privacy of clients by {promise} (one client more or less), {bound}, "

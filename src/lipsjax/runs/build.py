@@ -24,6 +24,7 @@ from lipsjax.runs.config import (
     STRATEGIES,
     Config,
     LocalConfig,
+    PrivacyConfig,
     cohort_size,
     to_dict,
 )
@@ -228,7 +229,8 @@ def _server_wraps(config: Config) -> dict[Rank, Wrap]:
         wraps[Rank.CLIP] = lambda inner: strategies.clip(inner, norm=norm)
     guarded = to_dict(config.privacy)
     if config.privacy.clip is None:
-        asked = [n for n in ("epsilon", "noise_multiplier", "adaptive") if guarded[n] is not None]
+        usual = to_dict(PrivacyConfig())
+        asked = [name for name, value in guarded.items() if value != usual[name]]
         if asked:
             raise ValueError(
                 f"privacy.{asked[0]} needs privacy.clip: without it nothing is bounded"

@@ -411,6 +411,9 @@ class PrivacyConfig:
     reference: Reference = "global"
     """What an update is from: global, the model that went out whole, so that what LIPS zeroes
     counts against the clip; received: what the client received."""
+    noise_cohort_size: int | None = None
+    """Clients in a round that the noise is for, to simulate a larger federation; none: those that
+    take part."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

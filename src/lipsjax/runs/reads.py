@@ -4,15 +4,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from lipsjax.runs import parts
-from lipsjax.runs.config import CRITERIA, MODELS, PARTITIONS, Config, SparsityConfig
+from lipsjax.runs.config import CRITERIA, MODELS, PARTITIONS, Config, PrivacyConfig, SparsityConfig
 from lipsjax.runs.given import is_given
 
 SHRINKING = ("density", "schedule", "every", "operation", "kinds")
 """Fields of sparsity that operations other than mask read too."""
-PRIVACY = [
-    f"privacy.{field}"
-    for field in ("epsilon", "noise_multiplier", "delta", "adaptive", "reference")
-]
+PRIVACY = [f"privacy.{f.name}" for f in dataclasses.fields(PrivacyConfig) if f.name != "clip"]
 """Fields that only a clip makes read."""
 NEEDS_GRADIENT = ("saliency", "gradient", "inverted")
 """Criteria that read where the gradient is from."""

@@ -59,6 +59,7 @@ def private(
     delta: float = 1e-5,
     adaptive: float | None = None,
     reference: Reference = "global",
+    noise_cohort_size: int | None = None,
 ) -> Strategy:
     r"""Bound what each client adds to the global model, and add Gaussian noise to the sum.
 
@@ -81,6 +82,10 @@ def private(
     noise on that count is C / 20, and that on the deltas is raised so that both together are worth
     z.
 
+    A cohort of noise simulates a larger federation: the noise on the mean is that of N clients in a
+    round, ``z c / N``, while C train. Its ledger is that of a federation N / C times as large, and
+    protects nobody here.
+
     Args:
       strategy: one that sends models, without running statistics.
       clip: c, above 0; with ``adaptive`` where it begins.
@@ -90,6 +95,7 @@ def private(
       delta: below 1 / K, as a chance of 1 / K allows to give one client away.
       adaptive: share of deltas that shall be below the clip, in (0, 1); None: it stays.
       reference: what a delta is from.
+      noise_cohort_size: N, at least C; None: C.
 
     Returns:
       A :class:`Strategy` with a ledger. State: server, the clip, if it adapts.
@@ -100,7 +106,8 @@ def private(
 
     References:
       McMahan et al., "Learning Differentially Private Recurrent Language Models", arXiv 1710.06963;
-      Andrew et al., "Differentially Private Learning with Adaptive Clipping", arXiv 1905.03871.
+      Andrew et al., "Differentially Private Learning with Adaptive Clipping", arXiv 1905.03871;
+      Granqvist et al., "pfl-research", arXiv 2404.06430, whose name a cohort of noise has.
 
     Example:
       >>> from lipsjax.strategies import fedavg
@@ -120,6 +127,8 @@ def private(
         raise ValueError(f"adaptive must be in (0, 1), not {adaptive}")
     if reference not in ("global", "received"):
         raise ValueError(f"reference must be one of global, received, not {reference!r}")
+    if noise_cohort_size is not None and noise_cohort_size < 1:
+        raise ValueError(f"noise_cohort_size must be at least 1, not {noise_cohort_size}")
     strategy = wrapped(strategy, "private")
     inner = nest(strategy, init_server=lambda run, initial, key: jnp.float32(clip))
     if adaptive is None:
@@ -133,25 +142,33 @@ def private(
             epsilon, delta, sampling=run.rate, rounds=run.rounds, failure=run.overflow
         )
 
+    def accounted(run: RunContext) -> int:
+        """Return how many clients in a round the noise is for."""
+        return run.cohort if noise_cohort_size is None else noise_cohort_size
+
     def on_deltas(run: RunContext) -> float:
         """Return the multiplier of the noise on deltas, which a noised count raises."""
-        z = multiplier(run)
+        z, size = multiplier(run), accounted(run)
         if adaptive is None or z == 0:
             return z
-        of_count = 2 * run.cohort / SHARE_OF_COUNT  # a client moves the count by one half
+        of_count = 2 * size / SHARE_OF_COUNT  # a client moves the count by one half
         if of_count <= z:
             raise ValueError(
-                f"an adaptive clip needs a noise multiplier below {of_count:g} with {run.cohort} "
+                f"an adaptive clip needs a noise multiplier below {of_count:g} with {size} "
                 f"clients in a round, not {z:.4g}: leave adaptive out, or take more clients"
             )
         return (z**-2 - of_count**-2) ** -0.5
 
     def check(run: RunContext) -> None:
         strategy.check(run)
-        if delta >= 1 / run.num_clients:
+        if accounted(run) < run.cohort:
             raise ValueError(
-                f"delta must be below 1 / {run.num_clients}, the clients, not {delta:g}"
+                f"noise_cohort_size must be at least {run.cohort}, the clients in a round, not "
+                f"{noise_cohort_size}: less noise protects nobody"
             )
+        clients = run.num_clients * accounted(run) // run.cohort
+        if delta >= 1 / clients:
+            raise ValueError(f"delta must be below 1 / {clients}, the clients, not {delta:g}")
         if run.cohort < run.num_clients and not run.poisson:
             raise ValueError(
                 f"a cohort of {run.cohort} of {run.num_clients} clients that is always as large is "
@@ -162,7 +179,8 @@ def private(
 
     def ledger(run: RunContext) -> Ledger:
         releases = (Release(multiplier(run), run.rate, run.rounds),)
-        return Ledger("client", "add_or_remove_one", releases, delta, run.overflow)
+        times = accounted(run) / run.cohort
+        return Ledger("client", "add_or_remove_one", releases, delta, run.overflow, times)
 
     def init_client(run: RunContext, initial: Variables) -> PyTree:
         if shared_statistics(strategy, run, initial):
@@ -191,7 +209,7 @@ def private(
         for_deltas, for_count = jax.random.split(key)
         noise = gaussian(for_deltas, total.delta)
         old = tree.pick(context.global_model, total.delta.__contains__)
-        scale = z * bound(context)
+        scale = z * bound(context) * (expected / accounted(context.run))
         new = {
             path: old[path] + ((d + scale * noise[path]) / expected).astype(d.dtype)
             for path, d in total.delta.items()
