@@ -28,6 +28,7 @@ class Purpose(enum.IntEnum):
     ATTACK = 9  # what an attacker draws, who knows none of the others
     NOISE = 10  # on a sum, for privacy
     ROUNDING = 11  # of a client's message to integers
+    CANARIES = 12  # which of them are members
 
 
 def derive(key: Array, round_index: Array | int, client: Array | int, purpose: Purpose) -> Array:

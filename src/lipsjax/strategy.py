@@ -258,6 +258,7 @@ RANKS = {
     "keep_local": Rank.KEEP,
     "ditto": Rank.PERSONAL,
     "faulty": Rank.FAULT,
+    "canaries": Rank.FAULT,
     "compress": Rank.ENCODE,
     "sign_majority": Rank.VOTE,
     "clip": Rank.CLIP,
@@ -353,9 +354,9 @@ def check_wraps(strategy: Strategy, wrapper: str, rank: Rank | None = None) -> N
     Example:
       >>> check_wraps(fedavg(), "halfway")
       Traceback (most recent call last):
-      ValueError: wrapper must be one of keep_local, ditto, faulty, compress, sign_majority, clip, \
-private, secure, median, trimmed_mean, ifa, transient_sparsity, transient_shrink, constant_topk, \
-dsd, not 'halfway'
+      ValueError: wrapper must be one of keep_local, ditto, faulty, canaries, compress, \
+sign_majority, clip, private, secure, median, trimmed_mean, ifa, transient_sparsity, \
+transient_shrink, constant_topk, dsd, not 'halfway'
     """
     if rank is None and wrapper not in RANKS:
         raise ValueError(f"wrapper must be one of {', '.join(RANKS)}, not {wrapper!r}")

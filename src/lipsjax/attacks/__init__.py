@@ -5,6 +5,7 @@ stronger one may find it.
 """
 
 from lipsjax.attacks.bitmaps import Bitmaps, read_mixes
+from lipsjax.attacks.canaries import canary_scores
 from lipsjax.attacks.labels import as_labels, expected_counts, overlap, whole_counts
 from lipsjax.attacks.likeness import Likeness, compare, distinct
 from lipsjax.attacks.linear import Read, invert_linear
@@ -34,6 +35,7 @@ __all__ = [
     "against_others",
     "as_labels",
     "aware",
+    "canary_scores",
     "compare",
     "distance",
     "distinct",

@@ -1,5 +1,6 @@
 """Federated strategies as values; one file per published method."""
 
+from lipsjax.strategies.canaries import canaries
 from lipsjax.strategies.compression import Codec, compress, quantise, sign_majority, top_k
 from lipsjax.strategies.constant_topk import constant_topk
 from lipsjax.strategies.ditto import ditto
@@ -27,6 +28,7 @@ from lipsjax.strategy import Strategy, fedavg
 __all__ = [
     "Codec",
     "Strategy",
+    "canaries",
     "clip",
     "compress",
     "constant_topk",

@@ -26,6 +26,8 @@ from lipsjax.strategy import (
 from lipsjax.types import Array, PyTree, Variables
 
 Reference = Literal["global", "received"]
+REFERENCES = ("global", "received")
+"""The whole model that went out, or what a client received of it."""
 CLIP_RATE = 0.2
 """How fast an adaptive clip follows its quantile."""
 HAIR = 1e-6
@@ -125,8 +127,8 @@ def private(
     accounting.check_delta(delta)
     if adaptive is not None and not 0 < adaptive < 1:
         raise ValueError(f"adaptive must be in (0, 1), not {adaptive}")
-    if reference not in ("global", "received"):
-        raise ValueError(f"reference must be one of global, received, not {reference!r}")
+    if reference not in REFERENCES:
+        raise ValueError(f"reference must be one of {', '.join(REFERENCES)}, not {reference!r}")
     if noise_cohort_size is not None and noise_cohort_size < 1:
         raise ValueError(f"noise_cohort_size must be at least 1, not {noise_cohort_size}")
     strategy = wrapped(strategy, "private")
