@@ -44,10 +44,13 @@ WRAPS: dict[str, Callable[[Strategy], Strategy]] = {
     "trimmed_mean": strategies.trimmed_mean,
     "clip": lambda s: strategies.clip(s, norm=1.0),
     "private": lambda s: strategies.private(s, clip=1.0, noise_multiplier=1.0),
+    "private_examples": lambda s: strategies.private_examples(s, clip=1.0, noise_multiplier=1.0),
     "secure": lambda s: strategies.secure(s, clip=1.0),
     "sign_flip": lambda s: strategies.faulty(s, clients=2, kind="sign_flip", num_classes=CLASSES),
 }
 """What makes each strategy of federated averaging."""
+NO_STATISTICS = ("private", "private_examples")
+"""What refuses running statistics, which W2 has unless it is asked otherwise."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,8 @@ def time_some(names: Iterable[str], options: Options) -> list[Figure]:
 def main(options: Options) -> None:
     """Time what was asked for and report it."""
     devices = start_jax(None)
-    # W2 has running statistics, which private refuses
     has_statistics = options.workload == "w2" and not options.group_norm
-    every = (name for name in WRAPS if not (has_statistics and name == "private"))
+    every = (name for name in WRAPS if not (has_statistics and name in NO_STATISTICS))
     names = options.only or tuple(every)
     figures = []
     rest = iter(names)

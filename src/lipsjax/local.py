@@ -18,6 +18,7 @@ from lipsjax.augmentation import Augment
 from lipsjax.types import (
     Array,
     Examples,
+    GradientOf,
     Layer,
     LocalResult,
     LossAux,
@@ -29,6 +30,8 @@ from lipsjax.types import (
 
 DISTORTIONS = 2**32 - 1
 """Folded into a client's key where its epochs are not."""
+NOISE = 2**32 - 2
+"""Likewise, for what local steps draw."""
 
 
 class LocalTraining(NamedTuple):
@@ -204,6 +207,7 @@ def train(
     ragged: bool,
     gradient_layers: tuple[Layer, ...],
     limit: Array | None = None,
+    gradient_of: GradientOf | None = None,
 ) -> LocalResult:
     """Train one client for one round.
 
@@ -219,6 +223,7 @@ def train(
       ragged: whether some client may have steps of padding alone, which then change nothing.
       gradient_layers: whose gradients of the last real step are returned.
       limit: () real steps after which the client stops early; None: it takes all.
+      gradient_of: what makes a gradient of a loss and a batch; None: that of the batch's loss.
 
     Returns:
       The client's variables after training, and what the strategy and the measures ask about.
@@ -229,7 +234,8 @@ def train(
     if limit is not None:
         place = jnp.cumsum(jnp.any(real, axis=1), dtype=jnp.int32)  # among real steps, from 1
         real, ragged = real & (place <= limit)[:, None], True
-    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    plain = jax.value_and_grad(loss_fn, has_aux=True)
+    gradient_fn = (lambda _, *batch: plain(*batch)) if gradient_of is None else gradient_of(loss_fn)
     dtype = jax.tree.leaves(variables.params)[0].dtype
 
     if ragged:
@@ -240,14 +246,14 @@ def train(
 
     def step(carry, batch):
         (params, batch_stats, opt_state), (last, loss_sum, seen, steps) = carry
-        positions, batch_mask, ends, epoch_key = batch
+        positions, batch_mask, ends, epoch_key, noise_key = batch
         rows = index[positions]
         images = pool.inputs[rows]
         if training.augment is not None:
             keys = jax.vmap(jax.random.fold_in, (None, 0))(epoch_key, positions)
             images = training.augment(keys, images)
         (loss, aux), gradient = gradient_fn(
-            params, batch_stats, images, pool.labels[rows], batch_mask
+            noise_key, params, batch_stats, images, pool.labels[rows], batch_mask
         )
         updates, new_opt_state = training.optimizer.update(gradient, opt_state, params)
         new = (optax.apply_updates(params, updates), aux.batch_stats, new_opt_state)
@@ -276,8 +282,11 @@ def train(
     # by epoch and example, so that padding and batches do not decide what an example looks like
     epoch_keys = jax.random.split(jax.random.fold_in(key, DISTORTIONS), training.epochs)
     epoch_keys = jnp.repeat(epoch_keys, len(order) // training.epochs)
+    noise_keys = None
+    if gradient_of is not None:
+        noise_keys = jax.random.split(jax.random.fold_in(key, NOISE), len(order))
     ((params, batch_stats, _), rest), _ = jax.lax.scan(
-        step, start, (order, real, is_last, epoch_keys)
+        step, start, (order, real, is_last, epoch_keys, noise_keys)
     )
     (last, last_norm), loss, seen, steps = rest
     return LocalResult(Variables(params, batch_stats), last, last_norm, loss, seen, steps)  # pyright: ignore

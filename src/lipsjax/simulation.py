@@ -37,8 +37,8 @@ from lipsjax.rounds.participation import EVERYONE, draw_cohort, poisson_slots
 from lipsjax.rounds.participation import check as check_participation
 from lipsjax.rounds.placement import home_of, slot_of
 from lipsjax.rounds.spec import Measure
-from lipsjax.strategies.private import check_private_masks
-from lipsjax.strategy import Rank, RunContext, Strategy, uniform
+from lipsjax.strategies.private import check_protected_masks
+from lipsjax.strategy import RunContext, Strategy, uniform
 from lipsjax.types import Array, Model, PyTree, Variables
 
 
@@ -358,8 +358,8 @@ def build(
     except ValueError as error:
         raise ValueError(f"{strategy.name}: {error}") from error
     sparsifier = None if strategy.sparsifier is None else strategy.sparsifier(run)
-    if sparsifier is not None and {Rank.PRIVATE, Rank.SECURE} & {*strategy.wrappers}:
-        check_private_masks(strategy, run, sparsifier)
+    if sparsifier is not None:
+        check_protected_masks(strategy, run, sparsifier)
     initial = jax.eval_shape(model.init, jax.random.key(0))
     _check_optimizer(training.optimizer, initial)
     # refuses what the model has not

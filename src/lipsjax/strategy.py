@@ -28,6 +28,7 @@ from lipsjax.local import LocalTraining, Sgd, sgd_of
 from lipsjax.privacy.ledger import Ledger
 from lipsjax.types import (
     Array,
+    GradientOf,
     Kernels,
     Layer,
     LocalResult,
@@ -242,21 +243,23 @@ class Rank(enum.IntEnum):
 
     KEEP = 0  # leaves that clients keep for themselves
     PERSONAL = 1  # a second model of each client
-    FAULT = 2  # what a faulty client does to its update
-    ENCODE = 3  # the client's own encoding
-    VOTE = 4  # an encoding of which the server counts votes
-    CLIP = 5  # at the server, once it is decoded
-    PRIVATE = 6  # a bound on every client's share of a sum, and noise on the sum
-    SECURE = 7  # a sum of integers that nobody sees the terms of
-    AGGREGATE = 8  # what stands for the mean
-    UPDATE = 9  # the global model, once it is aggregated
-    BROADCAST = 10  # what clients receive of it
-    HOLD = 11  # a broadcast that binds local steps
+    EXAMPLES = 2  # a bound on every example's gradient, and noise on each batch's
+    FAULT = 3  # what a faulty client does to its update
+    ENCODE = 4  # the client's own encoding
+    VOTE = 5  # an encoding of which the server counts votes
+    CLIP = 6  # at the server, once it is decoded
+    PRIVATE = 7  # a bound on every client's share of a sum, and noise on the sum
+    SECURE = 8  # a sum of integers that nobody sees the terms of
+    AGGREGATE = 9  # what stands for the mean
+    UPDATE = 10  # the global model, once it is aggregated
+    BROADCAST = 11  # what clients receive of it
+    HOLD = 12  # a broadcast that binds local steps
 
 
 RANKS = {
     "keep_local": Rank.KEEP,
     "ditto": Rank.PERSONAL,
+    "private_examples": Rank.EXAMPLES,
     "faulty": Rank.FAULT,
     "canaries": Rank.FAULT,
     "compress": Rank.ENCODE,
@@ -319,9 +322,9 @@ class Strategy(NamedTuple):
     values on every device. None: the weighted mean, of which only sums are kept."""
     combine: Callable[[ServerContext, PyTree], PyTree] | None = None
     """(context, weighted sum of messages) -> what stands for their mean; also of no message at all.
-    None: the sum over the sum of weights. In a round without messages nothing stays of it, but of a
-    strategy with a ledger."""
-    weighs_itself: bool = False  # whether a message is weighed already, so that a plain sum is due
+    None: the sum over the sum of weights. In a round without messages nothing stays of it, but
+    where clients are protected."""
+    weighs_itself: bool = False  # whether messages are weighed already, and a plain sum is due
     scalars: Callable[[ServerContext, PyTree], dict[str, Array]] | None = None
     """(context, what stands for the mean) -> numbers () of the round by name, to be recorded."""
     ledger: Callable[[RunContext], Ledger] | None = None
@@ -331,6 +334,8 @@ class Strategy(NamedTuple):
     """(run, the global model that went out, what a client started from, its message) -> what the
     message says that training added to each shared parameter, by path; None: the message holds the
     trained model, and says all."""
+    gradient: Callable[[RunContext], GradientOf] | None = None
+    """What local steps take for the gradient of a batch; None: that of its loss."""
     gradient_layers: Callable[[RunContext], tuple[Layer, ...]] = lambda run: ()
     """Layers whose last gradients ``LocalResult`` holds."""
     relative: bool = False  # whether the server must know what each client started from
@@ -354,9 +359,9 @@ def check_wraps(strategy: Strategy, wrapper: str, rank: Rank | None = None) -> N
     Example:
       >>> check_wraps(fedavg(), "halfway")
       Traceback (most recent call last):
-      ValueError: wrapper must be one of keep_local, ditto, faulty, canaries, compress, \
-sign_majority, clip, private, secure, median, trimmed_mean, ifa, transient_sparsity, \
-transient_shrink, constant_topk, dsd, not 'halfway'
+      ValueError: wrapper must be one of keep_local, ditto, private_examples, faulty, \
+canaries, compress, sign_majority, clip, private, secure, median, trimmed_mean, ifa, \
+transient_sparsity, transient_shrink, constant_topk, dsd, not 'halfway'
     """
     if rank is None and wrapper not in RANKS:
         raise ValueError(f"wrapper must be one of {', '.join(RANKS)}, not {wrapper!r}")

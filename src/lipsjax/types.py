@@ -102,6 +102,10 @@ LossFn = Callable[..., tuple[Array, Any]]
 with train=False the model predicts with its running statistics."""
 
 
+GradientOf = Callable[[LossFn], Callable[..., tuple[tuple[Array, LossAux], "Params"]]]
+"""loss -> ((key, params, batch_stats, images, labels, mask) -> ((loss, LossAux), gradient))."""
+
+
 class LocalResult(NamedTuple):
     """What one client's local training leaves behind."""
 

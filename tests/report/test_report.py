@@ -548,6 +548,12 @@ def test_setting_in_words(tmp_path):
         "client more or less), updates of norm 0.5 at most, from the whole model, secure sums of "
         "16 bits within 2"
     )
+    config |= {"privacy": guarded | {"unit": "example"}, "secure": {"bits": None}}
+    text = dict(describe_setting(study.trials[0].recording))
+    assert text["Strategy"].endswith(
+        "differential privacy of each site's examples by epsilon 8 at delta 1e-05 (one example "
+        "replaced by nothing), gradients of norm 0.5 at most"
+    )
     config |= {"privacy": guarded | {"noise_cohort_size": 4000}, "secure": {"bits": None}}
     text = dict(describe_setting(study.trials[0].recording))
     assert "noise as of rounds of 4,000 clients, which simulates" in text["Strategy"]

@@ -30,6 +30,18 @@ def test_every_round_records_what_has_been_spent(tmp_path):
     assert spent == sorted(spent)
 
 
+def test_what_protects_examples_records_what_each_site_has_spent(tmp_path):
+    of_examples = (*GUARDED, "--privacy.unit", "example", "--local.epochs", "2")
+    ended = commands.run(tmp_path, *PLAIN, *of_examples)
+    assert ended.status == 0, ended
+    spec = open_run(commands.run_dir(tmp_path), Execution()).prepared.simulation.spec
+    ledger = spec.strategy.ledger(spec.run)
+    assert (ledger.unit, ledger.releases[0].rounds) == ("example", 6)
+    assert [row["epsilon"] for row in rows(tmp_path)] == [
+        epsilon(ledger.first(t + 1)) for t in range(3)
+    ]
+
+
 def test_without_noise_no_epsilon_is_recorded(tmp_path):
     ended = commands.run(tmp_path, *PLAIN, *GUARDED[:2], "--privacy.noise-multiplier", "0")
     assert ended.status == 0, ended
@@ -62,6 +74,15 @@ def test_secure_sums_are_counted_and_what_they_cut(tmp_path):
         ((*GUARDED, "--model.norm", "batch"), "--model.norm group"),
         ((*GUARDED, "--strategy.cohort", "2"), "--participation.sampling poisson"),
         ((*GUARDED, "--strategy.name", "scaffold"), "messages are more than models"),
+        (("--privacy.unit", "example"), "privacy.unit needs privacy.clip"),
+        (
+            (*GUARDED, "--privacy.unit", "example", "--privacy.reference", "received"),
+            "privacy.reference is of clients' updates",
+        ),
+        (
+            (*GUARDED, "--privacy.unit", "example", "--privacy.adaptive", "0.5"),
+            "privacy.adaptive is of clients' updates",
+        ),
         ((*GUARDED, "--secure.bits", "16"), "too small for its ledger"),
         ((*GUARDED, "--strategy.aggregation", "median"), "its noise is for a sum"),
         ((*GUARDED, "--model.normalise", "True"), "goes with no model.normalise"),

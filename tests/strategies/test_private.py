@@ -17,10 +17,11 @@ from lipsjax.attacks.victims import given_to, moment, turn_of
 from lipsjax.keys import SERVER, Purpose, derive
 from lipsjax.local import LocalTraining
 from lipsjax.privacy import Release
+from lipsjax.privacy.bounds import HAIR, clipped, gaussian
 from lipsjax.rounds import Participation
 from lipsjax.rounds.participation import OVERFLOW, poisson_slots
 from lipsjax.strategies import fedavg, private
-from lipsjax.strategies.private import CLIP_RATE, HAIR, clipped, gaussian
+from lipsjax.strategies.private import CLIP_RATE
 from lipsjax.strategy import RunContext
 from lipsjax.tree import pick
 

@@ -68,9 +68,7 @@ def noise_multiplier(
       >>> 7.99 < epsilon(ledger) <= 8.0
       True
     """
-    check_delta(delta)
-    if not (target > 0 and math.isfinite(target)):
-        raise ValueError(f"epsilon must be above 0 and finite, not {target}")
+    check_noise(None, target, delta)
     if delta <= failure:
         raise ValueError(
             f"delta must be above {failure:g}, the chance that a round has more clients than "
@@ -96,6 +94,17 @@ def check_delta(delta: float) -> None:
     """Raise ValueError if delta is not in (0, 1)."""
     if not 0 < delta < 1:
         raise ValueError(f"delta must be in (0, 1), not {delta}")
+
+
+def check_noise(noise_multiplier: float | None, epsilon: float | None, delta: float) -> None:
+    """Raise ValueError unless one of noise and epsilon is given, and in its range."""
+    if (noise_multiplier is None) == (epsilon is None):
+        raise ValueError("privacy needs either noise_multiplier or epsilon, and not both")
+    if noise_multiplier is not None and not 0 <= noise_multiplier < math.inf:
+        raise ValueError(f"noise_multiplier must be at least 0 and finite, not {noise_multiplier}")
+    if epsilon is not None and not 0 < epsilon < math.inf:
+        raise ValueError(f"epsilon must be above 0 and finite, not {epsilon}")
+    check_delta(delta)
 
 
 def _event(release: Release) -> Any:

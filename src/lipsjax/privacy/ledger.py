@@ -6,11 +6,11 @@ A ledger is made on the host from static things alone: nothing of the data decid
 from typing import Literal, NamedTuple
 
 Unit = Literal["client", "example"]
-Relation = Literal["add_or_remove_one", "replace_one"]
+Relation = Literal["add_or_remove_one", "replace_special"]
 
 RELATIONS = {
     "add_or_remove_one": "one {unit} more or less",
-    "replace_one": "one {unit} for another",
+    "replace_special": "one {unit} replaced by nothing, in data of known sizes",
 }
 """Relation of neighbouring data sets -> in words."""
 
@@ -44,10 +44,13 @@ class Ledger(NamedTuple):
     """Chance that what is accounted for is not what was done; a part of delta."""
     times: float = 1.0
     """The federation that it speaks for is so many times as large as the simulated one."""
+    each: int = 1
+    """Releases of a round."""
 
     def first(self, rounds: int) -> "Ledger":
         """Return the ledger of the first rounds alone; the chance of failure stays."""
-        releases = tuple(r._replace(rounds=min(r.rounds, rounds)) for r in self.releases)
+        most = rounds * self.each
+        releases = tuple(r._replace(rounds=min(r.rounds, most)) for r in self.releases)
         return self._replace(releases=releases)
 
     def words(self) -> str:

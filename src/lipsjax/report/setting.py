@@ -322,11 +322,17 @@ def _protection(config: Mapping[str, Any]) -> Iterator[str]:
                 f", with noise as of rounds of {privacy['noise_cohort_size']:,} clients, which "
                 "simulates a larger federation and protects nobody in this one"
             )
-        whole = {"global": "the whole model", "received": "what the client received"}
-        yield (
-            f"differential privacy of clients by {promise} (one client more or less), {bound}, "
-            f"from {whole[privacy['reference']]}"
-        )
+        if privacy.get("unit") == "example":
+            yield (
+                f"differential privacy of each site's examples by {promise} (one example replaced "
+                f"by nothing), gradients of norm {privacy['clip']:g} at most"
+            )
+        else:
+            whole = {"global": "the whole model", "received": "what the client received"}
+            yield (
+                f"differential privacy of clients by {promise} (one client more or less), {bound}, "
+                f"from {whole[privacy['reference']]}"
+            )
     if secure["bits"] is not None:
         yield f"secure sums of {secure['bits']} bits within {secure['clip']:g}"
 

@@ -157,6 +157,7 @@ def _train(
             ragged=spec.ragged,
             gradient_layers=gradient_layers,
             limit=None if spec.run.all_arrive else outcome.steps,
+            gradient_of=None if strategy.gradient is None else strategy.gradient(spec.run),
         )
 
     result = train_from(

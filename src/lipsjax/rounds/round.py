@@ -33,7 +33,7 @@ from lipsjax.rounds.participation import draw_cohort
 from lipsjax.rounds.placement import AXIS, Slots, in_cohort_order, own_slots, states_at_home
 from lipsjax.rounds.spec import Metrics, PerRound, RoundSpec, State
 from lipsjax.sparsity.topk import unpack
-from lipsjax.strategy import ServerContext
+from lipsjax.strategy import Rank, ServerContext
 from lipsjax.types import Array, Kernels, PyTree, Variables
 
 
@@ -122,7 +122,7 @@ def _aggregate(
     new = strategy.update(context, mean)
     learned = strategy.learned(context, mean, new[0])
     scalars = strategy.scalars(context, mean) if strategy.scalars is not None else {}
-    if (run.all_arrive and not run.poisson) or strategy.ledger is not None:
+    if (run.all_arrive and not run.poisson) or Rank.PRIVATE in strategy.wrappers:
         return new, learned, scalars
     old = (state.global_model, state.server_state), state.global_model
     return *tree.select(participants.arrived > 0, (new, learned), old), scalars

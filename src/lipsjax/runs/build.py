@@ -173,7 +173,11 @@ def build_strategy(config: Config, num_classes: int) -> Strategy:
       ValueError: for options that do not exist, or wrappers that do not work together.
     """
     chosen = config.strategy
-    wraps = {**_client_wraps(config, num_classes), **_server_wraps(config)}
+    wraps = {
+        **_client_wraps(config, num_classes),
+        **_privacy_wraps(config),
+        **_server_wraps(config),
+    }
     factory: Any = getattr(strategies, chosen.name, None)
     strategy = fedavg()
     if parts.is_own(STRATEGIES, chosen.name):
@@ -227,22 +231,6 @@ def _server_wraps(config: Config) -> dict[Rank, Wrap]:
     norm, secure = chosen.clip_norm, config.secure
     if norm is not None:
         wraps[Rank.CLIP] = lambda inner: strategies.clip(inner, norm=norm)
-    guarded = to_dict(config.privacy)
-    if config.privacy.clip is None:
-        usual = to_dict(PrivacyConfig())
-        asked = [name for name, value in guarded.items() if value != usual[name]]
-        if asked:
-            raise ValueError(
-                f"privacy.{asked[0]} needs privacy.clip: without it nothing is bounded"
-            )
-    else:
-        accounting.check_installed()
-        if config.model.normalise:
-            raise ValueError(
-                "privacy.clip goes with no model.normalise: mean and deviation are of the clients' "
-                "raw data, and no noise covers them; normalise by figures of public data instead"
-            )
-        wraps[Rank.PRIVATE] = lambda inner: strategies.private(inner, **guarded)
     if secure.bits is not None:
         hidden = {"bits": secure.bits, "clip": secure.clip}
         wraps[Rank.SECURE] = lambda inner: strategies.secure(inner, **hidden)
@@ -253,6 +241,33 @@ def _server_wraps(config: Config) -> dict[Rank, Wrap]:
     if config.sparsity is not None:
         wraps[Rank.BROADCAST] = _sparse(to_dict(config.sparsity))
     return wraps
+
+
+def _privacy_wraps(config: Config) -> dict[Rank, Wrap]:
+    """Return what protects clients, or the examples of each, by rank."""
+    usual, options = to_dict(PrivacyConfig()), to_dict(config.privacy)
+    given = [name for name, value in options.items() if value != usual[name]]
+    if config.privacy.clip is None:
+        if given:
+            raise ValueError(
+                f"privacy.{given[0]} needs privacy.clip: without it nothing is bounded"
+            )
+        return {}
+    accounting.check_installed()
+    if config.model.normalise:
+        raise ValueError(
+            "privacy.clip goes with no model.normalise: mean and deviation are of the clients' raw "
+            "data, and no noise covers them; normalise by figures of public data instead"
+        )
+    if options.pop("unit") == "client":
+        return {Rank.PRIVATE: lambda inner: strategies.private(inner, **options)}
+    for name in ("adaptive", "reference", "noise_cohort_size"):
+        del options[name]
+        if name in given:
+            raise ValueError(
+                f"privacy.{name} is of clients' updates, and privacy.unit is example: leave it out"
+            )
+    return {Rank.EXAMPLES: lambda inner: strategies.private_examples(inner, **options)}
 
 
 def _sparse(masks: dict[str, Any]) -> Wrap:

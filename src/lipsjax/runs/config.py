@@ -396,10 +396,17 @@ class FaultConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrivacyConfig:
-    """Differential privacy of clients: a bound on each one's update, and noise on their sum."""
+    """Differential privacy of clients, or of the examples within each.
+
+    Clients: a bound on each one's update, and noise on their sum. Examples: a bound on each one's
+    gradient, and noise on each batch's.
+    """
 
     clip: float | None = None
-    """Largest norm of a client's update; none: nothing is protected. The rest is read with it."""
+    """Largest norm of a client's update, or of an example's gradient; none: nothing is protected.
+    The rest is read with it."""
+    unit: Literal["client", "example"] = "client"
+    """What is protected: clients, from all but the server, or examples, from the server too."""
     epsilon: float | None = None
     """That the whole run may spend: the least noise that keeps within it is found."""
     noise_multiplier: float | None = None
@@ -624,6 +631,8 @@ def to_dict(config: Any) -> dict[str, Any]:
             del values["dataset_options"]
         if config.privacy == PrivacyConfig():
             del values["privacy"]
+        elif config.privacy.unit == "client":
+            del values["privacy"]["unit"]
         if config.secure == SecureConfig():
             del values["secure"]
         if config.sparsity is not None:

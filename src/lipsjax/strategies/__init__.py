@@ -20,6 +20,7 @@ from lipsjax.strategies.keep_local import keep_local
 from lipsjax.strategies.local import local
 from lipsjax.strategies.moon import moon
 from lipsjax.strategies.private import private
+from lipsjax.strategies.private_examples import private_examples
 from lipsjax.strategies.robust import clip, median, trimmed_mean
 from lipsjax.strategies.scaffold import scaffold
 from lipsjax.strategies.secure import secure
@@ -55,6 +56,7 @@ __all__ = [
     "median",
     "moon",
     "private",
+    "private_examples",
     "quantise",
     "scaffold",
     "secure",

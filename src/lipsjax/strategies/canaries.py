@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from lipsjax import tree
 from lipsjax.keys import SERVER, Purpose, derive
+from lipsjax.privacy.bounds import gaussian
 from lipsjax.strategies.delta import Delta, shared_params
 from lipsjax.strategies.private import REFERENCES, Reference
 from lipsjax.strategies.steps import check_positive
@@ -100,10 +101,6 @@ def canaries(
 
 def direction(canary: Array | int, like: Delta) -> Delta:
     """Return the direction of a canary, of length 1, the same in all runs."""
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), canary), len(like))
-    drawn = {
-        path: jax.random.normal(key, x.shape, x.dtype)
-        for key, (path, x) in zip(keys, sorted(like.items()), strict=True)
-    }
+    drawn = gaussian(jax.random.fold_in(jax.random.key(0), canary), like)
     length = jnp.sqrt(sum(jnp.sum(v**2) for v in drawn.values()))
     return {path: v / length.astype(v.dtype) for path, v in drawn.items()}

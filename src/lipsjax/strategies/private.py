@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from lipsjax import tree
 from lipsjax.keys import SERVER, Purpose, derive
 from lipsjax.privacy import accounting
+from lipsjax.privacy.bounds import clipped, gaussian
 from lipsjax.privacy.ledger import Ledger, Release
 from lipsjax.strategies.delta import Delta, shared_params, shared_statistics
 from lipsjax.strategies.steps import check_positive
@@ -30,10 +31,6 @@ REFERENCES = ("global", "received")
 """The whole model that went out, or what a client received of it."""
 CLIP_RATE = 0.2
 """How fast an adaptive clip follows its quantile."""
-HAIR = 1e-6
-"""Below the clip, of what is scaled down to it, so that rounding does not lead above."""
-LARGE = 1e30
-"""Beyond it an update is taken for one that is not finite: one over it is zero in float32."""
 SHARE_OF_COUNT = 20
 """An expected cohort has so many deviations of the noise on a count."""
 
@@ -118,13 +115,7 @@ def private(
       (Release(noise_multiplier=4.0, sampling=1.0, rounds=40),)
     """
     check_positive(clip=clip)
-    if (noise_multiplier is None) == (epsilon is None):
-        raise ValueError("private needs either noise_multiplier or epsilon, and not both")
-    if noise_multiplier is not None and not 0 <= noise_multiplier < math.inf:
-        raise ValueError(f"noise_multiplier must be at least 0 and finite, not {noise_multiplier}")
-    if epsilon is not None and not 0 < epsilon < math.inf:
-        raise ValueError(f"epsilon must be above 0 and finite, not {epsilon}")
-    accounting.check_delta(delta)
+    accounting.check_noise(noise_multiplier, epsilon, delta)
     if adaptive is not None and not 0 < adaptive < 1:
         raise ValueError(f"adaptive must be in (0, 1), not {adaptive}")
     if reference not in REFERENCES:
@@ -258,53 +249,20 @@ def private(
     )
 
 
-def clipped(delta: Delta, bound: Array | float) -> tuple[Delta, Array]:
-    """Scale a delta down to a bound, and tell whether it was within.
-
-    What is not finite, or larger than any update that means something, is sent as zero.
-
-    Args:
-      delta: leaves by path.
-      bound: on the Euclidean norm of all leaves together.
-
-    Example:
-      >>> short, was_below = clipped({"w": jnp.array([3.0, 4.0])}, 1.0)
-      >>> short["w"].round(3).tolist(), bool(was_below)
-      ([0.6, 0.8], False)
-    """
-    # in units of the largest entry, as squares of large deltas are infinite and of small ones zero
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(d), initial=0) for d in delta.values()]))
-    finite = largest <= LARGE  # of NaN it is not
-    unit = jnp.clip(jnp.where(finite, largest, 1), 1 / LARGE, LARGE)
-    scaled = {path: d / unit.astype(d.dtype) for path, d in delta.items()}
-    length = jnp.sqrt(sum(jnp.sum(d**2) for d in scaled.values()))
-    most = bound * (1 - HAIR)
-    within = finite & (length <= most / unit)
-    factor = most / jnp.maximum(length, 1)
-
-    def short(path: str) -> Array:
-        d = delta[path]
-        return jnp.where(within, d, jnp.where(finite, scaled[path] * factor.astype(d.dtype), 0))
-
-    return {path: short(path) for path in delta}, within
-
-
-def gaussian(key: Array, like: Delta) -> Delta:
-    """Draw standard normal noise in the shape of some leaves."""
-    keys = jax.random.split(key, len(like))
-    return {
-        path: jax.random.normal(k, x.shape, x.dtype)
-        for k, (path, x) in zip(keys, sorted(like.items()), strict=True)
-    }
-
-
-def check_private_masks(strategy: Strategy, run: RunContext, sparsifier: Sparsifier) -> None:
+def check_protected_masks(strategy: Strategy, run: RunContext, sparsifier: Sparsifier) -> None:
     """Raise ValueError for masks that carry what neither noise nor a sum of integers covers.
 
     Masks of random or of the global model's own values follow from what has been noised; those that
     a client chooses by its gradients stay with it. What clients' gradients or personal weights
     decide for others, or the server reads of clients' masks, is neither.
     """
+    if Rank.EXAMPLES in strategy.wrappers and sparsifier.gradient == "fresh":
+        raise ValueError(
+            "private_examples goes with no mask by fresh gradients, on which is no noise: use "
+            "--sparsity.gradient last_local, which is that of a noised step"
+        )
+    if not {Rank.PRIVATE, Rank.SECURE} & {*strategy.wrappers}:
+        return
     name = "private" if Rank.PRIVATE in strategy.wrappers else "secure"
     if sparsifier.shared and sparsifier.gradient is not None:
         raise ValueError(
