@@ -132,6 +132,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "coupling": lambda r, _: coupling(r),
     "flops": lambda r, _: len(r.scalars["round"]) * r.setup.get("flops_per_round", np.nan),
+    "epsilon": lambda r, _: float(_scalar(r, "epsilon")[-1]),
     "device_hours": lambda r, _: r.seconds * r.plan["devices"] / 3600,
     "reached": lambda r, target: _at_target(r, target, lambda first: 1.0, never=0.0),
     "rounds_to_target": lambda r, target: _at_target(r, target, lambda first: first + 1),

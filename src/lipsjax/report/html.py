@@ -41,7 +41,7 @@ from lipsjax.analysis.wording import (
 )
 from lipsjax.recording import StudyRecording, read_study, write_atomically
 from lipsjax.report import cards as card_words
-from lipsjax.report import leakage, own_measures, plots, templating
+from lipsjax.report import guarantees, leakage, own_measures, plots, templating
 from lipsjax.report.glossary import WORDS, linker
 from lipsjax.report.next_step import next_step
 from lipsjax.report.setting import describe_arm, describe_setting, in_a_phrase, seeds_stand_for
@@ -223,6 +223,9 @@ def contents(study: StudyRecording) -> dict[str, Any]:
         "further": further_measures(rows),
         "own_head": own_measures.HEAD,
         "own_lines": own_measures.own_lines(rows),
+        "promise_head": guarantees.HEAD,
+        "promises": guarantees.guarantee_lines(rows),
+        "promise_note": guarantees.OUTSIDE,
         "several": several,
         "maps": _maps(study, rows),
         "pairs": Shown(plots.pairs(rows), "pairs", "Each arm, alone and with transient sparsity")

@@ -10,6 +10,8 @@ from lipsjax.analysis.verdict import findings
 from lipsjax.analysis.wording import capped, duration, format_bits, gained, percent, shown
 from lipsjax.recording import StudyRecording, read_study, write_atomically
 from lipsjax.report.cards import lines
+from lipsjax.report.guarantees import HEAD as GUARANTEES
+from lipsjax.report.guarantees import OUTSIDE, guarantee_lines
 from lipsjax.report.html import diverged_trials
 from lipsjax.report.next_step import Step, next_step
 from lipsjax.report.own_measures import HEAD, own_lines
@@ -76,6 +78,9 @@ def markdown(study: StudyRecording) -> str:
     blocks.append(_escape(legend(study, rows)))
     if own := own_lines(rows):
         blocks += [_lines(HEAD, [[_escape(text) for text in line] for line in own])]
+    if promises := guarantee_lines(rows):
+        escaped = [[_escape(text) for text in line] for line in promises]
+        blocks += ["## What is promised", _lines(GUARANTEES, escaped), OUTSIDE]
     blocks += _site_blocks(study)
     blocks += ["## What this study shows", _bullets(_sentences(study, rows))]
     setting = [

@@ -1,5 +1,7 @@
 """Differential privacy of examples within sites: bounded gradients, and noise on each batch's."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -8,7 +10,7 @@ from lipsjax.privacy.bounds import clipped, gaussian
 from lipsjax.privacy.ledger import Ledger, Release
 from lipsjax.strategies.steps import check_positive
 from lipsjax.strategy import Rank, RunContext, Strategy, wrapped
-from lipsjax.types import GradientOf, LossAux, LossFn, PyTree, Variables
+from lipsjax.types import Array, GradientOf, LossAux, LossFn, PyTree, Variables
 
 
 def private_examples(
@@ -113,18 +115,36 @@ def bounded(*, clip: float, noise_multiplier: float) -> GradientOf:
                 short, _ = clipped(gradient, clip)
                 return jax.tree.map(lambda x: jnp.where(is_real, x, 0), (loss, short))
 
-            losses, each = jax.vmap(of_example)(images, labels, mask)
+            loss, total = _summed(of_example, images, labels, mask)
             count = jnp.maximum(jnp.sum(mask), 1)
 
             def noised(x, noise):
-                return (jnp.sum(x, axis=0) + noise_multiplier * clip * noise) / count.astype(
-                    x.dtype
-                )
+                return (x + noise_multiplier * clip * noise) / count.astype(x.dtype)
 
-            gradient = jax.tree.map(noised, each, gaussian(key, params))
-            loss = jnp.sum(losses) / count.astype(losses.dtype)
-            return (loss, LossAux(batch_stats, None)), gradient
+            gradient = jax.tree.map(noised, total, gaussian(key, params))
+            return (loss / count.astype(loss.dtype), LossAux(batch_stats, None)), gradient
 
         return of_batch
 
     return gradient_of
+
+
+def _summed(function: Callable[..., PyTree], *batch: Array) -> PyTree:
+    """Sum a function over a batch: on CPU one after the other, as gradients of many are slow there.
+
+    ``benchmarks/README.md`` has the measurement.
+    """
+
+    def one_by_one(*batch):
+        each = jax.eval_shape(function, *(x[0] for x in batch))
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), each)
+
+        def add(total, one):
+            return jax.tree.map(jnp.add, total, function(*one)), None
+
+        return jax.lax.scan(add, zero, batch)[0]
+
+    def at_once(*batch):
+        return jax.tree.map(lambda x: jnp.sum(x, axis=0), jax.vmap(function)(*batch))
+
+    return jax.lax.platform_dependent(*batch, cpu=one_by_one, default=at_once)
