@@ -8,7 +8,8 @@ from scipy.stats import norm
 
 from lipsjax.privacy import ACCOUNTANTS, Ledger, Release, epsilon, noise_multiplier
 
-pytest.importorskip("dp_accounting")
+dp_accounting = pytest.importorskip("dp_accounting")
+pld = pytest.importorskip("dp_accounting.pld")
 
 
 def spent(z, count, delta, sampling=1.0, failure=0.0, **options):
@@ -34,6 +35,9 @@ def test_full_participation_is_one_gaussian():
     exact = exact_epsilon(math.sqrt(40) / 4, 1e-2)
     assert exact == pytest.approx(4.3222, abs=1e-3)
     assert spent(4.0, 40, 1e-2) == pytest.approx(exact, abs=1e-3)
+    by_pld = pld.PLDAccountant()
+    by_pld.compose(dp_accounting.GaussianDpEvent(4.0), 40)
+    assert by_pld.get_epsilon(1e-2) == pytest.approx(exact, abs=1e-3)
     assert spent(4.0, 40, 1e-2, accountant="rdp") == pytest.approx(5.0370, abs=1e-3)
 
 
@@ -48,6 +52,15 @@ def test_poisson_samples_are_amplified():
 def test_renyi_never_promises_more(z, count, sampling):
     tight, loose = (spent(z, count, 1e-4, sampling, accountant=a) for a in ACCOUNTANTS)
     assert tight <= loose
+
+
+@pytest.mark.parametrize("sampling", [1.0, 0.2])
+def test_hopeless_noise_is_counted_at_once_and_never_too_low(sampling):
+    """Distributions of it would fill the memory: in closed form, or by RDP, which is larger."""
+    z, rounds = 0.05, 100
+    tight, loose = (spent(z, rounds, 1e-5, sampling, accountant=a) for a in ACCOUNTANTS)
+    assert 1e3 < tight <= loose < math.inf
+    assert (tight == loose) == (sampling < 1)
 
 
 @pytest.mark.parametrize(("target", "sampling"), [(8.0, 1.0), (0.5, 1.0), (4.0, 0.2)])
