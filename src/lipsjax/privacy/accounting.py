@@ -12,7 +12,7 @@ ACCOUNTANTS = ("pld", "rdp")
 ROUNDING = 1e-9
 """Of noise above the least, so that epsilon is not above its target by the last digit."""
 HOPELESS = 100.0
-"""Beyond it Renyi's epsilon is given for the tight one, whose distributions fill the memory there."""
+"""Beyond it Renyi's epsilon is given for the tight one, whose distributions fill the memory."""
 
 
 @functools.lru_cache(maxsize=4096)
