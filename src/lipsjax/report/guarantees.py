@@ -10,9 +10,10 @@ from lipsjax.privacy.ledger import RELATIONS
 HEAD = ("arm", "protects", "data that it cannot tell apart", "epsilon", "delta")
 OUTSIDE = (
     "Epsilon is of what a run released, all rounds together: of clients its models, of examples "
-    "the messages of their site. Losses, personalised accuracies, inertia by clients' updates, and choices between "
-    "arms or settings are of raw data, and stand outside of it: show this page to those alone who "
-    "may see the data. Arms of one seed share noise, so that no guarantee covers publishing two."
+    "the messages of their site. Losses, personalised accuracies, inertia by clients' updates, and "
+    "choices between arms or settings are of raw data, and stand outside of it: show this page to "
+    "those alone who may see the data. Arms of one seed share noise, so that no guarantee covers "
+    "publishing two."
 )
 _RELATION = {"client": "add_or_remove_one", "example": "replace_special"}
 
