@@ -67,6 +67,15 @@ def test_a_line_for_each_arm(study, privacy, spent, line):
     assert second == ["lips", *line]
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_an_arm_has_one_line_for_all_cells_in_which_it_promises_the_same(tmp_path, alike):
+    found = read_study(write_study(tmp_path, seeds=2, rounds=6, cells=("a = 1", "a = 2")))
+    both = [promising(found, CLIENTS | {"delta": d}, 8.0) for d in (1e-6, 1e-6 if alike else 1e-5)]
+    trials = tuple(t for cell in (0, 1) for t in both[cell].trials if t.cell == cell)
+    names = [line[0] for line in guarantee_lines(compare(found._replace(trials=trials)))]
+    assert names == ["dense", *(["lips"] if alike else ["lips (a = 1)", "lips (a = 2)"])]
+
+
 def test_the_page_says_what_is_promised_and_what_is_outside(study):
     made = promising(study, CLIENTS, 7.5)
     page, text = html.unescape(render(made)), markdown(made)

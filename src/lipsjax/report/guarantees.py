@@ -19,7 +19,9 @@ _RELATION = {"client": "add_or_remove_one", "example": "replace_special"}
 
 
 def guarantee_lines(rows: list[Row]) -> list[list[str]]:
-    """Return a line per cell and arm, as `HEAD` has it; none where no arm promises anything.
+    """Return a line per arm, as `HEAD` has it; none where no arm promises anything.
+
+    An arm that promises different things in different cells of a grid has a line in each.
 
     Args:
       rows: of the comparison.
@@ -29,7 +31,17 @@ def guarantee_lines(rows: list[Row]) -> list[list[str]]:
     """
     if all(_privacy(row.config)["clip"] is None for row in rows):
         return []
-    return [_line(row) for row in rows if row.config]
+    found = [(row, _promise(row)) for row in rows if row.config]
+    of_arm: dict[str, list[list[str]]] = {}
+    for row, promise in found:
+        of_arm.setdefault(row.arm, []).append(promise)
+
+    def named(row: Row, promise: list[str]) -> tuple[str, ...]:
+        same = all(other == promise for other in of_arm[row.arm])
+        return (row.arm if same else f"{row.arm} ({row.cell})", *promise)
+
+    once = dict.fromkeys(named(row, promise) for row, promise in found)
+    return [list(line) for line in once]
 
 
 def _privacy(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -37,16 +49,15 @@ def _privacy(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"unit": "client", "noise_cohort_size": None, **config.get("privacy", {"clip": None})}
 
 
-def _line(row: Row) -> list[str]:
-    arm = f"{row.arm} ({row.cell})" if row.cell else row.arm
+def _promise(row: Row) -> list[str]:
     privacy, epsilon = _privacy(row.config), row.means["epsilon"].mean
     if privacy["clip"] is None:
-        return [arm, "nobody", "", "none", ""]
+        return ["nobody", "", "none", ""]
     if math.isnan(epsilon):
-        return [arm, "nobody", "", "none: a clip without noise", ""]
+        return ["nobody", "", "none: a clip without noise", ""]
     unit = privacy["unit"]
     apart = RELATIONS[_RELATION[unit]].format(unit=unit)
     protects = "each client" if unit == "client" else "each example, from the server too"
     if privacy["noise_cohort_size"] is not None:
         protects = f"nobody here: noise as of {privacy['noise_cohort_size']:,} clients in a round"
-    return [arm, protects, apart, f"{epsilon:.3g}", f"{privacy['delta']:g}"]
+    return [protects, apart, f"{epsilon:.3g}", f"{privacy['delta']:g}"]
