@@ -21,16 +21,31 @@ def case(name, **share):
     from helpers import worlds
     from lipsjax import models
     from lipsjax.sparsity import transient_sparsity
-    from lipsjax.strategies import fedavg, keep_local
+    from lipsjax.strategies import fedavg, keep_local, private, secure
 
     model = worlds.tiny_model()
-    if name == "lips":  # of layers that compile quickly, as two processes share the cores
+    dense_layers = {"density": 0.5, "every": 2, "kinds": ("dense",)}
+    if name in (
+        "lips",
+        "secure",
+        "private",
+    ):  # of layers that compile quickly, as two processes share the cores
         model = models.build(
-            "mlp", num_classes=4, input_shape=worlds.SHAPE, width=8, param_dtype=np.float64
+            "mlp",
+            num_classes=4,
+            input_shape=worlds.SHAPE,
+            width=8,
+            param_dtype=np.float64,
+            norm="batch" if name == "lips" else "none",
         )
     strategy, options = {
         "dense": (fedavg(), {"cohort_size": 3}),
-        "lips": (transient_sparsity(fedavg(), density=0.5, every=2, kinds=("dense",)), {}),
+        "lips": (transient_sparsity(fedavg(), **dense_layers), {}),
+        "secure": (transient_sparsity(secure(fedavg(), clip=4.0), **dense_layers), {}),
+        "private": (
+            transient_sparsity(private(fedavg(), clip=0.5, noise_multiplier=1.0), **dense_layers),
+            {},
+        ),
         "fresh": (
             transient_sparsity(fedavg(), density=0.5, every=1, gradient="fresh"),
             {"cohort_size": 3, "chunk": 2},

@@ -49,7 +49,13 @@ def in_two_processes(name, file):
 @pytest.mark.parametrize(
     "name",
     # dense and sparse rounds; gradients that are summed once more; state at some of the clients
-    ["lips", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fresh", "stored"))],
+    [
+        "lips",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("fresh", "stored", "secure", "private")
+        ),
+    ],
 )
 @pytest.mark.slow
 def test_two_processes_are_one(name, tmp_path):
@@ -61,6 +67,8 @@ def test_two_processes_are_one(name, tmp_path):
     assert_close(half, alone)
     jax.tree.map(np.testing.assert_array_equal, half["packed_masks"], alone["packed_masks"])
     assert_close(metrics, its_metrics)
+    if name == "secure":  # integers add up to the same in any order
+        jax.tree.map(np.testing.assert_array_equal, half["global_model"], alone["global_model"])
 
     on_one = simulation.build(
         model,
