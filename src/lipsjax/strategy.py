@@ -343,6 +343,17 @@ class Strategy(NamedTuple):
     wrappers: Mapping[Rank, str] = MappingProxyType({})  # what is around the innermost strategy
     sparsifier: Callable[[RunContext], Sparsifier] | None = None
 
+    @property
+    def unsummable(self) -> str:
+        """Why a server that sees sums alone cannot work with the messages; "" if it can.
+
+        >>> fedavg().unsummable
+        ''
+        """
+        if self.aggregate is not None:
+            return "it needs every message by itself"
+        return self.refuses.get(Rank.SECURE, "")
+
 
 def check_wraps(strategy: Strategy, wrapper: str, rank: Rank | None = None) -> None:
     """Raise ValueError if `wrapper` cannot wrap `strategy`.
