@@ -350,6 +350,11 @@ def build(
             f"sampling {_SAMPLED[participation.sampling]} needs a cohort below {size}, the "
             "clients: where all take part, nothing is drawn"
         )
+    if participation.sampling == "cyclic" and training_clients % size:
+        raise ValueError(
+            f"sampling in turn needs a cohort that divides {training_clients}, the clients, not "
+            f"{size}"
+        )
     if participation.sampling == "examples" and training_clients > 1:
         # who is drawn by examples has been weighed by them, as in FedProx (arXiv 1812.06127)
         strategy = strategy._replace(weight=uniform)
@@ -385,7 +390,7 @@ def build(
     return Simulation(spec, _schedule(spec, initial, evaluate_every), mesh, data)
 
 
-_SAMPLED = {"examples": "by examples", "poisson": "by Poisson's rule"}
+_SAMPLED = {"examples": "by examples", "poisson": "by Poisson's rule", "cyclic": "in turn"}
 
 
 def _check_optimizer(optimizer: optax.GradientTransformation, initial: Variables) -> None:

@@ -106,6 +106,11 @@ class RunContext:
         return math.ceil(np.float32(self.cohort / self.num_clients) * 2**23) / 2**23
 
     @property
+    def period(self) -> int:
+        """Rounds from one in which a client may be to the next; K / C where they are in turn."""
+        return self.num_clients // self.cohort if self.sampling == "cyclic" else 1
+
+    @property
     def training(self) -> LocalTraining:
         """How clients train.
 

@@ -3,6 +3,7 @@
 A ledger is made on the host from static things alone: nothing of the data decides what is in it.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 Unit = Literal["client", "example"]
@@ -46,10 +47,12 @@ class Ledger(NamedTuple):
     """The federation that it speaks for is so many times as large as the simulated one."""
     each: int = 1
     """Releases of a round."""
+    period: int = 1
+    """Rounds from one in which a unit may be to the next."""
 
     def first(self, rounds: int) -> "Ledger":
         """Return the ledger of the first rounds alone; the chance of failure stays."""
-        most = rounds * self.each
+        most = math.ceil(rounds / self.period) * self.each
         releases = tuple(r._replace(rounds=min(r.rounds, most)) for r in self.releases)
         return self._replace(releases=releases)
 

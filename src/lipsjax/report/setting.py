@@ -301,6 +301,8 @@ def _participants(config: Mapping[str, Any]) -> str:
         words.insert(0, "drawn by their examples")
     if config["strategy"]["cohort"] is not None and chances["sampling"] == "poisson":
         words.insert(0, "each drawn for itself")
+    if config["strategy"]["cohort"] is not None and chances["sampling"] == "cyclic":
+        words.insert(0, "in turn")
     if faults["clients"]:
         words.append(f"{counted(faults['clients'], 'faulty client')} ({faults['kind']})")
     return "".join(f", {word}" for word in [*words, *_protection(config)])
@@ -317,6 +319,8 @@ def _protection(config: Mapping[str, Any]) -> Iterator[str]:
             promise = f"epsilon {privacy['epsilon']:g} at delta {privacy['delta']:g}"
         else:
             promise = f"a noise multiplier of {privacy['noise_multiplier']:g}"
+        if privacy.get("mechanism") == "banded":
+            promise += ", with banded noise"
         if privacy.get("noise_cohort_size") is not None:
             promise += (
                 f", with noise as of rounds of {privacy['noise_cohort_size']:,} clients, which "

@@ -16,7 +16,7 @@ class Participation(NamedTuple):
 
     sampling: str = "uniform"
     """Or "examples": drawn in proportion to them, and weighed alike; or "poisson": each client by
-    itself, so that a cohort has the size that it happens to have."""
+    itself, so that a cohort has the size that it happens to have; or "cyclic": in turn."""
     dropout: float = 0.0
     """Chance that a client that was drawn never trains."""
     mid_round_dropout: float = 0.0
@@ -33,7 +33,7 @@ class Participation(NamedTuple):
 
 
 EVERYONE = Participation()
-SAMPLINGS = ("uniform", "examples", "poisson")
+SAMPLINGS = ("uniform", "examples", "poisson", "cyclic")
 OVERFLOW = 1e-12
 """Chance, over all rounds of a run, that a Poisson cohort is larger than its slots."""
 
@@ -97,7 +97,8 @@ def draw_cohort(
 ) -> Cohort:
     """Draw who takes part: C clients without replacement; all, in order, if C = K.
 
-    A Poisson cohort has every client with a chance of C / K, drawn for itself.
+    A Poisson cohort has every client with a chance of C / K, drawn for itself. In turn, each of
+    K / C groups, which are drawn once, has every K / C-th round.
 
     Args:
       run: with the clients' numbers of examples, and C.
@@ -119,6 +120,10 @@ def draw_cohort(
         drawn = chances < jnp.float32(run.rate)
         ids = jnp.argsort(chances)[: run.slots].astype(jnp.int32)  # who is drawn comes first
         return Cohort(ids, jnp.sum(drawn, dtype=jnp.int32))
+    if participation.sampling == "cyclic":
+        once = derive(key, 0, SERVER, Purpose.COHORT)
+        groups = jax.random.permutation(once, everyone).reshape(run.period, run.cohort)
+        return Cohort(groups[round_index % run.period], run.cohort)
     return Cohort(jax.random.permutation(draw, everyone)[: run.cohort], run.cohort)
 
 

@@ -261,7 +261,7 @@ def _privacy_wraps(config: Config) -> dict[Rank, Wrap]:
         )
     if options.pop("unit") == "client":
         return {Rank.PRIVATE: lambda inner: strategies.private(inner, **options)}
-    for name in ("adaptive", "reference", "noise_cohort_size"):
+    for name in ("adaptive", "reference", "mechanism", "noise_cohort_size"):
         del options[name]
         if name in given:
             raise ValueError(

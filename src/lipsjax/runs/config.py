@@ -51,8 +51,9 @@ Augmentation = Literal["flip", "crop", "rotate"]
 Compression = Literal["none", "top_k", "quantise", "sign_majority"]
 Aggregation = Literal["mean", "median", "trimmed_mean"]
 Fault = Literal["label_flip", "noise", "sign_flip", "nan"]
-Sampling = Literal["uniform", "examples", "poisson"]
+Sampling = Literal["uniform", "examples", "poisson", "cyclic"]
 Reference = Literal["global", "received"]
+Mechanism = Literal["gaussian", "banded"]
 Dtype = Literal["float32", "bfloat16"]
 Precision = Literal["highest", "high", "default"]
 Conv = Literal["auto", "loop", "patches", "grouped"]
@@ -418,6 +419,9 @@ class PrivacyConfig:
     reference: Reference = "global"
     """What an update is from: global, the model that went out whole, so that what LIPS zeroes
     counts against the clip; received: what the client received."""
+    mechanism: Mechanism = "gaussian"
+    """Noise of every round for itself; or banded, of which later rounds take back a part: clients
+    in turn (participation.sampling cyclic)."""
     noise_cohort_size: int | None = None
     """Clients in a round that the noise is for, to simulate a larger federation; none: those that
     take part."""
@@ -633,6 +637,8 @@ def to_dict(config: Any) -> dict[str, Any]:
             del values["privacy"]
         elif config.privacy.unit == "client":
             del values["privacy"]["unit"]
+        if values.get("privacy", {}).get("mechanism") == "gaussian":
+            del values["privacy"]["mechanism"]
         if config.secure == SecureConfig():
             del values["secure"]
         if config.sparsity is not None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from lipsjax import tree
 from lipsjax.keys import SERVER, Purpose, derive
-from lipsjax.privacy import accounting
+from lipsjax.privacy import accounting, banded
 from lipsjax.privacy.bounds import clipped, gaussian
 from lipsjax.privacy.ledger import Ledger, Release
 from lipsjax.strategies.delta import Delta, shared_params, shared_statistics
@@ -27,6 +27,9 @@ from lipsjax.strategy import (
 from lipsjax.types import Array, PyTree, Variables
 
 Reference = Literal["global", "received"]
+Mechanism = Literal["gaussian", "banded"]
+MECHANISMS = ("gaussian", "banded")
+"""Noise of each round for itself, or of which later rounds take back a part."""
 REFERENCES = ("global", "received")
 """The whole model that went out, or what a client received of it."""
 CLIP_RATE = 0.2
@@ -47,6 +50,7 @@ class Noised(NamedTuple):
 
     model: Variables
     below: Array  # () float, noised share of clients whose deltas were short enough
+    memory: PyTree  # noise of the rounds before that bands take back; () without
 
 
 def private(
@@ -58,6 +62,7 @@ def private(
     delta: float = 1e-5,
     adaptive: float | None = None,
     reference: Reference = "global",
+    mechanism: Mechanism = "gaussian",
     noise_cohort_size: int | None = None,
 ) -> Strategy:
     r"""Bound what each client adds to the global model, and add Gaussian noise to the sum.
@@ -81,6 +86,11 @@ def private(
     noise on that count is C / 20, and that on the deltas is raised so that both together are worth
     z.
 
+    Banded noise is :math:`C^{-1} Z` over rounds, of :mod:`lipsjax.privacy.banded`, with as
+    many bands as there are groups of clients in turn, K / C: what is added in one round is taken
+    back in part in later ones, so that the model that sums them up is less noisy at the same z. A
+    client is in ``ceil(T C / K)`` rounds at most, which count as one Gaussian each, banded or not.
+
     A cohort of noise simulates a larger federation: the noise on the mean is that of N clients in a
     round, ``z c / N``, while C train. Its ledger is that of a federation N / C times as large, and
     protects nobody here.
@@ -94,14 +104,17 @@ def private(
       delta: below 1 / K, as a chance of 1 / K allows to give one client away.
       adaptive: share of deltas that shall be below the clip, in (0, 1); None: it stays.
       reference: what a delta is from.
+      mechanism: "gaussian", noise of each round for itself; or "banded", for clients in turn.
       noise_cohort_size: N, at least C; None: C.
 
     Returns:
-      A :class:`Strategy` with a ledger. State: server, the clip, if it adapts.
+      A :class:`Strategy` with a ledger. State: server, the clip, if it adapts, or the noise that
+      bands remember.
 
     Raises:
       ValueError: for a value out of range, or if it cannot wrap the strategy; when a simulation is
-        built, for cohorts that are neither everybody nor Poisson, and for running statistics.
+        built, for cohorts that are neither everybody nor Poisson nor in turn, and for running
+        statistics.
 
     References:
       McMahan et al., "Learning Differentially Private Recurrent Language Models", arXiv 1710.06963;
@@ -122,18 +135,41 @@ def private(
         raise ValueError(f"reference must be one of {', '.join(REFERENCES)}, not {reference!r}")
     if noise_cohort_size is not None and noise_cohort_size < 1:
         raise ValueError(f"noise_cohort_size must be at least 1, not {noise_cohort_size}")
+    if mechanism not in MECHANISMS:
+        raise ValueError(f"mechanism must be one of {', '.join(MECHANISMS)}, not {mechanism!r}")
+    if mechanism == "banded" and adaptive is not None:
+        raise ValueError(
+            "banded noise is of one scale for all rounds, and an adaptive clip changes it: leave "
+            "one of them out"
+        )
     strategy = wrapped(strategy, "private")
-    inner = nest(strategy, init_server=lambda run, initial, key: jnp.float32(clip))
-    if adaptive is None:
-        inner = strategy
+
+    def bands(run: RunContext) -> int:
+        return min(run.period, run.rounds)
+
+    def start_clip(_run: RunContext, _initial: Variables, _key: Array) -> Array:
+        return jnp.float32(clip)
+
+    def start_bands(run: RunContext, initial: Variables, _key: Array) -> PyTree:
+        return banded.start(shared_params(strategy, run, initial), bands(run))
+
+    inner = strategy
+    if adaptive is not None:
+        inner = nest(strategy, init_server=start_clip)
+    elif mechanism == "banded":
+        inner = nest(strategy, init_server=start_bands)
 
     def multiplier(run: RunContext) -> float:
         if noise_multiplier is not None:
             return noise_multiplier
         assert epsilon is not None
         return accounting.noise_multiplier(
-            epsilon, delta, sampling=run.rate, rounds=run.rounds, failure=run.overflow
+            epsilon, delta, sampling=run.rate, rounds=turns(run), failure=run.overflow
         )
+
+    def turns(run: RunContext) -> int:
+        """Return in how many rounds a client may be."""
+        return math.ceil(run.rounds / run.period)
 
     def accounted(run: RunContext) -> int:
         """Return how many clients in a round the noise is for."""
@@ -162,18 +198,29 @@ def private(
         clients = run.num_clients * accounted(run) // run.cohort
         if delta >= 1 / clients:
             raise ValueError(f"delta must be below 1 / {clients}, the clients, not {delta:g}")
-        if run.cohort < run.num_clients and not run.poisson:
+        if run.cohort < run.num_clients and run.sampling not in ("poisson", "cyclic"):
             raise ValueError(
                 f"a cohort of {run.cohort} of {run.num_clients} clients that is always as large is "
                 "no Poisson sample, and is not accounted for: use sampling poisson "
-                "(--participation.sampling poisson), or let all take part"
+                "(--participation.sampling poisson) or cyclic, or let all take part"
+            )
+        if mechanism == "banded" and run.period == 1:
+            raise ValueError(
+                "banded noise is for clients in turn, each in every second round at most: use "
+                "--participation.sampling cyclic with a --strategy.cohort, or mechanism gaussian"
             )
         on_deltas(run)
 
     def ledger(run: RunContext) -> Ledger:
-        releases = (Release(multiplier(run), run.rate, run.rounds),)
-        times = accounted(run) / run.cohort
-        return Ledger("client", "add_or_remove_one", releases, delta, run.overflow, times)
+        return Ledger(
+            "client",
+            "add_or_remove_one",
+            (Release(multiplier(run), run.rate, turns(run)),),
+            delta,
+            run.overflow,
+            times=accounted(run) / run.cohort,
+            period=run.period,
+        )
 
     def init_client(run: RunContext, initial: Variables) -> PyTree:
         if shared_statistics(strategy, run, initial):
@@ -200,22 +247,27 @@ def private(
         expected, z = context.run.cohort, on_deltas(context.run)
         key = derive(context.key, context.round, SERVER, Purpose.NOISE)
         for_deltas, for_count = jax.random.split(key)
-        noise = gaussian(for_deltas, total.delta)
+        noise, memory = gaussian(for_deltas, total.delta), ()
+        if mechanism == "banded":
+            column = banded.coefficients(context.run.rounds, bands(context.run))
+            noise, memory = banded.correlated(column, noise, context.server_state.outer)
         old = tree.pick(context.global_model, total.delta.__contains__)
         scale = z * bound(context) * (expected / accounted(context.run))
         new = {
-            path: old[path] + ((d + scale * noise[path]) / expected).astype(d.dtype)
+            path: old[path] + ((d + (scale * noise[path]).astype(d.dtype)) / expected)
             for path, d in total.delta.items()
         }
         deviation = expected / SHARE_OF_COUNT if z else 0
         noised = total.below + deviation * jax.random.normal(for_count, (), jnp.float32)
-        return Noised(tree.put(context.global_model, new), noised / expected + 0.5)
+        return Noised(tree.put(context.global_model, new), noised / expected + 0.5, memory)
 
     def update(context: ServerContext, mean: Noised):
         new, state = inner.update(context, mean.model)
         if adaptive is not None:
             followed = state.outer * jnp.exp(-CLIP_RATE * (mean.below - adaptive))
             state = state._replace(outer=followed)
+        elif mechanism == "banded":
+            state = state._replace(outer=mean.memory)
         return new, state
 
     def scalars(context: ServerContext, mean: Noised) -> dict[str, Array]:
