@@ -38,7 +38,7 @@ from lipsjax.rounds.participation import check as check_participation
 from lipsjax.rounds.placement import home_of, slot_of
 from lipsjax.rounds.spec import Measure
 from lipsjax.strategies.private import check_protected_masks
-from lipsjax.strategy import RunContext, Strategy, uniform
+from lipsjax.strategy import Rank, RunContext, Strategy, uniform
 from lipsjax.types import Array, Model, PyTree, Variables
 
 
@@ -365,6 +365,8 @@ def build(
     sparsifier = None if strategy.sparsifier is None else strategy.sparsifier(run)
     if sparsifier is not None:
         check_protected_masks(strategy, run, sparsifier)
+    if Rank.EXAMPLES in strategy.wrappers:
+        _check_held_once(data)
     initial = jax.eval_shape(model.init, jax.random.key(0))
     _check_optimizer(training.optimizer, initial)
     # refuses what the model has not
@@ -388,6 +390,17 @@ def build(
         own_measures=tuple(measures),
     )
     return Simulation(spec, _schedule(spec, initial, evaluate_every), mesh, data)
+
+
+def _check_held_once(data: ClientData) -> None:
+    """Raise ValueError if an example is there twice, as no bound on one of them covers both."""
+    held = np.asarray(data.train_index)[np.asarray(data.train_mask)]
+    ids, counts = np.unique(held, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(
+            f"private_examples needs every example at one site and once, and example "
+            f"{ids[counts.argmax()]} is there {counts.max()} times"
+        )
 
 
 _SAMPLED = {"examples": "by examples", "poisson": "by Poisson's rule", "cyclic": "in turn"}

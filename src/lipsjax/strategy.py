@@ -111,6 +111,11 @@ class RunContext:
         return self.num_clients // self.cohort if self.sampling == "cyclic" else 1
 
     @property
+    def turns(self) -> int:
+        """Rounds in which a client may be."""
+        return math.ceil(self.rounds / self.period)
+
+    @property
     def training(self) -> LocalTraining:
         """How clients train.
 
@@ -344,6 +349,8 @@ class Strategy(NamedTuple):
     gradient_layers: Callable[[RunContext], tuple[Layer, ...]] = lambda run: ()
     """Layers whose last gradients ``LocalResult`` holds."""
     relative: bool = False  # whether the server must know what each client started from
+    canaries: str = ""
+    """What canaries among the clients send their directions from; "" without any."""
     refuses: Mapping[Rank, str] = MappingProxyType({})  # rank of wrappers -> why they do not work
     wrappers: Mapping[Rank, str] = MappingProxyType({})  # what is around the innermost strategy
     sparsifier: Callable[[RunContext], Sparsifier] | None = None

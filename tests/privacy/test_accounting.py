@@ -63,6 +63,14 @@ def test_hopeless_noise_is_counted_at_once_and_never_too_low(sampling):
     assert (tight == loose) == (sampling < 1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [85.0, 150.0])
+def test_an_epsilon_that_is_asked_for_is_kept_by_whichever_accountant(target):
+    """Where RDP, which is larger, takes over from PLD."""
+    z = noise_multiplier(target, 1e-5, sampling=0.2, rounds=20)
+    assert spent(z, 20, 1e-5, 0.2) <= target
+
+
 @pytest.mark.parametrize(("target", "sampling"), [(8.0, 1.0), (0.5, 1.0), (4.0, 0.2)])
 def test_noise_is_the_least_that_keeps_within_epsilon(target, sampling):
     z = noise_multiplier(target, 1e-5, sampling=sampling, rounds=20)

@@ -200,6 +200,40 @@ def test_more_canaries_than_clients_are_refused():
         )
 
 
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda few: private(few, clip=1.0, noise_multiplier=1.0, reference="received"),
+            "give both the same reference",
+        ),
+        (
+            lambda few: private(few, clip=1.0, noise_multiplier=1.0, noise_cohort_size=999),
+            "leave noise_cohort_size out of an audit",
+        ),
+    ],
+)
+def test_an_audit_that_would_mislead_is_refused(make, words):
+    few = canaries(fedavg(), clients=5, length=1.0)
+    with pytest.raises(ValueError, match=words):
+        make(few)
+
+
+@pytest.mark.parametrize(
+    ("inner", "words"),
+    [
+        (strategies.scaffold, "its messages are more than models"),
+        (
+            lambda: strategies.private_examples(fedavg(), clip=1.0, noise_multiplier=1.0),
+            "they send what no step has noised",
+        ),
+    ],
+)
+def test_canaries_of_what_they_cannot_test_are_refused(inner, words):
+    with pytest.raises(ValueError, match=words):
+        canaries(inner(), clients=5, length=1.0)
+
+
 def test_a_run_without_canaries_has_no_scores():
     sim = built(fedavg(), rounds=1)
     host = sim.to_host(sim.init(jax.random.key(0)))

@@ -194,6 +194,8 @@ def refused(make):
         (lambda: private(guarded(), clip=1.0, noise_multiplier=1.0), "a run has one guarantee"),
         (lambda: guarded(strategies.median(fedavg())), "goes inside median, not around it"),
         (lambda: guarded(strategies.local()), "cannot wrap local"),
+        (lambda: guarded(strategies.ditto(fedavg())), "its steps are in no ledger"),
+        (lambda: built(guarded(delta=0.2)), "delta must be below 1 / 8, a site's examples"),
         (
             lambda: built(transient_sparsity(guarded(), gradient="fresh")),
             "no mask by fresh gradients",
@@ -202,6 +204,26 @@ def refused(make):
 )
 def test_what_is_not_covered_is_refused(make, words):
     assert words in refused(make)
+
+
+def test_an_example_at_two_sites_is_refused():
+    data = worlds.world(SIZES)
+    index = np.array(data.train_index)
+    index[1, 0] = index[0, 0]
+    training = LocalTraining(optax.sgd(0.1), 1, 4)
+    twice = data._replace(train_index=index)
+    words = refused(lambda: simulation.build(model(), guarded(), training, rounds=2, data=twice))
+    assert "is there 2 times" in words
+
+
+def test_clients_in_turn_spend_on_their_turns_alone():
+    training = LocalTraining(optax.sgd(0.1), epochs=3, batch_size=4)
+    run = RunContext(
+        rounds=7, num_examples=(5,) * 6, cohort=2, sampling="cyclic", training=training
+    )
+    ledger = guarded(noise_multiplier=2.0).ledger(run)
+    assert ledger.releases == (Release(2.0, 1.0, 9),)
+    assert [ledger.first(t).releases[0].rounds for t in (1, 3, 4, 7)] == [3, 3, 6, 9]
 
 
 def test_running_statistics_are_refused():

@@ -106,8 +106,13 @@ def noise_multiplier(
 
     # PLD takes long where there is far too little noise, so RDP, which asks for more, goes first
     enough = least(library.rdp.RdpAccountant, library.LowerEndpointAndGuess(0.01, 1.0))
+    if target > HOPELESS:
+        return enough
     bracket = library.ExplicitBracketInterval(enough / 2, enough * 1.01)
-    return least(library.pld.PLDAccountant, bracket)
+    found = least(library.pld.PLDAccountant, bracket)
+    # where Renyi's epsilon would be given for it, that must keep within the target too
+    older = library.rdp.RdpAccountant().compose(event(found)).get_epsilon(delta - failure)
+    return found if older <= HOPELESS else enough
 
 
 def check_delta(delta: float) -> None:

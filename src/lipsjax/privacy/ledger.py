@@ -14,6 +14,8 @@ RELATIONS = {
     "replace_special": "one {unit} replaced by nothing, in data of known sizes",
 }
 """Relation of neighbouring data sets -> in words."""
+RELATION_OF: dict[Unit, Relation] = {"client": "add_or_remove_one", "example": "replace_special"}
+"""Unit that is protected -> relation in which its guarantee is."""
 
 
 class Release(NamedTuple):

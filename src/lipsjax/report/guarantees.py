@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lipsjax.analysis.comparison import Row
-from lipsjax.privacy.ledger import RELATIONS
+from lipsjax.privacy.ledger import RELATION_OF, RELATIONS
 
 HEAD = ("arm", "protects", "data that it cannot tell apart", "epsilon", "delta")
 OUTSIDE = (
@@ -15,7 +15,6 @@ OUTSIDE = (
     "those alone who may see the data. Arms of one seed share noise, so that no guarantee covers "
     "publishing two."
 )
-_RELATION = {"client": "add_or_remove_one", "example": "replace_special"}
 
 
 def guarantee_lines(rows: list[Row]) -> list[list[str]]:
@@ -56,7 +55,7 @@ def _promise(row: Row) -> list[str]:
     if math.isnan(epsilon):
         return ["nobody", "", "none: a clip without noise", ""]
     unit = privacy["unit"]
-    apart = RELATIONS[_RELATION[unit]].format(unit=unit)
+    apart = RELATIONS[RELATION_OF[unit]].format(unit=unit)
     protects = "each client" if unit == "client" else "each example, from the server too"
     if privacy["noise_cohort_size"] is not None:
         protects = f"nobody here: noise as of {privacy['noise_cohort_size']:,} clients in a round"

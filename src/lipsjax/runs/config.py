@@ -635,10 +635,11 @@ def to_dict(config: Any) -> dict[str, Any]:
             del values["dataset_options"]
         if config.privacy == PrivacyConfig():
             del values["privacy"]
-        elif config.privacy.unit == "client":
-            del values["privacy"]["unit"]
-        if values.get("privacy", {}).get("mechanism") == "gaussian":
-            del values["privacy"]["mechanism"]
+        else:  # likewise fields that came later
+            usual = dataclasses.asdict(PrivacyConfig())
+            for name in ("unit", "mechanism", "noise_cohort_size"):
+                if values["privacy"][name] == usual[name]:
+                    del values["privacy"][name]
         if config.secure == SecureConfig():
             del values["secure"]
         if config.sparsity is not None:

@@ -11,7 +11,7 @@ from lipsjax.privacy.bounds import gaussian
 from lipsjax.strategies.delta import Delta, shared_params
 from lipsjax.strategies.private import REFERENCES, Reference
 from lipsjax.strategies.steps import check_positive
-from lipsjax.strategy import ClientContext, RunContext, Strategy, nest, wrapped
+from lipsjax.strategy import ClientContext, Rank, RunContext, Strategy, nest, wrapped
 from lipsjax.types import Array, Variables
 
 
@@ -32,8 +32,8 @@ def canaries(
     .. math:: d_k = b_k \, \ell \, v_k / \lVert v_k \rVert, \qquad v_k \sim N(0, I), \;
               b_k \in \{0, 1\}
 
-    It is the strongest client that a clip below the length allows, so that who tells members from
-    the others by the models that were released has measured how much they tell of a client:
+    Behind a clip below the length it moves the sum as far as any client can, so that who tells
+    members from the others by the models that were released has measured how much they tell:
     :func:`lipsjax.attacks.canary_scores`, and :func:`lipsjax.privacy.epsilon_lower_bound`.
 
     Args:
@@ -67,11 +67,19 @@ def canaries(
     if reference not in REFERENCES:
         raise ValueError(f"reference must be one of {', '.join(REFERENCES)}, not {reference!r}")
 
+    if Rank.EXAMPLES in strategy.wrappers:
+        raise ValueError(
+            "canaries cannot wrap private_examples: they send what no step has noised, so that any "
+            "guarantee of examples would look broken"
+        )
+    if reason := strategy.refuses.get(Rank.PRIVATE):
+        raise ValueError(f"canaries cannot wrap {strategy.name}: {reason}")
+
     def members(_run: RunContext, _initial: Variables, key: Array) -> Canaries:
         of_members = derive(key, 0, SERVER, Purpose.CANARIES)
         return Canaries(jax.random.bernoulli(of_members, shape=(clients,)))
 
-    inner = nest(strategy, init_server=members)
+    inner = nest(strategy._replace(canaries=reference), init_server=members)
 
     def check(run: RunContext) -> None:
         strategy.check(run)

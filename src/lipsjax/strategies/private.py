@@ -10,7 +10,7 @@ from lipsjax import tree
 from lipsjax.keys import SERVER, Purpose, derive
 from lipsjax.privacy import accounting, banded
 from lipsjax.privacy.bounds import clipped, gaussian
-from lipsjax.privacy.ledger import Ledger, Release
+from lipsjax.privacy.ledger import RELATION_OF, Ledger, Release
 from lipsjax.strategies.delta import Delta, shared_params, shared_statistics
 from lipsjax.strategies.steps import check_positive
 from lipsjax.strategy import (
@@ -96,7 +96,8 @@ def private(
     protects nobody here.
 
     Args:
-      strategy: one that sends models, without running statistics.
+      strategy: one that sends models, without running statistics. Inputs must not have been
+        normalised by the clients' own data.
       clip: c, above 0; with ``adaptive`` where it begins.
       noise_multiplier: z, at least 0; or epsilon is given.
       epsilon: that the whole run may spend at ``delta``; the least z is found, by PLD. Needs
@@ -143,6 +144,16 @@ def private(
             "one of them out"
         )
     strategy = wrapped(strategy, "private")
+    if strategy.canaries not in ("", reference):
+        raise ValueError(
+            f"canaries send from {strategy.canaries}, and private takes deltas from {reference}: "
+            "give both the same reference"
+        )
+    if strategy.canaries and noise_cohort_size is not None:
+        raise ValueError(
+            "canaries find more than a ledger says where noise is that of a larger federation: "
+            "leave noise_cohort_size out of an audit"
+        )
 
     def bands(run: RunContext) -> int:
         return min(run.period, run.rounds)
@@ -164,12 +175,8 @@ def private(
             return noise_multiplier
         assert epsilon is not None
         return accounting.noise_multiplier(
-            epsilon, delta, sampling=run.rate, rounds=turns(run), failure=run.overflow
+            epsilon, delta, sampling=run.rate, rounds=run.turns, failure=run.overflow
         )
-
-    def turns(run: RunContext) -> int:
-        """Return in how many rounds a client may be."""
-        return math.ceil(run.rounds / run.period)
 
     def accounted(run: RunContext) -> int:
         """Return how many clients in a round the noise is for."""
@@ -198,6 +205,11 @@ def private(
         clients = run.num_clients * accounted(run) // run.cohort
         if delta >= 1 / clients:
             raise ValueError(f"delta must be below 1 / {clients}, the clients, not {delta:g}")
+        if delta <= run.overflow:
+            raise ValueError(
+                f"delta must be above {run.overflow:g}, the chance that a round has more clients "
+                f"than slots, not {delta:g}"
+            )
         if run.cohort < run.num_clients and run.sampling not in ("poisson", "cyclic"):
             raise ValueError(
                 f"a cohort of {run.cohort} of {run.num_clients} clients that is always as large is "
@@ -214,8 +226,8 @@ def private(
     def ledger(run: RunContext) -> Ledger:
         return Ledger(
             "client",
-            "add_or_remove_one",
-            (Release(multiplier(run), run.rate, turns(run)),),
+            RELATION_OF["client"],
+            (Release(multiplier(run), run.rate, run.turns),),
             delta,
             run.overflow,
             times=accounted(run) / run.cohort,

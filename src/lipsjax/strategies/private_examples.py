@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from lipsjax.privacy import accounting
 from lipsjax.privacy.bounds import clipped, gaussian
-from lipsjax.privacy.ledger import Ledger, Release
+from lipsjax.privacy.ledger import RELATION_OF, Ledger, Release
 from lipsjax.strategies.steps import check_positive
 from lipsjax.strategy import Rank, RunContext, Strategy, wrapped
 from lipsjax.types import Array, GradientOf, LossAux, LossFn, PyTree, Variables
@@ -32,16 +32,18 @@ def private_examples(
     such steps, so that the server need not be trusted: saliency is of these gradients too.
 
     Batches are those of plain training, each example in one of every epoch; no amplification by
-    sampling is claimed. Epochs add up as one Gaussian each, over all rounds, as if the client took
-    part in every one. How many examples a client holds is public.
+    sampling is claimed. Epochs add up as one Gaussian each, over all rounds in which a client may
+    be. How many examples a client holds is public, and no example may be at two sites. Losses are
+    taken of one example at a time. Fine-tuning after the last round is not covered.
 
     Args:
-      strategy: any that federates.
+      strategy: any that federates one model. Inputs must not have been normalised by the clients'
+        own data.
       clip: c, above 0.
       noise_multiplier: z, at least 0; or epsilon is given.
       epsilon: that a client's whole training may spend at ``delta``; the least z is found, by PLD.
         Needs dp-accounting.
-      delta: in (0, 1).
+      delta: below 1 / n of the largest site, as a chance of that allows to give one example away.
 
     Returns:
       A :class:`Strategy` with a ledger, of one client.
@@ -65,17 +67,30 @@ def private_examples(
     check_positive(clip=clip)
     accounting.check_noise(noise_multiplier, epsilon, delta)
     strategy = wrapped(strategy, "private_examples")
+    if strategy.personal_model is not None:
+        raise ValueError(
+            "private_examples cannot wrap what trains a second model of each client, as ditto "
+            "does: its steps are in no ledger"
+        )
 
     def multiplier(run: RunContext) -> float:
         if noise_multiplier is not None:
             return noise_multiplier
         assert epsilon is not None
-        rounds = run.rounds * run.training.epochs
+        rounds = run.turns * run.training.epochs
         return accounting.noise_multiplier(epsilon, delta, sampling=1.0, rounds=rounds)
 
     def ledger(run: RunContext) -> Ledger:
-        release = Release(multiplier(run), 1.0, run.rounds * run.training.epochs)
-        return Ledger("example", "replace_special", (release,), delta, each=run.training.epochs)
+        each = run.training.epochs
+        release = Release(multiplier(run), 1.0, run.turns * each)
+        relation = RELATION_OF["example"]
+        return Ledger("example", relation, (release,), delta, each=each, period=run.period)
+
+    def check(run: RunContext) -> None:
+        strategy.check(run)
+        most = max(run.num_examples)
+        if delta >= 1 / most:
+            raise ValueError(f"delta must be below 1 / {most}, a site's examples, not {delta:g}")
 
     def init_client(run: RunContext, initial: Variables) -> PyTree:
         if jax.tree.leaves(initial.batch_stats):
@@ -87,6 +102,7 @@ def private_examples(
         return strategy.init_client(run, initial)
 
     return strategy._replace(
+        check=check,
         init_client=init_client,
         gradient=lambda run: bounded(clip=clip, noise_multiplier=multiplier(run)),
         ledger=ledger,
