@@ -29,7 +29,7 @@ def smaller(images: np.ndarray, *, by: int = 4, margin: int = 2) -> np.ndarray:
 
 def main() -> None:
     """Read, average, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Write Fashion-MNIST as pictures of 8 x 8 pixels.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--data-dir")
     options = parser.parse_args()
