@@ -113,6 +113,7 @@ def test_a_clip_that_is_not_kept_is_caught(monkeypatch):
     assert np.median(found) > EPSILON
 
 
+@pytest.mark.slow
 def test_canaries_are_members_by_half_and_send_what_they_are_said_to():
     sim = built(canaries(fedavg(weighted=False), clients=CANARIES, length=2.0), rounds=1)
     data = world()

@@ -104,6 +104,7 @@ def test_the_ledger_counts_the_rounds_of_one_client(mechanism):
     assert counts == [1, 1, 1, 2, 2, 2, 3, 3]
 
 
+@pytest.mark.slow
 def test_with_masks_it_goes_on_from_a_checkpoint_to_the_bit():
     data = worlds.world([3] * CLIENTS)
     strategy = transient_sparsity(guarded(), every=1, density=0.5, gradient="stored")

@@ -85,6 +85,7 @@ def test_a_round_is_that_of_the_loop(z):
     worlds.assert_close(after.params, mean.params, 1e-8)
 
 
+@pytest.mark.slow
 def test_masks_are_of_the_noised_gradient():
     """What a client keeps of its last step is what it sent by, noise and all."""
     inner = guarded(noise_multiplier=0.7)
@@ -100,6 +101,7 @@ def test_masks_are_of_the_noised_gradient():
         worlds.assert_close(tuple(kept), tuple(tree.kernels(expected, layers)), 1e-8)
 
 
+@pytest.mark.slow
 def test_without_noise_or_bound_it_is_plain_training():
     ends = []
     for strategy in (fedavg(), guarded(clip=1e6, noise_multiplier=0.0)):
@@ -129,7 +131,7 @@ def test_the_sum_is_that_of_jax_privacy():
     worlds.assert_close(ours, six, 2e-6)  # of a clip with a hair below it
 
 
-@pytest.mark.parametrize("broken", [np.nan, 1e30])
+@pytest.mark.parametrize("broken", [np.nan, pytest.param(1e30, marks=pytest.mark.slow)])
 def test_an_example_that_is_no_number_moves_a_batch_by_no_more_than_the_clip(broken):
     variables = model().init(jax.random.key(0))
     images = jnp.asarray(worlds.world([4]).train.inputs[:4])
@@ -164,7 +166,7 @@ def test_an_epsilon_that_is_asked_for_is_kept():
     assert 3.99 < epsilon(ledger) <= 4.0
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.9])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.9])
 def test_a_round_in_which_nobody_arrives_changes_nothing(dropout):
     """As the server is not who is hidden from; of clients' privacy it is otherwise."""
     sim, data = built(guarded(), rounds=6, participation=Participation(dropout=dropout))
