@@ -17,6 +17,8 @@ def canary_scores(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return how far the global model went in the direction of each canary, and who was a member.
 
+    The score of canary k is ``<w_T - w_0, v_k>``, of all shared parameters, in units of weights.
+
     Args:
       simulation: of a strategy with canaries.
       before: state at the start, of :meth:`~lipsjax.simulation.Simulation.to_host`.
@@ -27,18 +29,25 @@ def canary_scores(
 
     Raises:
       ValueError: if there are no canaries in the state.
+
+    References:
+      Andrew et al., "One-shot Empirical Privacy Estimation for Federated Learning", arXiv
+      2302.03098.
     """
-    is_leaf = lambda x: isinstance(x, Canaries)  # noqa: E731
-    states = jax.tree.leaves(after["server_state"], is_leaf=is_leaf)
-    members = [x.members for x in states if is_leaf(x)]
-    if not members:
+    states = jax.tree.leaves(after["server_state"], is_leaf=_are_canaries)
+    found = [state.members for state in states if _are_canaries(state)]
+    if not found:
         raise ValueError("the strategy has no canaries: wrap it in strategies.canaries")
-    spec = simulation.spec
+    spec, members = simulation.spec, np.asarray(found[0])
     start, end = (
         shared_params(spec.strategy, spec.run, x["global_model"]) for x in (before, after)
     )
     moved = {path: jnp.asarray(end[path]) - start[path] for path in start}
-    return np.asarray(_scores(moved, jnp.arange(len(members[0])))), np.asarray(members[0])
+    return np.asarray(_scores(moved, jnp.arange(len(members)))), members
+
+
+def _are_canaries(state: PyTree) -> bool:
+    return isinstance(state, Canaries)
 
 
 @jax.jit
