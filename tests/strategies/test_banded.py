@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from helpers import worlds
+from helpers.refusals import refused
 from lipsjax import models, simulation, transient_sparsity
 from lipsjax.local import LocalTraining
 from lipsjax.privacy import Release
@@ -117,12 +118,6 @@ def test_with_masks_it_goes_on_from_a_checkpoint_to_the_bit():
         clients_on_global=False,
         **IN_TURN,
     )
-
-
-def refused(make):
-    with pytest.raises(ValueError) as error:
-        make()
-    return str(error.value)
 
 
 @pytest.mark.parametrize(

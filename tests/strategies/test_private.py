@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from helpers import worlds
+from helpers.refusals import refused
 from lipsjax import models, simulation, strategies, transient_sparsity
 from lipsjax.attacks.victims import given_to, moment, turn_of
 from lipsjax.keys import SERVER, Purpose, derive
@@ -383,12 +384,6 @@ def test_the_ledger_says_what_is_released():
     assert strategy.ledger(part).failure == 1e-13
     assert part.rate - 2**-23 < 1 / 3 <= part.rate
     assert fedavg().ledger is None
-
-
-def refused(make):
-    with pytest.raises(ValueError) as error:
-        make()
-    return str(error.value)
 
 
 @pytest.mark.parametrize(
