@@ -24,6 +24,7 @@ ROOMS = [
     {"strategies"},
     {"metrics"},
     {"rounds", "simulation"},
+    {"sites"},
     {"recording"},
     {"attacks"},
     {"analysis"},

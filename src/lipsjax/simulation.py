@@ -33,12 +33,13 @@ from lipsjax.rounds import (
     run_round,
 )
 from lipsjax.rounds.decision import start_trigger
-from lipsjax.rounds.participation import EVERYONE, draw_cohort, poisson_slots
+from lipsjax.rounds.participation import EVERYONE, Turns, draw_cohort, poisson_slots
 from lipsjax.rounds.participation import check as check_participation
 from lipsjax.rounds.placement import home_of, slot_of
 from lipsjax.rounds.spec import Measure
+from lipsjax.rounds.versions import start_past
 from lipsjax.strategies.private import check_protected_masks
-from lipsjax.strategy import Rank, RunContext, Strategy, uniform
+from lipsjax.strategy import Rank, RunContext, Sparsifier, Strategy, uniform
 from lipsjax.types import Array, Model, PyTree, Variables
 
 
@@ -365,6 +366,12 @@ def build(
     sparsifier = None if strategy.sparsifier is None else strategy.sparsifier(run)
     if sparsifier is not None:
         check_protected_masks(strategy, run, sparsifier)
+    if participation.limits is not None and len(participation.limits) != training_clients:
+        raise ValueError(
+            f"limits must be of {training_clients} clients, not {len(participation.limits)}"
+        )
+    if participation.turns is not None:
+        _check_turns(participation.turns, run, strategy, sparsifier, processes)
     if Rank.EXAMPLES in strategy.wrappers:
         _check_held_once(data)
     initial = jax.eval_shape(model.init, jax.random.key(0))
@@ -400,6 +407,41 @@ def _check_held_once(data: ClientData) -> None:
         raise ValueError(
             f"private_examples needs every example at one site and once, and example "
             f"{ids[counts.argmax()]} is there {counts.max()} times"
+        )
+
+
+def _check_turns(
+    turns: Turns, run: RunContext, strategy: Strategy, sparsifier: Sparsifier | None, processes: int
+) -> None:
+    """Raise ValueError for what does not work where clients do not wait for each other."""
+    shape = (run.rounds, run.cohort)
+    if turns.clients.shape != shape or turns.began.shape != shape:
+        raise ValueError(
+            f"turns must be of {run.rounds} updates with {run.cohort} clients each, not of "
+            f"{turns.clients.shape} and {turns.began.shape}"
+        )
+    if turns.clients.min() < 0 or turns.clients.max() >= run.num_clients:
+        raise ValueError(f"turns must name clients in 0..{run.num_clients - 1}")
+    if not strategy.takes_turns:
+        raise ValueError(
+            f"{strategy.name} cannot work where clients do not wait for each other: its server "
+            "must know from which version a message comes; fedbuff does"
+        )
+    if processes > 1:
+        raise ValueError(f"turns need one process, not {processes}")
+    allowed = {Rank.KEEP, Rank.FAULT, Rank.ENCODE, Rank.CLIP, Rank.BROADCAST}
+    masks = strategy.wrappers.get(Rank.BROADCAST)
+    for rank, wrapper in strategy.wrappers.items():
+        if rank not in allowed or (wrapper == masks and sparsifier is None):
+            raise ValueError(
+                f"{wrapper} cannot work where clients do not wait for each other: it needs rounds"
+            )
+    if sparsifier is None:
+        return
+    if sparsifier.shared or sparsifier.trigger is not None or sparsifier.hold == math.inf:
+        raise ValueError(
+            f"{masks} needs masks of each client, by a schedule, that training may leave, where "
+            "clients do not wait for each other"
         )
 
 
@@ -445,6 +487,7 @@ def _initial_state(spec: RoundSpec, key: Array) -> State:
         density=jnp.ones((), jnp.float32),
         reference=jax.tree.map(jnp.zeros_like, kernels),
         trigger=start_trigger(spec, kernels),
+        past=start_past(spec, model),
     )
 
 
@@ -524,8 +567,24 @@ def _schedule(spec: RoundSpec, initial, evaluate_every: int) -> Schedule:
     if evaluate_every:
         measured[::evaluate_every] = measured[-1] = True
     last = np.arange(rounds) == rounds - 1
-    per_round = PerRound(measured, last, densities < 1, densities.astype(np.float32), kept)
+    sparse = _sparse_after(densities, spec.participation.turns)
+    per_round = PerRound(measured, last, sparse, densities.astype(np.float32), kept)
     return Schedule(densities, per_round)
+
+
+def _sparse_after(densities: np.ndarray, turns: Turns | None) -> np.ndarray:
+    """Return after which rounds [T] some receiver's model is sparse.
+
+    In rounds it is the newest one; of turns, any version that those of the next update began with.
+
+    >>> turns = Turns(np.array([[0], [1], [0]]), np.array([[0], [0], [1]]))
+    >>> _sparse_after(np.array([0.5, 1.0, 1.0]), turns)  # client 0 begins anew after update 0
+    array([False,  True, False])
+    """
+    if turns is None:
+        return densities < 1
+    sparse = np.append(False, densities < 1)  # by version; the first goes out whole
+    return np.append(sparse[turns.began[1:]].any(axis=1), False)
 
 
 def _is_ragged(data: ClientData, batch_size: int) -> bool:

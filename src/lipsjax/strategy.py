@@ -171,6 +171,7 @@ class ClientContext(NamedTuple):
     client_id: Any = 0  # () int32
     epoch_steps: Any = 1  # () int32, real steps of an epoch
     global_model: Any = None  # whole, as it was before the client received its part of it
+    staleness: Any = 0  # () int32, updates of the server since that model went out
 
 
 class ServerContext(NamedTuple):
@@ -349,6 +350,8 @@ class Strategy(NamedTuple):
     gradient_layers: Callable[[RunContext], tuple[Layer, ...]] = lambda run: ()
     """Layers whose last gradients ``LocalResult`` holds."""
     relative: bool = False  # whether the server must know what each client started from
+    takes_turns: bool = False
+    """Whether the server knows what to make of messages from models that went out before."""
     canaries: str = ""
     """What canaries among the clients send their directions from; "" without any."""
     refuses: Mapping[Rank, str] = MappingProxyType({})  # rank of wrappers -> why they do not work

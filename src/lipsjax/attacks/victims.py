@@ -10,6 +10,7 @@ import numpy as np
 from lipsjax.clients import ClientData
 from lipsjax.rounds import RoundSpec, State
 from lipsjax.rounds.client_update import Turn, take_turn
+from lipsjax.rounds.versions import Seen
 from lipsjax.types import Array, PyTree
 
 
@@ -59,8 +60,7 @@ def given_to(when: Moment, clients: np.ndarray) -> Given:
 
 def turn_of(spec: RoundSpec, data: ClientData, when: Moment, given: Given) -> Turn:
     """Let one client do its part of a round, by the code that the round runs."""
-    training = spec.training.at_round(when.state.round)
-    return take_turn(spec, training, data, when.state, *given)
+    return take_turn(spec, data, Seen(when.state, 0), *given)
 
 
 def in_chunks(function: Callable[[Any], PyTree], rows: PyTree, *, chunk: int) -> list[PyTree]:

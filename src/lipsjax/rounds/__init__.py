@@ -1,6 +1,6 @@
 """One communication round, compiled: what it is made from, its steps, its places."""
 
-from lipsjax.rounds.participation import Participation
+from lipsjax.rounds.participation import Participation, Turns
 from lipsjax.rounds.placement import AXIS, Placement
 from lipsjax.rounds.round import run_round
 from lipsjax.rounds.spec import Metrics, PerRound, RoundSpec, State
@@ -13,5 +13,6 @@ __all__ = [
     "Placement",
     "RoundSpec",
     "State",
+    "Turns",
     "run_round",
 ]

@@ -12,6 +12,7 @@ from lipsjax.rounds.evaluation import Personal, score_own
 from lipsjax.rounds.participation import draw_cohort
 from lipsjax.rounds.placement import AXIS, own_slots, scan_chunks, states_in_slots
 from lipsjax.rounds.spec import PerRound, RoundSpec, State, client_context, where_measured
+from lipsjax.rounds.versions import began_in, is_whole, seen_in_turn
 from lipsjax.strategy import ClientContext
 from lipsjax.types import Array, Kernels, Variables
 
@@ -47,39 +48,43 @@ def broadcast(
     state, sparse, kept = decide(spec, per_round, ended, old, state, learned)
     receivers = draw_cohort(spec.run, spec.participation, state.key, state.round)
     slots = own_slots(spec.placement, *receivers)
+    versions = began_in(spec, state.round, slots)
 
-    def scores(client, client_state, last):
-        context = client_context(spec, data, state, client, client_state)
+    def scores(client, client_state, last, version):
+        seen = seen_in_turn(state, version).state
+        context = client_context(spec, data, seen, client, client_state)
         if sparsifier.gradient == "fresh":
             gradient = _fresh_gradient(spec, data, context)
         elif sparsifier.gradient == "stored":
             gradient = sparsifier.stored(client_state).gradient
         else:
             gradient = sparsifier.last(last)
-        key = derive(state.key, ended, client, Purpose.MASK)
+        key = derive(state.key, seen.round - 1, client, Purpose.MASK)
         return sparsifier.score(context.variables.params, gradient, key)
 
-    def masks(client, client_state, last):
-        packed = sparsifier.mask(scores(client, client_state, last), kept)
+    def masks(client, client_state, last, version):
+        of_version = kept if isinstance(version, tuple) else per_round.kept[version - 1]
+        packed = sparsifier.mask(scores(client, client_state, last, version), of_version)
+        if not isinstance(version, tuple):  # a mask that keeps all, as others of them may be sparse
+            packed = _where(is_whole(per_round, version), jnp.uint8(255), packed)
         if sparsifier.gradient != "stored":
             return packed
-        exists = sparsifier.stored(client_state).exists
-        return jax.tree.map(lambda b: jnp.where(exists, b, jnp.uint8(255)), packed)
+        return _where(~sparsifier.stored(client_state).exists, jnp.uint8(255), packed)
 
-    def after(client, client_state, packed):
-        sent = state._replace(sparse=jnp.ones((), bool))
+    def after(client, client_state, packed, version):
+        sent = seen_in_turn(state, version).state._replace(sparse=jnp.ones((), bool))
         context = client_context(spec, data, sent, client, client_state, packed)
         return Personal.of(score_own(spec, data, client, spec.strategy.predict_with(context)))
 
     def mean_scores(states):
-        def share(ids, present, states, last):
+        def share(ids, present, states, last, versions):
             count = jnp.sum(data.train_mask[ids], axis=1, dtype=jnp.int32)
             weight = jnp.where(present, spec.strategy.weight(count), 0)
-            each = jax.vmap(scores)(ids, states, last)
+            each = jax.vmap(scores)(ids, states, last, versions)
             weight = weight.astype(jax.tree.leaves(each)[0].dtype)
             return (tree.weighted_sum(weight, each), jnp.sum(weight)), ()
 
-        sums, _ = scan_chunks(spec.placement, share, slots, states, last_gradient)
+        sums, _ = scan_chunks(spec.placement, share, slots, states, last_gradient, versions)
         total, weight = jax.lax.psum(sums, AXIS)
         return tree.scale(1 / weight, total)
 
@@ -87,21 +92,28 @@ def broadcast(
         states = states_in_slots(spec.placement, state.client_states, slots)
         common = sparsifier.mask(mean_scores(states), kept) if sparsifier.shared else None
 
-        def share(ids, present, states, last):
+        def share(ids, present, states, last, versions):
             if common is None:
-                packed = jax.vmap(masks)(ids, states, last)
+                packed = jax.vmap(masks)(ids, states, last, versions)
             else:
                 packed = jax.tree.map(lambda b: jnp.broadcast_to(b, (len(ids), *b.shape)), common)
             each = where_measured(
-                spec, per_round.measured[ended], lambda: jax.vmap(after)(ids, states, packed)
+                spec,
+                per_round.measured[ended],
+                lambda: jax.vmap(after)(ids, states, packed, versions),
             )
             return tree.weighted_sum(present, each), packed
 
-        sums, packed = scan_chunks(spec.placement, share, slots, states, last_gradient)
+        sums, packed = scan_chunks(spec.placement, share, slots, states, last_gradient, versions)
         return packed, jax.lax.psum(sums, AXIS)
 
     packed, out = jax.lax.cond(sparse, sparse_branch, lambda: (state.packed_masks, dense))
     return state._replace(packed_masks=packed, sparse=sparse), out
+
+
+def _where(condition: Array, value: Array, packed: Kernels) -> Kernels:
+    """Replace the bytes of masks, where a condition is so."""
+    return jax.tree.map(lambda bits: jnp.where(condition, value, bits), packed)
 
 
 def _fresh_gradient(spec: RoundSpec, data: ClientData, context: ClientContext) -> Kernels:

@@ -15,6 +15,7 @@ from lipsjax.rounds.evaluation import Personal, score_on, score_own
 from lipsjax.rounds.participation import ClientOutcome, draw_outcome
 from lipsjax.rounds.placement import Slots, scan_chunks, states_in_slots
 from lipsjax.rounds.spec import RoundSpec, State, client_context, where_measured
+from lipsjax.rounds.versions import Seen, began_in, seen_in_turn
 from lipsjax.strategy import ClientContext, message_of
 from lipsjax.types import Array, Kernels, LocalResult, PyTree
 
@@ -72,11 +73,11 @@ def train_cohort(
 ) -> tuple[tuple[Totals, Participants], Trained]:
     """Train this device's clients and add up what they send."""
     strategy = spec.strategy
-    training = spec.training.at_round(state.round)
     one_by_one, alone = strategy.aggregate is not None, strategy.weighs_itself
 
-    def one(client, client_state, packed_masks):
-        turn = take_turn(spec, training, data, state, client, client_state, packed_masks)
+    def one(client, client_state, packed_masks, version):
+        seen = seen_in_turn(state, version)
+        turn = take_turn(spec, data, seen, client, client_state, packed_masks)
         context, outcome, result, message, new_state = turn
         if not spec.run.all_arrive:  # who is not heard of has done nothing
             new_state = tree.select(outcome.arrives, new_state, client_state)
@@ -106,26 +107,28 @@ def train_cohort(
         trained = Trained(new_state, result.last_gradient, loss, outcome.arrives, sent)
         return totals, participants, trained
 
-    def share(ids, present, states, packed_masks):
-        totals, participants, trained = jax.vmap(one)(ids, states, packed_masks)
+    def share(ids, present, states, packed_masks, versions):
+        totals, participants, trained = jax.vmap(one)(ids, states, packed_masks, versions)
         totals = tree.weighted_sum(present & trained.arrived, totals)
         return (totals, tree.weighted_sum(present, participants)), trained
 
     states = states_in_slots(spec.placement, state.client_states, slots)
-    return scan_chunks(spec.placement, share, slots, states, state.packed_masks)
+    versions = began_in(spec, state.round, slots)
+    return scan_chunks(spec.placement, share, slots, states, state.packed_masks, versions)
 
 
 def take_turn(
     spec: RoundSpec,
-    training: LocalTraining,
     data: ClientData,
-    state: State,
+    seen: Seen,
     client: Array,
     client_state: PyTree,
     packed_masks: Kernels,
 ) -> Turn:
     """Let one client receive, train and send."""
-    context = client_context(spec, data, state, client, client_state, packed_masks)
+    state, staleness = seen
+    training = spec.training.at_round(state.round)
+    context = client_context(spec, data, state, client, client_state, packed_masks, staleness)
     whole = context.epoch_steps * training.epochs
     outcome = draw_outcome(spec.participation, state.key, state.round, client, whole)
     result = _train(spec, training, data, state, context, outcome)

@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from lipsjax import tree
 from lipsjax.clients import ClientData
 from lipsjax.metrics.evaluation import ByClass, Score, evaluate, evaluate_by_class
-from lipsjax.rounds.placement import AXIS, Slots, by_client, scan_chunks, states_in_slots
+from lipsjax.rounds.placement import (
+    AXIS,
+    Slots,
+    by_client,
+    own_slots,
+    scan_chunks,
+    states_in_slots,
+)
 from lipsjax.rounds.spec import RoundSpec, State, client_context, where_measured
 from lipsjax.types import Array, Variables
 
@@ -73,15 +80,21 @@ def score_global_share(
 class DenseScores(NamedTuple):
     """Scores of the dense global model, summed."""
 
-    cohort: Personal  # over all that were drawn
+    cohort: Personal  # over all that were drawn; over all clients, where they take turns
     arrived: Personal  # over those whose own models were scored in the round
-    of_each: Array | None  # [K] accuracy, 0 of who was not drawn; None of more than MOST_LISTED
+    of_each: Array | None  # [K] accuracy, NaN of who was not drawn; None of more than MOST_LISTED
 
 
 def score_dense(
     spec: RoundSpec, data: ClientData, state: State, slots: Slots, arrived: Array, measured: Array
 ) -> DenseScores | None:
-    """Score the dense global model, as each client would receive it, on the cohort's test sets."""
+    """Score the dense global model, as each client would receive it, on the cohort's test sets.
+
+    Where clients take turns, the fast ones would stand for all: then every client's test set counts
+    in every update.
+    """
+    if spec.participation.turns is not None:
+        spec, slots, arrived = _everybody(spec, slots)
 
     def one(client, client_state):
         context = client_context(spec, data, state, client, client_state)
@@ -97,12 +110,25 @@ def score_dense(
         sums, accuracy = scan_chunks(spec.placement, share, slots, states, arrived)
         clients = spec.placement.num_clients
         of_each = by_client(slots, accuracy, clients) if clients <= MOST_LISTED else None
-        return DenseScores(*jax.lax.psum((*sums, of_each), AXIS))
+        found = DenseScores(*jax.lax.psum((*sums, of_each), AXIS))
+        if found.of_each is None:
+            return found
+        return found._replace(of_each=_drawn_alone(slots, found.of_each))
 
     return where_measured(spec, measured, everyone)
 
 
-def drawn_alone(slots: Slots, values: Array) -> Array:
+def _everybody(spec: RoundSpec, slots: Slots) -> tuple[RoundSpec, Slots, Array]:
+    """Return a spec and slots of all clients, and which of them are in the slots given."""
+    clients = spec.placement.num_clients
+    spec = spec._replace(placement=spec.placement._replace(cohort=clients))
+    everyone = jnp.arange(clients, dtype=jnp.int32)
+    all_slots = own_slots(spec.placement, everyone, clients)
+    is_among = jnp.zeros(clients, bool).at[slots.everyone].set(True)
+    return spec, all_slots, is_among[all_slots.ids]
+
+
+def _drawn_alone(slots: Slots, values: Array) -> Array:
     """Return values [K] of a cohort's clients, NaN of all others."""
     is_drawn = jnp.zeros(len(values), bool).at[slots.everyone].set(slots.drawn, mode="drop")
     return jnp.where(is_drawn, values, jnp.nan)

@@ -4,11 +4,38 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from scipy.stats import binom
 
 from lipsjax.keys import SERVER, Purpose, derive
 from lipsjax.strategy import RunContext
 from lipsjax.types import Array
+
+
+class Turns(NamedTuple):
+    """Whose turns end in which update of the server, where clients do not wait for each other.
+
+    A turn is all that a client does between receiving a model and sending. Version v of the global
+    model is that after v updates. All is known before the run starts.
+
+    Example:
+      >>> turns = Turns(np.array([[0, 1], [0, 2]]), np.array([[0, 0], [1, 0]]))
+      >>> turns.staleness.tolist(), turns.versions
+      ([[0, 0], [0, 1]], 2)
+    """
+
+    clients: np.ndarray  # [T, C] int, whose turns each update is made of: all different, in order
+    began: np.ndarray  # [T, C] int, the version that each turn began with, at most t
+
+    @property
+    def staleness(self) -> np.ndarray:
+        """Updates of the server while each turn lasted, [T, C]."""
+        return np.arange(len(self.began))[:, None] - self.began
+
+    @property
+    def versions(self) -> int:
+        """How many versions of the global model are in use at once, at most."""
+        return 1 + int(self.staleness.max())
 
 
 class Participation(NamedTuple):
@@ -25,11 +52,16 @@ class Participation(NamedTuple):
     """Chance that one that arrives did fewer steps."""
     min_work: float = 0.1
     """Share of its steps that a straggler does at least."""
+    limits: tuple[int, ...] | None = None
+    """Most steps that each client does in a round, as of a deadline; 0: it never trains."""
+    turns: Turns | None = None
+    """Who takes part where clients do not wait for each other; None: in rounds, all together."""
 
     @property
     def all_arrive(self) -> bool:
         """Whether every client that is drawn does all its steps and sends."""
-        return self.dropout == self.mid_round_dropout == self.stragglers == 0
+        chances = self.dropout, self.mid_round_dropout, self.stragglers
+        return not any(chances) and self.limits is None
 
 
 EVERYONE = Participation()
@@ -90,6 +122,16 @@ def check(participation: Participation) -> None:
             raise ValueError(f"{name} must be in [0, 1), not {value}")
     if not 0 < participation.min_work <= 1:
         raise ValueError(f"min_work must be in (0, 1], not {participation.min_work}")
+    turns = participation.turns
+    if turns is None:
+        return
+    if not participation.all_arrive or participation.sampling != "uniform":
+        raise ValueError(
+            "turns say who arrives in which update: they go with no sampling, dropout, stragglers "
+            "or limits"
+        )
+    if not (np.diff(turns.clients) > 0).all() or not (turns.staleness >= 0).all():
+        raise ValueError("turns must name different clients in order, and versions that exist")
 
 
 def draw_cohort(
@@ -107,6 +149,8 @@ def draw_cohort(
       round_index: () int.
     """
     everyone = jnp.arange(run.num_clients, dtype=jnp.int32)
+    if participation.turns is not None:
+        return Cohort(jnp.asarray(participation.turns.clients, jnp.int32)[round_index], run.cohort)
     if run.cohort == run.num_clients:
         return Cohort(everyone, run.cohort)
     draw = derive(key, round_index, SERVER, Purpose.COHORT)
@@ -134,7 +178,8 @@ def draw_outcome(
 
     A client drops out, or stops midway, or straggles, or does all its steps. One that stops midway
     does a share of its steps that is uniform in [0, 1); a straggler one that is uniform in
-    [min_work, 1), and at least one step.
+    [min_work, 1), and at least one step. Where there are limits, one that would do more straggles,
+    and one whose limit is 0 drops out.
 
     Args:
       participation: the chances.
@@ -157,5 +202,11 @@ def draw_outcome(
     least = jnp.maximum(jnp.floor((low + (1 - low) * draws[3]) * steps), 1)
     taken = jnp.where(straggled, least, steps)
     taken = jnp.where(stopped, jnp.floor(draws[3] * steps), taken)
+    if participation.limits is not None:
+        most = jnp.array(participation.limits, jnp.int32)[client]
+        dropped |= most == 0
+        stopped &= ~dropped
+        straggled = ~dropped & ~stopped & (straggled | (most < taken))
+        taken = jnp.minimum(taken, most)
     taken = jnp.where(dropped, 0, taken).astype(jnp.int32)
     return ClientOutcome(taken, ~dropped & ~stopped, dropped, stopped, straggled)

@@ -22,7 +22,6 @@ from lipsjax.rounds.decision import density_levels
 from lipsjax.rounds.evaluation import (
     DenseScores,
     Personal,
-    drawn_alone,
     mean,
     named,
     score_dense,
@@ -32,6 +31,7 @@ from lipsjax.rounds.finetuning import score_finetuned
 from lipsjax.rounds.participation import draw_cohort
 from lipsjax.rounds.placement import AXIS, Slots, in_cohort_order, own_slots, states_at_home
 from lipsjax.rounds.spec import Metrics, PerRound, RoundSpec, State
+from lipsjax.rounds.versions import remember_model
 from lipsjax.sparsity.topk import unpack
 from lipsjax.strategy import Rank, ServerContext
 from lipsjax.types import Array, Kernels, PyTree, Variables
@@ -61,14 +61,16 @@ def run_round(
         spec, state, slots, totals, participants, trained
     )
     kernels = tree.kernels(global_model.params, spec.model.layers)
-    updated = state._replace(
-        round=t + 1,
-        global_model=global_model,
-        server_state=server_state,
-        client_states=states_at_home(
-            spec.placement, state.client_states, slots, trained.client_state
-        ),
-        reference=tree.select(t <= inertia.DRIFT_REFERENCE, kernels, state.reference),
+    updated = remember_model(
+        state._replace(
+            round=t + 1,
+            global_model=global_model,
+            server_state=server_state,
+            client_states=states_at_home(
+                spec.placement, state.client_states, slots, trained.client_state
+            ),
+            reference=tree.select(t <= inertia.DRIFT_REFERENCE, kernels, state.reference),
+        )
     )
     dense = score_dense(spec, data, updated, slots, trained.arrived, measured)
     new, after = broadcast(
@@ -77,7 +79,7 @@ def run_round(
     scalars, by_layer, by = {}, {}, {}
     if spec.measures:
         by_layer = _inertia(spec, totals, state, new, learned)
-        scalars, by = _scores(spec, data, new, slots, totals, dense, after, measured)
+        scalars, by = _scores(spec, data, new, totals, dense, after, measured)
         scalars["inertia_index"] = inertia.inertia_index(by_layer["step"], spec.model.layers)
         scalars |= _own_measures(spec, state.global_model, new.global_model, set(scalars))
         scalars, by_layer, by = jax.tree.map(
@@ -85,7 +87,7 @@ def run_round(
         )
     by_layer |= density_levels(spec, new)
     scalars["loss_train"] = totals.loss / totals.examples
-    scalars |= _participants(spec, participants) | of_strategy
+    scalars |= _participants(spec, participants) | _staleness(spec, t) | of_strategy
     at_the_end, of_new = score_finetuned(spec, data, updated, slots, per_round.finetuned[t])
     scalars |= at_the_end
     if of_new:
@@ -177,11 +179,18 @@ def _participants(spec: RoundSpec, counts: Participants) -> dict[str, Array]:
     }
 
 
+def _staleness(spec: RoundSpec, update: Array) -> dict[str, Array]:
+    """Report how many updates the turns of this one lasted on average; nothing in rounds."""
+    turns = spec.participation.turns
+    if turns is None:
+        return {}
+    return {"staleness": jnp.asarray(turns.staleness.mean(1), jnp.float32)[update]}
+
+
 def _scores(
     spec: RoundSpec,
     data: ClientData,
     new: State,
-    slots: Slots,
     totals: Totals,
     dense: DenseScores | None,
     after: Personal | None,
@@ -196,7 +205,7 @@ def _scores(
     )
     by = {"classes": {"accuracy": of_class.accuracy}}
     if dense.of_each is not None:
-        by["clients"] = {"accuracy": drawn_alone(slots, dense.of_each)}
+        by["clients"] = {"accuracy": dense.of_each}
     scores = {
         **named("before", own.before),
         **named("dense", dense.cohort),
@@ -207,7 +216,7 @@ def _scores(
         "global_loss_clients": mean(own.on_global).loss,
     }
     # what aggregation gains is over the same clients before and after
-    if not spec.run.all_arrive:
+    if not spec.run.all_arrive or spec.participation.turns is not None:
         scores |= named("dense_arrived", dense.arrived)
     return scores, by
 

@@ -65,6 +65,7 @@ class State(NamedTuple):
     density: Array  # () float32, of what is on its way
     reference: Kernels  # of the global model after round DRIFT_REFERENCE
     trigger: PyTree = ()  # what a trigger knows of the rounds before; () without one
+    past: PyTree = ()  # [versions, ...] global models that turns may have begun with; () in rounds
 
 
 class Metrics(NamedTuple):
@@ -83,6 +84,7 @@ def client_context(
     client: Array,
     client_state: PyTree,
     packed_masks: Kernels | None = None,
+    staleness: Array | int = 0,
 ) -> ClientContext:
     """Return what a client knows at the start of a round, and what it has received.
 
@@ -93,6 +95,7 @@ def client_context(
       client: () int32, its id.
       client_state: of this client.
       packed_masks: of this client, if masks are on their way; None: it receives the model whole.
+      staleness: () int32, updates of the server while the client's turn lasts.
 
     Returns:
       A context whose variables are what the client starts from.
@@ -113,6 +116,7 @@ def client_context(
         client_id=client,
         epoch_steps=-(-count // spec.training.batch_size),
         global_model=state.global_model,
+        staleness=staleness,
     )
     return context._replace(variables=spec.strategy.receive(context))
 

@@ -31,7 +31,7 @@ from lipsjax.recording import files
 from lipsjax.recording.attacks import Attacker, read_victims
 from lipsjax.rounds import RoundSpec
 from lipsjax.runs.attack_config import AttackConfig, Name, listed
-from lipsjax.runs.build import simulation_of
+from lipsjax.runs.build import built_for
 from lipsjax.runs.machine import here
 from lipsjax.runs.prepare import Prepared
 from lipsjax.runs.replay import Replay, Say, replay
@@ -88,7 +88,8 @@ def fitting(config: AttackConfig, prepared: Prepared) -> AttackConfig | None:
     Bitmaps are of arms with masks of each client's own.
     """
     left = tuple(a for a in config.attacks if a != "bitmaps" or _has_bitmaps(prepared))
-    hidden = Rank.SECURE in prepared.simulation.spec.strategy.wrappers
+    spec = prepared.simulation.spec
+    hidden = Rank.SECURE in spec.strategy.wrappers or spec.participation.turns is not None
     seen = left and _shared(prepared) and not hidden
     return dataclasses.replace(config, attacks=left) if seen else None
 
@@ -120,6 +121,11 @@ def check(config: AttackConfig, prepared: Prepared) -> None:
         raise ValueError(
             "secure aggregation hides each client's message, so none can be attacked by itself; "
             "attack another arm"
+        )
+    if spec.participation.turns is not None:
+        raise ValueError(
+            "messages of clients that do not wait for each other are from models of before, which "
+            "no attack here reads; attack another arm"
         )
     last = max(config.rounds)
     if min(config.rounds) < 0 or last >= spec.run.rounds:
@@ -322,8 +328,9 @@ def forget_programs() -> None:
 def model_of(prepared: Prepared) -> Model:
     """Return the clients' model with convolutions by patches, which can be differentiated twice."""
     plan = prepared.plan | {"conv": "patches"}
-    among = prepared.data, prepared.setup["num_classes"], prepared.normalise, here()
-    return simulation_of(prepared.config, *among, plan).spec.model
+    setup = prepared.setup
+    among = prepared.data, setup["num_classes"], prepared.normalise, setup["site_names"], here()
+    return built_for(prepared.config, *among, plan).simulation.spec.model
 
 
 def _attack(

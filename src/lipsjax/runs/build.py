@@ -1,10 +1,11 @@
 """From a config to a strategy, an optimizer and a simulation."""
 
 import dataclasses
+import functools
 import inspect
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from lipsjax.local import LocalTraining
 from lipsjax.models import Normalise, weights
 from lipsjax.privacy import accounting
 from lipsjax.rounds import Participation
-from lipsjax.runs import given, own, parts
+from lipsjax.runs import given, own, parts, timing
 from lipsjax.runs.config import (
     CRITERIA,
     MODELS,
@@ -31,33 +32,60 @@ from lipsjax.runs.config import (
 from lipsjax.runs.fields import nearest, shown
 from lipsjax.runs.machine import Machine
 from lipsjax.simulation import Simulation
+from lipsjax.sites import Clock
 from lipsjax.sparsity import transient_shrink, transient_sparsity
 from lipsjax.sparsity.density import SCHEDULES, check_density
 from lipsjax.strategy import RANKS, Rank, Strategy, fedavg
 from lipsjax.types import Model
 
-_built: dict[str, Simulation] = {}
+
+class Built(NamedTuple):
+    """A simulation, and how long its rounds would take the sites."""
+
+    simulation: Simulation
+    clock: Clock | None  # None: of a config without devices
 
 
-def simulation_of(
+_built: dict[str, Built] = {}
+
+
+def built_for(
     config: Config,
     data: clients.ClientData,
     num_classes: int,
     normalise: Normalise | None,
+    names: tuple[str, ...] | None,
     machine: Machine,
     plan: dict[str, Any],
-) -> Simulation:
-    """Build a simulation, or find one that differs in nothing but seed and examples."""
+) -> Built:
+    """Build a simulation, or find one that differs in nothing but seed and examples.
+
+    Args:
+      config: the science.
+      data: of the clients.
+      num_classes: of the data set.
+      normalise: what the model does to its inputs.
+      names: of the sites, where the data name them.
+      machine: whose devices there are.
+      plan: how to run it.
+    """
     mesh = simulation.client_mesh(plan["devices"], machine.devices)
     science = to_dict(dataclasses.replace(config, seed=0))
     shapes = [(x.shape, str(x.dtype)) for x in jax.tree.leaves(data)]
-    known = [data.num_examples.tolist(), num_classes, normalise]
+    known = [data.num_examples.tolist(), num_classes, normalise, names]
     # a file of weights may have been written anew since, under its old name
     key = json.dumps([science, parts.identity(config), plan, shapes, known], sort_keys=True)
     if key not in _built:
         if len(_built) == 8:  # compiled programs are large
             _built.clear()
-        _built[key] = _build(config, plan, data, num_classes, normalise, mesh)
+        model = _model(config, plan, data, num_classes, normalise)
+        model = _begun(config, model, data.train.inputs.shape[1:])
+        strategy = build_strategy(config, num_classes)
+        build = functools.partial(_build, config, plan, data, model, strategy, mesh)
+        # how far sites get depends on what a round costs, which a simulation of it tells
+        alike = build(Participation(**to_dict(config.participation)))
+        participation, clock = timing.place(config, alike, data, names)
+        _built[key] = Built(alike if clock is None else build(participation), clock)
     return _built[key]
 
 
@@ -65,16 +93,15 @@ def _build(
     config: Config,
     plan: dict[str, Any],
     data: clients.ClientData,
-    num_classes: int,
-    normalise: Normalise | None,
+    model: Model,
+    strategy: Strategy,
     mesh: Mesh,
+    participation: Participation,
 ) -> Simulation:
-    model = _model(config, plan, data, num_classes, normalise)
-    model = _begun(config, model, data.train.inputs.shape[1:])
     local = config.local
     built = simulation.build(
         model,
-        build_strategy(config, num_classes),
+        strategy,
         LocalTraining(
             build_optimizer(local),
             local.epochs,
@@ -87,7 +114,7 @@ def _build(
         cohort_size=cohort_size(config),
         evaluate_every=config.evaluation.every,
         clients_on_global=config.evaluation.clients_on_global,
-        participation=Participation(**to_dict(config.participation)),
+        participation=participation,
         new_clients=config.partition.new_clients,
         tune_epochs=config.evaluation.tune_epochs,
         measures=own.build_measures(config.evaluation.measures, model),

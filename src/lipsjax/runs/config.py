@@ -38,6 +38,7 @@ StrategyName = Literal[
     "fedper",
     "fedrep",
     "fedbabu",
+    "fedbuff",
     "ditto",
     "fedpart",
     "ifa",
@@ -54,6 +55,7 @@ Fault = Literal["label_flip", "noise", "sign_flip", "nan"]
 Sampling = Literal["uniform", "examples", "poisson", "cyclic"]
 Reference = Literal["global", "received"]
 Mechanism = Literal["gaussian", "banded"]
+Late = Literal["fewer_steps", "left_out"]
 Dtype = Literal["float32", "bfloat16"]
 Precision = Literal["highest", "high", "default"]
 Conv = Literal["auto", "loop", "patches", "grouped"]
@@ -438,6 +440,24 @@ class SecureConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SitesConfig:
+    """What sites compute on and are linked by: a simulated clock, and what waits for whom."""
+
+    devices: tuple[str, ...] = ()
+    """Device classes of the sites, dealt out in turn: pi-zero-2w, pi-4, pi-5, m2-air, ryzen-5600x;
+    or a FILE.csv with a row for each site; none: there is no clock. The rest is read with it."""
+    deadline: float | None = None
+    """Seconds of a round after which the server waits for nobody; none: it waits for all."""
+    late: Late = "fewer_steps"
+    """What becomes of sites that would be late: they do fewer steps, or are left_out. Read by
+    deadline only."""
+    buffer: int | None = None
+    """Clients after whose updates the server makes a new model, waiting for nobody else (of
+    strategy.name = fedbuff, in place of strategy.cohort); none: in rounds. rounds then counts
+    updates of the server."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SparsityConfig:
     """Transient sparsity (LIPS): what is zeroed, when, and by which rule.
 
@@ -516,6 +536,7 @@ class Config:
     faults: FaultConfig = FaultConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     secure: SecureConfig = SecureConfig()
+    sites: SitesConfig = SitesConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     sparsity: Annotated[SparsityConfig | None, tyro.conf.Suppress] = None
     """Transient sparsity; none is dense."""
@@ -589,7 +610,8 @@ def cohort_size(config: Config) -> int:
     """Return how many clients take part in a round; of pooled data, the one there is."""
     if config.partition.pooled:
         return 1
-    return num_clients(config) if config.strategy.cohort is None else config.strategy.cohort
+    asked = config.strategy.cohort if config.sites.buffer is None else config.sites.buffer
+    return num_clients(config) if asked is None else asked
 
 
 def source(config: Config) -> tuple[str, DataConfig, tuple[tuple[str, Any], ...]]:
@@ -617,9 +639,9 @@ def to_dict(config: Any) -> dict[str, Any]:
     """Return a config as nested dicts, as it is recorded and hashed.
 
     Fields of own parts and the like are left out where they are empty, those of triggers where
-    there is none, and those of privacy and secure sums where nothing is protected, so that runs
-    without have the names that they had before there were any. For the same reason the kinds that
-    masks have by default are written out.
+    there is none, and those of privacy, secure sums and sites where there is none of it, so that
+    runs without have the names that they had before there were any. For the same reason the kinds
+    that masks have by default are written out.
 
     >>> "options" in to_dict(Config())["model"]
     False
@@ -642,6 +664,8 @@ def to_dict(config: Any) -> dict[str, Any]:
                     del values["privacy"][name]
         if config.secure == SecureConfig():
             del values["secure"]
+        if config.sites == SitesConfig():
+            del values["sites"]
         if config.sparsity is not None:
             _write_out(values["sparsity"], config)
     return values

@@ -11,10 +11,11 @@ import numpy as np
 from lipsjax import tree
 from lipsjax.metrics.costs import Bits, round_bits
 from lipsjax.metrics.flops import flops
-from lipsjax.rounds import Metrics
+from lipsjax.rounds import Metrics, RoundSpec
 from lipsjax.rounds.decision import positions, trigger_of
 from lipsjax.simulation import Simulation
-from lipsjax.types import Array, PyTree
+from lipsjax.strategy import Traffic
+from lipsjax.types import Array, PyTree, Variables
 
 
 @functools.lru_cache(maxsize=8)
@@ -72,23 +73,35 @@ def account_of(simulation: Simulation, key: Array) -> Account:
     spec = simulation.spec
     variables = jax.eval_shape(spec.model.init, jax.random.key(0))
     traffic = spec.strategy.traffic(spec.run, variables)
-    sparsifier, masks = spec.sparsifier, {}
-    if sparsifier is not None and sparsifier.layers:
-        kernels = tree.kernels(variables.params, sparsifier.layers)
-        masks = {
-            "maskable": sum(w.size for w in kernels),
-            "held": sparsifier.hold == math.inf,
-            "relative": spec.strategy.relative,
-            "gradient": sparsifier.gradient,
-            "shared": sparsifier.shared,
-            "sent_per_value": traffic.per_value,
-        }
     rounds = range(spec.run.rounds)
     sizes = tuple(
         len(simulation.cohort(key, t)) if spec.run.poisson else spec.cohort for t in rounds
     )
     up = tuple(sizes[t] * int(traffic.up[t]) for t in rounds)
-    return Account(sizes, up, tuple(_received(simulation, key, traffic.down)), masks)
+    down = tuple(_received(simulation, key, traffic.down))
+    return Account(sizes, up, down, masks_of(spec, variables, traffic))
+
+
+def masks_of(spec: RoundSpec, variables: Variables, traffic: Traffic) -> dict[str, Any]:
+    """Return how the masks of a run are counted; nothing where there are none.
+
+    Args:
+      spec: of the run.
+      variables: of the model, or their shapes.
+      traffic: of the strategy.
+    """
+    sparsifier = spec.sparsifier
+    if sparsifier is None or not sparsifier.layers:
+        return {}
+    kernels = tree.kernels(variables.params, sparsifier.layers)
+    return {
+        "maskable": sum(w.size for w in kernels),
+        "held": sparsifier.hold == math.inf,
+        "relative": spec.strategy.relative,
+        "gradient": sparsifier.gradient,
+        "shared": sparsifier.shared,
+        "sent_per_value": traffic.per_value,
+    }
 
 
 def sent_after(simulation: Simulation, first: int, metrics: Metrics) -> list[Sent]:

@@ -358,10 +358,10 @@ def own_parts(config: Any) -> list[str]:
 
 
 def identity(config: Any) -> dict[str, str]:
-    """Return what of own parts and given weights identifies a run: name -> digest.
+    """Return what of own parts and given files identifies a run: name -> digest.
 
-    Parts are known by their source, weights by their file. A data set is known by what it holds,
-    and so is none of them.
+    Parts are known by their source, weights and tables of sites by their file. A data set is known
+    by what it holds, and so is none of them.
 
     >>> from lipsjax.runs.config import Config
     >>> identity(Config())
@@ -373,12 +373,15 @@ def identity(config: Any) -> dict[str, str]:
         if is_own(kind, name)
     }
     if config.model.init is not None:
-        found["model.init"] = _file_digest(config.model.init)
+        found["model.init"] = _file_digest("model.init", config.model.init)
+    for path in config.sites.devices:
+        if path.endswith(".csv"):
+            found[f"sites.devices={path}"] = _file_digest("sites.devices", path)
     return found
 
 
-def _file_digest(path: str) -> str:
-    """Return the digest of a file of weights.
+def _file_digest(field: str, path: str) -> str:
+    """Return the digest of a file that a field names.
 
     Raises:
       ValueError: if it cannot be read.
@@ -387,5 +390,5 @@ def _file_digest(path: str) -> str:
         content = Path(path).expanduser().read_bytes()
     except (OSError, RuntimeError) as error:
         said = (getattr(error, "strerror", None) or str(error)).lower()
-        raise ValueError(f"model.init: {path} cannot be read: {said}") from None
+        raise ValueError(f"{field}: {path} cannot be read: {said}") from None
     return hashlib.sha256(content).hexdigest()[:16]

@@ -11,8 +11,8 @@ import numpy as np
 from lipsjax import clients, partition, tree
 from lipsjax.datasets import channel_statistics
 from lipsjax.models import Normalise
-from lipsjax.runs import own, processes, trackers
-from lipsjax.runs.build import simulation_of
+from lipsjax.runs import own, processes, timing, trackers
+from lipsjax.runs.build import Built, built_for
 from lipsjax.runs.config import Config, Execution, cohort_size, num_clients
 from lipsjax.runs.costs import Account, account_of
 from lipsjax.runs.data import Shared, check_numbers, share_out
@@ -27,6 +27,7 @@ from lipsjax.runs.machine import (
 )
 from lipsjax.runs.resolve import resolve
 from lipsjax.simulation import Simulation
+from lipsjax.sites import Clock
 from lipsjax.types import PyTree, Variables
 
 LARGEST_CHUNK = 32
@@ -43,6 +44,7 @@ class Prepared(NamedTuple):
     data: clients.ClientData
     account: Account  # of the bits that it moves
     normalise: Normalise | None  # what the model does to its inputs; None: they are as in the data
+    clock: Clock | None  # of the sites; None: the config has no devices
 
 
 def prepare(
@@ -68,6 +70,7 @@ def prepare(
       ValueError: for anything in the config that cannot be run.
     """
     check_numbers(config)
+    timing.check(config)
     trackers.check(execution.trackers)
     dataset, fingerprint = load_for(config, execution.data_dir)
     machine = here() if machine is None else machine
@@ -82,10 +85,11 @@ def prepare(
     if normalise is not None and np.issubdtype(data.train.inputs.dtype, np.floating):
         # in the data, not the program, as the numbers are of the seed; bytes stay small
         data, normalise = clients.standardise(data, *normalise), None
-    build = functools.partial(simulation_of, config, data, dataset.num_classes, normalise, machine)
+    about = data, dataset.num_classes, normalise, shared.names
+    build = functools.partial(built_for, config, *about, machine)
     if plan["chunk"] == "auto":
         plan = plan | {"chunk": _largest_chunk(build, plan, machine)}
-    sim = build(plan)
+    sim, clock = build(plan)
     variables = jax.eval_shape(sim.spec.model.init, jax.random.key(0))
     if machine.platform == "cpu":
         _check_memory(sim, variables, installed_memory())
@@ -103,8 +107,10 @@ def prepare(
     }
     if sim.spec.own_measures:
         setup["own_measures"] = own.names_of(sim.spec.own_measures, variables.params, layers)
+    if clock is not None:
+        setup["devices"] = [device._asdict() for device in clock.devices]
     account = account_of(sim, jax.random.key(config.seed))
-    return Prepared(config, fingerprint, plan, setup, sim, data, account, normalise)
+    return Prepared(config, fingerprint, plan, setup, sim, data, account, normalise, clock)
 
 
 def _normalisation(config: Config, shared: Shared) -> Normalise:
@@ -145,7 +151,7 @@ def _bytes(shapes: PyTree) -> int:
 
 
 def _largest_chunk(
-    build: Callable[[dict[str, Any]], Simulation],
+    build: Callable[[dict[str, Any]], Built],
     plan: dict[str, Any],
     machine: Machine,
 ) -> int:
@@ -154,9 +160,11 @@ def _largest_chunk(
         return LARGEST_CHUNK
 
     def needed(chunk: int) -> int:
-        return program_bytes(build(plan | {"chunk": chunk}).compiled(plan["rounds_per_call"]))
+        sim = build(plan | {"chunk": chunk}).simulation
+        return program_bytes(sim.compiled(plan["rounds_per_call"]))
 
-    largest = min(LARGEST_CHUNK, build(plan | {"chunk": LARGEST_CHUNK}).spec.placement.chunk)
+    sim = build(plan | {"chunk": LARGEST_CHUNK}).simulation
+    largest = min(LARGEST_CHUNK, sim.spec.placement.chunk)
     # all processes compile, as the program is theirs together; process 0 decides
     chunk = fitting_chunk(needed, FILLED * machine.memory, largest)
     return processes.agree(lambda: chunk)

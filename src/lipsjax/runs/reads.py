@@ -46,6 +46,8 @@ _UNREAD: Mapping[str, Callable[[Config], bool]] = {
     "participation.min_work": lambda c: c.participation.stragglers == 0,
     **dict.fromkeys(PRIVACY, lambda c: c.privacy.clip is None),
     "secure.clip": lambda c: c.secure.bits is None,
+    "sites.deadline": lambda c: not c.sites.devices,
+    "sites.late": lambda c: not c.sites.devices or c.sites.deadline is None,
     "faults.kind": lambda c: c.faults.clients == 0,
     "faults.scale": lambda c: c.faults.clients == 0 or c.faults.kind in ("label_flip", "nan"),
 }

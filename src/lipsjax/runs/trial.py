@@ -14,6 +14,7 @@ import numpy as np
 
 from lipsjax import recording
 from lipsjax.datasets.base import show
+from lipsjax.metrics.costs import Bits
 from lipsjax.privacy import epsilon
 from lipsjax.recording.checkpoints import Checkpoints
 from lipsjax.rounds import Metrics
@@ -275,6 +276,7 @@ def rows_of(
             "density": sent.density,
             **{name: float(values[i]) for name, values in metrics.scalars.items()},
             **_spent(prepared.simulation, first + i),
+            **_simulated(prepared, first + i, bits),
             "uplink_bits": bits.uplink * arrived // max(cohort, 1),
             "downlink_bits": bits.downlink,
             "uplink_bits_server_masks": bits.uplink_server_masks * arrived // max(cohort, 1),
@@ -291,6 +293,16 @@ def _spent(simulation: Simulation, t: int) -> dict[str, float]:
         return {}
     spent = epsilon(strategy.ledger(run).first(t + 1))
     return {"epsilon": spent if math.isfinite(spent) else math.nan}
+
+
+def _simulated(prepared: Prepared, t: int, bits: Bits) -> dict[str, float]:
+    """Return how long a round would take the sites, of a run that has a clock."""
+    clock = prepared.clock
+    if clock is None:
+        return {}
+    cohort = prepared.simulation.cohort(jax.random.key(prepared.config.seed), t)
+    each = max(len(cohort), 1)
+    return clock.of_round(t, cohort, bits.uplink / each, bits.downlink / each)
 
 
 def _known(by: dict[str, dict[str, Array]], i: int) -> dict[str, dict[str, list[float]]]:

@@ -7,6 +7,7 @@ from lipsjax.strategies.ditto import ditto
 from lipsjax.strategies.dsd import dsd
 from lipsjax.strategies.faults import faulty
 from lipsjax.strategies.fedbabu import fedbabu
+from lipsjax.strategies.fedbuff import fedbuff
 from lipsjax.strategies.feddst import feddst
 from lipsjax.strategies.feddyn import feddyn
 from lipsjax.strategies.fednova import fednova
@@ -41,6 +42,7 @@ __all__ = [
     "fedavg",
     "fedavgm",
     "fedbabu",
+    "fedbuff",
     "feddst",
     "feddyn",
     "fednova",
