@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lipsjax.analysis.hours import elapsed_hours, idle_share, worst_devices
 from lipsjax.analysis.stats import (
     Difference,
     Interval,
@@ -137,13 +138,20 @@ MEASURES: dict[str, Measure] = {
     "reached": lambda r, target: _at_target(r, target, lambda first: 1.0, never=0.0),
     "rounds_to_target": lambda r, target: _at_target(r, target, lambda first: first + 1),
     "bits_to_target": lambda r, target: _at_target(r, target, lambda first: _bits_until(r, first)),
+    "hours": lambda r, _: float(elapsed_hours(r)[-1]),
+    "hours_to_target": lambda r, target: _at_target(
+        r, target, lambda first: float(elapsed_hours(r)[first])
+    ),
+    "idle_share": lambda r, _: idle_share(r),
+    "worst_devices": lambda r, _: worst_devices(r),
 }
 """What is compared: name -> one number of one run.
 
 ``global`` is of the model that is predicted with: where clients train alone, the mean over their
 own models, as nobody receives the global model. ``reached`` is 1 where the target is reached and 0
-where not, so that its mean is the share of seeds; rounds and bits to the target are NaN in a seed
-that never reaches it, and so is their mean, as a mean over the others would flatter the arm.
+where not, so that its mean is the share of seeds; rounds, bits and hours to the target are NaN in a
+seed that never reaches it, and so is their mean, as a mean over the others would flatter the arm.
+Hours are of the simulated clock of runs whose sites have devices; others have none.
 """
 
 

@@ -41,7 +41,7 @@ from lipsjax.analysis.wording import (
 )
 from lipsjax.recording import StudyRecording, read_study, write_atomically
 from lipsjax.report import cards as card_words
-from lipsjax.report import guarantees, leakage, own_measures, plots, templating
+from lipsjax.report import guarantees, hours, leakage, own_measures, plots, templating
 from lipsjax.report.glossary import WORDS, linker
 from lipsjax.report.next_step import next_step
 from lipsjax.report.setting import describe_arm, describe_setting, in_a_phrase, seeds_stand_for
@@ -226,6 +226,11 @@ def contents(study: StudyRecording) -> dict[str, Any]:
         "promise_head": guarantees.HEAD,
         "promises": guarantees.guarantee_lines(rows),
         "promise_note": guarantees.OUTSIDE,
+        "lever_head": hours.LEVERS,
+        "levers": hours.lever_lines(rows),
+        "class_head": hours.CLASSES,
+        "device_classes": hours.class_lines(study),
+        "hours_note": hours.NOTE,
         "several": several,
         "maps": _maps(study, rows),
         "pairs": Shown(plots.pairs(rows), "pairs", "Each arm, alone and with transient sparsity")
@@ -408,6 +413,7 @@ def _cell(study: StudyRecording, rows: list[Row], label: str, arms: plots.Arms) 
     if len(arms) <= MOST_CURVES:
         drawn |= {
             "accuracy": (plots.accuracy_curves(arms), "Accuracy over rounds"),
+            "hours": (plots.accuracy_hours(arms), "Accuracy over simulated hours"),
             "stages": (plots.stages(arms), "Accuracy before, of the global model, and after"),
             "steps": (plots.inertia_heatmap(arms), "Relative step of each layer in each round"),
             "relative_steps": (plots.relative_steps(arms), "Relative step, middle and outer"),

@@ -9,6 +9,7 @@ from lipsjax.analysis.comparison import Row, compare
 from lipsjax.analysis.verdict import findings
 from lipsjax.analysis.wording import capped, duration, format_bits, gained, percent, shown
 from lipsjax.recording import StudyRecording, read_study, write_atomically
+from lipsjax.report import hours
 from lipsjax.report.cards import lines
 from lipsjax.report.guarantees import HEAD as GUARANTEES
 from lipsjax.report.guarantees import OUTSIDE, guarantee_lines
@@ -77,10 +78,12 @@ def markdown(study: StudyRecording) -> str:
     blocks += ["## Summary", _numbered(executive(study)), "## Results", _table(study, rows)]
     blocks.append(_escape(legend(study, rows)))
     if own := own_lines(rows):
-        blocks += [_lines(HEAD, [[_escape(text) for text in line] for line in own])]
+        blocks += [_escaped(HEAD, own)]
     if promises := guarantee_lines(rows):
-        escaped = [[_escape(text) for text in line] for line in promises]
-        blocks += ["## What is promised", _lines(GUARANTEES, escaped), OUTSIDE]
+        blocks += ["## What is promised", _escaped(GUARANTEES, promises), OUTSIDE]
+    if levers := hours.lever_lines(rows):
+        blocks += ["## Hours at the sites", _escaped(hours.LEVERS, levers), hours.NOTE]
+        blocks += [_escaped(hours.CLASSES, hours.class_lines(study))]
     blocks += _site_blocks(study)
     blocks += ["## What this study shows", _bullets(_sentences(study, rows))]
     setting = [
@@ -196,6 +199,11 @@ def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column is text and whose others are numbers."""
     rule = [":---", *["---:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+def _escaped(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts that are not escaped yet."""
+    return _lines(head, [[_escape(text) for text in line] for line in rows])
 
 
 def legend(study: StudyRecording, rows: list[Row]) -> str:

@@ -108,7 +108,7 @@ def prepare(
     if sim.spec.own_measures:
         setup["own_measures"] = own.names_of(sim.spec.own_measures, variables.params, layers)
     if clock is not None:
-        setup["devices"] = [device._asdict() for device in clock.devices]
+        setup["devices"] = clock.of_sites(rounds=config.rounds, cohort=sim.spec.cohort)
     account = account_of(sim, jax.random.key(config.seed))
     return Prepared(config, fingerprint, plan, setup, sim, data, account, normalise, clock)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,8 @@ class Clock(NamedTuple):
     """How long the rounds of a run take at the sites."""
 
     devices: tuple[Device, ...]  # [K]
-    training: np.ndarray  # [K] seconds of local training in a turn
-    takes_part: np.ndarray  # [K] bool, whether it ever trains
+    work: Work  # that a round asks for
+    steps: np.ndarray  # [K] int, local steps of a turn; 0 of a client that never trains
     table: Timetable | None = None  # where clients take turns; None: in rounds, all together
 
     def busy(self, up_bits: float, down_bits: float) -> np.ndarray:
@@ -40,8 +40,36 @@ class Clock(NamedTuple):
         That is training, its link, and waiting for a device that is not available all the time.
         """
         available = np.array([device.availability for device in self.devices])
+        training = self.steps * step_seconds(self.devices, self.work.step_flops)
         links = link_seconds(self.devices, up_bits, down_bits)
-        return np.where(self.takes_part, (self.training + links) / available, 0.0)
+        return np.where(self.takes_part, (training + links) / available, 0.0)
+
+    @property
+    def takes_part(self) -> np.ndarray:
+        """Whether each client ever trains, [K] bool."""
+        return self.steps > 0
+
+    def of_sites(self, *, rounds: int, cohort: int) -> list[dict[str, Any]]:
+        """Return what each client has and does, to be recorded.
+
+        Args:
+          rounds: T.
+          cohort: C; of drawn clients turns are those that each has on average.
+
+        Returns:
+          Per client its device, and ``turns`` in which it trains to an end, ``steps`` as a share of
+          all that a round asks for, and ``turn_seconds``.
+        """
+        clients = len(self.devices)
+        turns = np.where(self.takes_part, rounds * cohort / clients, 0)
+        if self.table is not None:
+            turns = np.bincount(self.table.turns.clients.ravel(), minlength=clients)
+        lasts = self.busy(*self.work.most())
+        shares = self.steps / self.work.steps
+        return [
+            {**device._asdict(), "turns": float(n), "steps": float(s), "turn_seconds": float(t)}
+            for device, n, s, t in zip(self.devices, turns, shares, lasts, strict=True)
+        ]
 
     def of_round(
         self, t: int, cohort: np.ndarray, up_bits: float, down_bits: float
@@ -162,7 +190,7 @@ def round_clock(
       most_steps: [K] that a deadline leaves; None: all.
     """
     steps = work.steps if most_steps is None else np.minimum(work.steps, most_steps)
-    return Clock(tuple(devices), steps * step_seconds(devices, work.step_flops), steps > 0)
+    return Clock(tuple(devices), work, steps)
 
 
 def turn_clock(devices: Sequence[Device], work: Work) -> tuple[Clock, np.ndarray]:

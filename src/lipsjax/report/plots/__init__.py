@@ -6,6 +6,7 @@ Nothing here touches pyplot's global state or the disk.
 from lipsjax.report.plots.curves import (
     accuracy_cells,
     accuracy_curves,
+    accuracy_hours,
     changes,
     class_mix,
     inertia_heatmap,
@@ -47,6 +48,7 @@ __all__ = [
     "Look",
     "accuracy_cells",
     "accuracy_curves",
+    "accuracy_hours",
     "arm_class",
     "changes",
     "class_mix",

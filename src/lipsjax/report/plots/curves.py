@@ -20,6 +20,7 @@ from lipsjax.analysis.comparison import (
     middle_step,
     outer_step,
 )
+from lipsjax.analysis.hours import elapsed_hours
 from lipsjax.analysis.stats import mean_interval
 from lipsjax.analysis.steps import steps_of
 from lipsjax.datasets.base import show
@@ -61,6 +62,9 @@ DIGIT = 4.4
 """Points; the width of a digit in a cell of a heat map."""
 
 
+TITLES = {"accuracy_dense": "Personalised accuracy", "global_accuracy": "Global test set"}
+"""Accuracies that are drawn, and what their panels are called."""
+
 _FILLED = LinearSegmentedColormap.from_list(
     "filled", [(0.184, 0.435, 0.816, share) for share in (0.1, 1.0)]
 )
@@ -94,15 +98,56 @@ def accuracy_curves(arms: Arms) -> Drawing:
       has it. Thick lines are means over seeds; up to four seeds have a thin line each, more a band
       of the 95% interval. Names stand at the ends of lines.
     """
-    titles = {"accuracy_dense": "Personalised accuracy", "global_accuracy": "Global test set"}
     finished = _finished(arms)
-    curves = _accuracies_of(finished, tuple(titles))
+    curves = _accuracies_of(finished, tuple(TITLES))
+    return Drawing(
+        panels=_accuracy_panels(finished, curves, _over_rounds),
+        columns=("arm", "round", *interval_columns(TITLES)),
+        rows=_table(curves),
+    )
+
+
+@styled
+def accuracy_hours(arms: Arms) -> Drawing:
+    """Accuracy of the dense global model over simulated hours, the arms compared.
+
+    Args:
+      arms: recordings of one cell.
+
+    Returns:
+      Panels as of :func:`accuracy_curves`; none where no run has a clock. A round stands where it
+      ends on average over seeds.
+    """
+    finished = {
+        arm: drawn
+        for arm, drawn in _finished(arms).items()
+        if "simulated_seconds" in drawn.runs[0].scalars
+    }
+    ends = {arm: _stack(drawn.runs, elapsed_hours).mean(axis=0) for arm, drawn in finished.items()}
+    curves = _accuracies_of(finished, tuple(TITLES))
+    timed = {
+        arm: {name: c._replace(rounds=ends[arm][c.rounds]) for name, c in of_arm.items()}
+        for arm, of_arm in curves.items()
+    }
+    return Drawing(
+        panels=_accuracy_panels(finished, timed, _over_hours),
+        columns=("arm", "simulated hours", *interval_columns(TITLES)),
+        rows=_table(timed),
+    )
+
+
+def _accuracy_panels(
+    finished: Mapping[str, Drawn],
+    curves: Mapping[str, Mapping[str, Curve]],
+    empty: Callable[..., tuple[Figure, Axes]],
+) -> tuple[Figure, ...]:
+    """Draw a panel for each accuracy that some arm has, on panels that are empty before."""
     panels = []
-    for name, title in titles.items():
+    for name, title in TITLES.items():
         drawn = {arm: curves[arm][name] for arm in finished if curves[arm][name].rounds.size}
         if not drawn:
             continue
-        figure, ax = _over_rounds(height=max(2.35, 0.75 + 0.17 * len(drawn)))
+        figure, ax = empty(height=max(2.35, 0.75 + 0.17 * len(drawn)))
         for arm, curve in drawn.items():
             look = finished[arm].look
             spread = look.is_told or len(drawn) <= MOST_SPREADS
@@ -116,11 +161,7 @@ def accuracy_curves(arms: Arms) -> Drawing:
         ]
         name_beside(figure, ax, ends)
         panels.append(figure)
-    return Drawing(
-        panels=tuple(panels),
-        columns=("arm", "round", *interval_columns(titles)),
-        rows=_table(curves),
-    )
+    return tuple(panels)
 
 
 @styled
@@ -388,6 +429,13 @@ def _over_rounds(*, ticks: int = 6, **size: float) -> tuple[Figure, Axes]:
     figure, ax = panel(**size)
     ax.set_xlabel("round")
     ax.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 5, 10]))
+    return figure, ax
+
+
+def _over_hours(**size: float) -> tuple[Figure, Axes]:
+    """A panel with simulated hours on its horizontal axis."""
+    figure, ax = panel(**size)
+    ax.set_xlabel("simulated hours")
     return figure, ax
 
 

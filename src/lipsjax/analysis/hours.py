@@ -1,0 +1,107 @@
+"""What a study would take its sites: hours of the simulated clock, and who is served by them.
+
+The clock is that of :mod:`lipsjax.sites`; recordings of runs without devices have none.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lipsjax.analysis.stats import Interval, mean_interval
+from lipsjax.analysis.stats import primary as end_of
+from lipsjax.recording import Recording
+
+
+class DeviceClass(NamedTuple):
+    """Sites with one device, in the runs of one arm."""
+
+    name: str
+    sites: int
+    turns: float  # of a site, in which it trains to an end
+    steps: float  # of a turn, share of all that a round asks for
+    accuracy: Interval  # at the end, mean over its sites
+    cost: float  # of its devices in use, all sites together; NaN where they have no price
+
+
+def elapsed_hours(recording: Recording) -> np.ndarray:
+    """Return the simulated hours from the start to the end of each round, [T]; NaN without a clock.
+
+    Example:
+      >>> import types
+      >>> run = types.SimpleNamespace(scalars={"simulated_seconds": np.array([1800.0, 1800.0])})
+      >>> elapsed_hours(run).tolist()
+      [0.5, 1.0]
+    """
+    seconds = recording.scalars.get("simulated_seconds")
+    if seconds is None:
+        return np.full(len(recording.scalars["round"]), np.nan)
+    return np.cumsum(seconds) / 3600
+
+
+def idle_share(recording: Recording) -> float:
+    """Return the share of the time that sites wait, mean over rounds weighted by their length."""
+    seconds = recording.scalars.get("simulated_seconds")
+    if seconds is None or not seconds.sum():
+        return float("nan")
+    return float(np.average(recording.scalars["idle_share"], weights=seconds))
+
+
+def worst_devices(recording: Recording) -> float:
+    """Return the end accuracy of the device class that is served worst; NaN without classes."""
+    by_class = _class_accuracies(recording)
+    return min(by_class.values()) if by_class else float("nan")
+
+
+def device_classes(runs: Sequence[Recording]) -> list[DeviceClass]:
+    """Return what the runs of one arm were to each class of devices, in the sites' order.
+
+    Args:
+      runs: of one arm in one cell, a seed each.
+
+    Returns:
+      Nothing, where the runs have no devices.
+    """
+    if not runs or "devices" not in runs[0].setup:
+        return []
+    devices = runs[0].setup["devices"]
+    accuracies = [_class_accuracies(run) for run in runs]
+    return [
+        DeviceClass(
+            name=name,
+            sites=len(members),
+            turns=float(np.mean([devices[k]["turns"] for k in members])),
+            steps=float(np.mean([devices[k]["steps"] for k in members])),
+            accuracy=mean_interval([each.get(name, np.nan) for each in accuracies]),
+            cost=_cost([devices[k] for k in members]),
+        )
+        for name, members in _members(devices).items()
+    ]
+
+
+def _cost(devices: Sequence[Mapping[str, float]]) -> float:
+    if not any(device["price_per_hour"] for device in devices):
+        return float("nan")
+    return sum(d["price_per_hour"] * d["turns"] * d["turn_seconds"] / 3600 for d in devices)
+
+
+def _members(devices: Sequence[Mapping[str, str]]) -> dict[str, list[int]]:
+    """Class -> its clients."""
+    found: dict[str, list[int]] = {}
+    for k, device in enumerate(devices):
+        found.setdefault(device["name"], []).append(k)
+    return found
+
+
+def _class_accuracies(recording: Recording) -> dict[str, float]:
+    """Class -> mean end accuracy of its sites; of sites whose accuracy is known at all."""
+    of_each = recording.by.get("clients", {}).get("accuracy")
+    if "devices" not in recording.setup or of_each is None:
+        return {}
+    ends = np.array([end_of(curve) for curve in of_each.T])
+    members = _members(recording.setup["devices"])
+    return {
+        name: float(np.nanmean(ends[ids]))
+        for name, ids in members.items()
+        if np.isfinite(ends[ids]).any()
+    }
