@@ -27,6 +27,7 @@ STRATEGIES = {
     "fedper, fedrep, fedbabu, keep_local": lambda: strategies.keep_local(fedavg(), models.is_norm),
     "scaffold": strategies.scaffold,
     "feddyn": strategies.feddyn,
+    "fedbuff": strategies.fedbuff,
     "fednova": strategies.fednova,
     "feddst": strategies.feddst,
     "local": strategies.local,

@@ -12,7 +12,7 @@ DEFAULT = (
     "sparsity.every=[1, 20]",
     'sparsity.criterion=["saliency", "magnitude", "random"]',
 )
-SEARCHABLE = ("model", "local", "strategy", "sparsity")
+SEARCHABLE = ("model", "local", "strategy", "sparsity", "sites")
 """Parts of a config that answer a question; the others are the question."""
 
 
