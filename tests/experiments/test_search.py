@@ -71,6 +71,7 @@ class Fake:
                     dict.fromkeys(NEEDED, 0.0)
                     | {"round": t, "accuracy_dense": level * (t + 1) / config.rounds}
                     | {"layers": {"step": []}}
+                    | hours(config)
                     for t in (done, done + 1)
                 ]
                 recording.append(path, rows)
@@ -82,6 +83,13 @@ class Fake:
                 report(Progress(done, config.rounds, rows[-1], 0.1, 2))
             recording.finish(run_dir, {})
         return run_dir
+
+
+def hours(config):
+    """Of the simulated clock: as many for every round as its deadline has seconds."""
+    if config.sites.deadline is None:
+        return {}
+    return {"simulated_seconds": 3600 * config.sites.deadline, "idle_share": 0.0}
 
 
 def accuracy(config):
@@ -144,6 +152,22 @@ def test_it_finds_the_best_and_compares_it_with_the_reference(tmp_path, fake):
     confirmed = [c for c, _ in training.trained if c.seed < 1000]
     sparse = {c.sparsity for c in confirmed if c.sparsity}
     assert [f"{s.density:.6f}" for s in sparse] == [f"{float(best['sparsity.density']):.6f}"]
+
+
+def test_within_hours_what_ends_more_rounds_is_better(tmp_path, fake):
+    fake()
+    devices = ("--sites.devices", "pi-4", "--sites.deadline", "2.0")
+    ended = search(
+        tmp_path, "--hours", "8.5", *devices, trials=4, space=("sites.deadline=[1.0, 4.0]",)
+    )
+    assert ended.status == 0, ended
+    rows = table(tmp_path)
+    assert len(rows) == 4
+    for row in rows:  # accuracy grows by an eighth of 0.705 in each round
+        done = min(int(8.5 / float(row["sites.deadline"])), ROUNDS)
+        assert float(row["accuracy"]) == pytest.approx(0.705 * done / ROUNDS)
+    found = [float(row["accuracy"]) for row in rows]
+    assert found == sorted(found, reverse=True)
 
 
 def test_seeds_of_the_search_are_not_those_of_the_study(tmp_path, fake):
@@ -319,6 +343,8 @@ def test_a_setting_makes_the_same_config_by_choice_and_as_an_arm():
 # What cannot be searched.
 
 BAD = {
+    "no hours": (("--hours", "0"), ("hours must be above 0, not 0",)),
+    "hours without a clock": (("--hours", "1"), ("lips has none: give --sites.devices",)),
     "no trials": (["--trials", "0"], ["trials must be at least 1, not 0"]),
     "no time": (["--timeout", "0"], ["timeout must be above 0 seconds, not 0.0"]),
     "time for ever": (["--timeout", "nan"], ["timeout must be", "nan"]),

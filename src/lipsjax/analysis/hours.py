@@ -39,6 +39,22 @@ def elapsed_hours(recording: Recording) -> np.ndarray:
     return np.cumsum(seconds) / 3600
 
 
+def accuracy_within(recording: Recording, hours: float) -> float:
+    """Return the personalised accuracy that a run has reached within some simulated hours.
+
+    It is that of the last 10% of the rounds that end within them; NaN where none does.
+
+    Example:
+      >>> import types
+      >>> accuracies = np.array([0.0, 0.25, 0.5, 0.75])
+      >>> of_rounds = {"simulated_seconds": np.full(4, 900.0), "accuracy_dense": accuracies}
+      >>> accuracy_within(types.SimpleNamespace(scalars=of_rounds), 0.5)
+      0.25
+    """
+    ended = elapsed_hours(recording) <= hours
+    return end_of(recording.scalars["accuracy_dense"][ended]) if ended.any() else float("nan")
+
+
 def idle_share(recording: Recording) -> float:
     """Return the share of the time that sites wait, mean over rounds weighted by their length."""
     seconds = recording.scalars.get("simulated_seconds")

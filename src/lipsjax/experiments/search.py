@@ -46,6 +46,9 @@ class Search(Sweep):
     """Seconds after which no further setting is begun; none: no limit."""
     arm: str | None = None
     """Arm that is searched; none: the first one with sparsity."""
+    hours: float | None = None
+    """Score what is reached within so many simulated hours, of sites with devices; none: at the end
+    of all rounds."""
     space: tuple[str, ...] = space.DEFAULT
     """Fields and what they may be: [LOW, HIGH] is a range, texts or more values are choices."""
 
@@ -103,6 +106,8 @@ def ask(study: Study, options: Search) -> space.Question:
         raise ValueError(f"trials must be at least 1, not {options.trials}")
     if options.timeout is not None and not 0 < options.timeout < math.inf:
         raise ValueError(f"timeout must be above 0 seconds, not {options.timeout}")
+    if options.hours is not None and not 0 < options.hours < math.inf:
+        raise ValueError(f"hours must be above 0, not {options.hours}")
     if study.until is not None:
         raise ValueError(
             "a search confirms what it finds on the study's seeds, without looks: leave --until out"
@@ -127,9 +132,12 @@ def ask(study: Study, options: Search) -> space.Question:
         )
     seeds = tuple(study.config.seed + SEEDS_ABOVE + i for i in range(study.seeds))
     config = dataclasses.replace(configs[arm], seed=seeds[0])
-    return space.Question(
-        arm, reference, config, space.read_space(options.space, config, arm), seeds
-    )
+    if options.hours is not None and not config.sites.devices:
+        raise ValueError(
+            f"hours are of a simulated clock, and {arm} has none: give --sites.devices"
+        )
+    searched = space.read_space(options.space, config, arm)
+    return space.Question(arm, reference, config, searched, seeds, options.hours)
 
 
 def _table(tried: list[Any], question: space.Question) -> Any:

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lipsjax import recording
 from lipsjax.analysis.comparison import MEASURES
+from lipsjax.analysis.hours import accuracy_within
 from lipsjax.runs import parts, space
 from lipsjax.runs.config import Config, Execution, to_dict
 from lipsjax.runs.dataset import load_for
@@ -39,6 +40,7 @@ def opened(question: space.Question, execution: Execution) -> Iterator[tuple[opt
         "config": to_dict(question.config),
         "space": {name: list(allowed) for name, allowed in question.space.items()},
         "seeds": question.seeds,
+        **({} if question.hours is None else {"hours": question.hours}),
     }
     fingerprint = load_for(question.config, execution.data_dir)[1]
     name = recording.run_hash(asked, fingerprint, parts.identity(question.config))
@@ -162,7 +164,8 @@ def _try(
 
         def tell(progress: Progress, first: int = i * config.rounds, seed: int = seed) -> None:
             accuracy, step = progress.newest["accuracy_dense"], first + progress.done
-            if math.isnan(accuracy) or step in reported:
+            # settings whose rounds last differently are not compared round by round
+            if math.isnan(accuracy) or step in reported or question.hours is not None:
                 return
             estimate = statistics.fmean([*scores, accuracy])  # of as many seeds in every trial
             trial.report(estimate, step)
@@ -173,8 +176,22 @@ def _try(
 
         seeded = dataclasses.replace(config, seed=seed)
         run_dir = run(seeded, f"{name}, seed {seed}", execution, watch, tell)
-        scores.append(MEASURES["personalised"](recording.read(run_dir), math.nan))
+        scores.append(_score_of(recording.read(run_dir), question))
     return statistics.fmean(scores)
+
+
+def _score_of(run: recording.Recording, question: space.Question) -> float:
+    """Return how good a run is: at its end, or within the hours of the search.
+
+    Raises:
+      ValueError: if no evaluated round ends within them.
+    """
+    if question.hours is None:
+        return MEASURES["personalised"](run, math.nan)
+    found = accuracy_within(run, question.hours)
+    if math.isnan(found):
+        raise ValueError(f"no round that is evaluated ends within {question.hours:g} hours")
+    return found
 
 
 def run(

@@ -41,6 +41,7 @@ class Question(NamedTuple):
     config: Config  # of the arm as the study has it, at the first seed of the search
     space: Space
     seeds: tuple[int, ...]
+    hours: float | None = None  # of the simulated clock, within which accuracy counts; None: to T
 
 
 def read_space(entries: Iterable[str], config: Config, arm: str = "the arm") -> Space:
