@@ -13,6 +13,24 @@ from lipsjax.analysis.stats import primary as end_of
 from lipsjax.recording import Recording
 
 
+class Unit(NamedTuple):
+    """A unit of simulated time."""
+
+    name: str
+    in_hour: float  # how many of it are an hour
+
+
+def unit_for(hours: float) -> Unit:
+    """Return the unit in which so many hours are two or more; seconds, where they are fewer.
+
+    >>> unit_for(3.0).name, unit_for(0.5).name, unit_for(0.01).name
+    ('hours', 'minutes', 'seconds')
+    """
+    if hours >= 2:
+        return Unit("hours", 1.0)
+    return Unit("minutes", 60.0) if hours >= 2 / 60 else Unit("seconds", 3600.0)
+
+
 class DeviceClass(NamedTuple):
     """Sites with one device, in the runs of one arm."""
 

@@ -3,34 +3,36 @@
 import math
 
 from lipsjax.analysis.comparison import Row, recordings_of
-from lipsjax.analysis.hours import device_classes
+from lipsjax.analysis.hours import Unit, device_classes, unit_for
 from lipsjax.analysis.stats import Interval
 from lipsjax.analysis.wording import gained, money, percent
 from lipsjax.recording import StudyRecording
 
-LEVERS = (
-    *("arm", "hours", "accuracy, %", "points more than the reference"),
-    *("hours to the target", "waiting, %", "worst devices, %"),
-)
 CLASSES = ("arm", "devices", "sites", "turns of each", "steps of a turn, %", "accuracy, %", "cost")
 NOTE = (
-    "Hours are simulated: counted operations over the speed of each device, counted bits over its "
-    "link, and no time for the server. Masks of transient sparsity save neither. Accuracies are "
-    "personalised, means over seeds of the last 10% of rounds with 95% intervals; waiting is the "
-    "share of their time in which sites wait for others."
+    "Time is simulated: counted operations over the speed of each device, counted bits over its "
+    "link, and none for the server. Masks of transient sparsity save neither. Accuracies are "
+    "personalised, means over seeds of the last 10% of rounds with 95% intervals, differences seed "
+    "by seed from the arm's reference; waiting is the share of their time in which sites wait for "
+    "others."
 )
 
 
-def lever_lines(rows: list[Row]) -> list[list[str]]:
-    """Return a line per cell and arm, as `LEVERS` has it; none where no arm has a clock.
+def levers(rows: list[Row]) -> list[list[str]]:
+    """Return the table of levers, its head first: a line per cell and arm that has a clock.
 
     Args:
       rows: of the comparison.
 
     Returns:
-      Texts, not escaped.
+      Texts, not escaped; nothing where no arm has a clock.
     """
-    return [_lever(row) for row in rows if row.values and not math.isnan(row.means["hours"].mean)]
+    timed = [row for row in rows if row.values and not math.isnan(row.means["hours"].mean)]
+    if not timed:
+        return []
+    unit = unit_for(max(row.means["hours"].mean for row in timed))
+    head = ["arm", unit.name, "accuracy, %", "difference, points", f"{unit.name} to target"]
+    return [[*head, "waiting, %", "worst devices, %"], *(_lever(row, unit) for row in timed)]
 
 
 def class_lines(study: StudyRecording) -> list[list[str]]:
@@ -58,28 +60,30 @@ def class_lines(study: StudyRecording) -> list[list[str]]:
     return lines
 
 
-def _lever(row: Row) -> list[str]:
+def _lever(row: Row, unit: Unit) -> list[str]:
     means = row.means
     more = "" if row.is_reference else gained(row.differences["personalised"].interval)
     return [
         f"{row.arm} ({row.cell})" if row.cell else row.arm,
-        _hours(means["hours"]),
+        _time(means["hours"], unit),
         percent(means["personalised"]),
         more,
-        _hours(means["hours_to_target"]),
+        _time(means["hours_to_target"], unit),
         f"{100 * means['idle_share'].mean:.3g}",
         percent(means["worst_devices"]),
     ]
 
 
-def _hours(interval: Interval) -> str:
-    """Hours to three digits, with an interval where seeds differ.
+def _time(interval: Interval, unit: Unit) -> str:
+    """Hours in another unit to three digits, with an interval where seeds differ.
 
-    >>> _hours(Interval(1.234, 1.2, 1.3, 5)), _hours(Interval(2.0, 2.0, 2.0, 5))
-    ('1.23 [1.2, 1.3]', '2')
+    >>> _time(Interval(1.234, 1.2, 1.3, 5), Unit("hours", 1))
+    '1.23 [1.2, 1.3]'
+    >>> _time(Interval(2, 2, 2, 5), Unit("minutes", 60))
+    '120'
     """
     if math.isnan(interval.mean):
         return "not reached"
-    known = not math.isnan(interval.low) and interval.low != interval.high
-    between = f" [{interval.low:.3g}, {interval.high:.3g}]" if known else ""
-    return f"{interval.mean:.3g}{between}"
+    mean, low, high = (unit.in_hour * value for value in interval[:3])
+    between = f" [{low:.3g}, {high:.3g}]" if low < high else ""
+    return f"{mean:.3g}{between}"

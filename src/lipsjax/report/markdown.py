@@ -81,8 +81,8 @@ def markdown(study: StudyRecording) -> str:
         blocks += [_escaped(HEAD, own)]
     if promises := guarantee_lines(rows):
         blocks += ["## What is promised", _escaped(GUARANTEES, promises), OUTSIDE]
-    if levers := hours.lever_lines(rows):
-        blocks += ["## Hours at the sites", _escaped(hours.LEVERS, levers), hours.NOTE]
+    if levers := hours.levers(rows):
+        blocks += ["## Hours at the sites", _escaped(levers[0], levers[1:]), hours.NOTE]
         blocks += [_escaped(hours.CLASSES, hours.class_lines(study))]
     blocks += _site_blocks(study)
     blocks += ["## What this study shows", _bullets(_sentences(study, rows))]

@@ -20,7 +20,7 @@ from lipsjax.analysis.comparison import (
     middle_step,
     outer_step,
 )
-from lipsjax.analysis.hours import elapsed_hours
+from lipsjax.analysis.hours import elapsed_hours, unit_for
 from lipsjax.analysis.stats import mean_interval
 from lipsjax.analysis.steps import steps_of
 from lipsjax.datasets.base import show
@@ -109,7 +109,7 @@ def accuracy_curves(arms: Arms) -> Drawing:
 
 @styled
 def accuracy_hours(arms: Arms) -> Drawing:
-    """Accuracy of the dense global model over simulated hours, the arms compared.
+    """Accuracy of the dense global model over simulated time, the arms compared.
 
     Args:
       arms: recordings of one cell.
@@ -124,14 +124,24 @@ def accuracy_hours(arms: Arms) -> Drawing:
         if "simulated_seconds" in drawn.runs[0].scalars
     }
     ends = {arm: _stack(drawn.runs, elapsed_hours).mean(axis=0) for arm, drawn in finished.items()}
+    unit = unit_for(max((each[-1] for each in ends.values()), default=0.0))
     curves = _accuracies_of(finished, tuple(TITLES))
     timed = {
-        arm: {name: c._replace(rounds=ends[arm][c.rounds]) for name, c in of_arm.items()}
+        arm: {
+            name: c._replace(rounds=unit.in_hour * ends[arm][c.rounds])
+            for name, c in of_arm.items()
+        }
         for arm, of_arm in curves.items()
     }
+
+    def empty(**size: float) -> tuple[Figure, Axes]:
+        figure, ax = panel(**size)
+        ax.set_xlabel(f"simulated {unit.name}")
+        return figure, ax
+
     return Drawing(
-        panels=_accuracy_panels(finished, timed, _over_hours),
-        columns=("arm", "simulated hours", *interval_columns(TITLES)),
+        panels=_accuracy_panels(finished, timed, empty),
+        columns=("arm", f"simulated {unit.name}", *interval_columns(TITLES)),
         rows=_table(timed),
     )
 
@@ -429,13 +439,6 @@ def _over_rounds(*, ticks: int = 6, **size: float) -> tuple[Figure, Axes]:
     figure, ax = panel(**size)
     ax.set_xlabel("round")
     ax.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 5, 10]))
-    return figure, ax
-
-
-def _over_hours(**size: float) -> tuple[Figure, Axes]:
-    """A panel with simulated hours on its horizontal axis."""
-    figure, ax = panel(**size)
-    ax.set_xlabel("simulated hours")
     return figure, ax
 
 
