@@ -15,7 +15,9 @@ import importlib.util
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from lipsjax.experiments import command
 from lipsjax.experiments.sweep import Sweep, read_arguments, run_study
@@ -46,6 +48,8 @@ class Search(Sweep):
     """Seconds after which no further setting is begun; none: no limit."""
     arm: str | None = None
     """Arm that is searched; none: the first one with sparsity."""
+    share: Annotated[bool, tyro.conf.Suppress] = False
+    """Not of a search, which one process runs."""
     space: tuple[str, ...] = space.DEFAULT
     """Fields and what they may be: [LOW, HIGH] is a range, texts or more values are choices."""
 
