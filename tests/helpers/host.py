@@ -2,13 +2,14 @@
 
     HOST_NAME=a HOST_LOG=log python tests/helpers/host.py ARGUMENTS_OF_A_SWEEP
 
-Workers read this file as well, and so are of that host, too. What trains is noted in the log, a line
-as it begins and one as it has ended, by what runs and not by what is recorded.
+Workers read this file as well, and so are of that host, too. What trains is noted in the log, a
+line as it begins and one as it has ended, by what runs and not by what is recorded.
 """
 
 import os
 import platform
 import sys
+from pathlib import Path
 
 from lipsjax.experiments import command, sweep
 from lipsjax.recording import files, leases
@@ -28,7 +29,7 @@ def noted(train):
 
 
 def note(what, run_dir):
-    with open(LOG, "a") as file:
+    with Path(LOG).open("a") as file:
         file.write(f"{what} {run_dir.name} {NAME} {os.getpid()}\n")
 
 
