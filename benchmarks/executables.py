@@ -37,8 +37,8 @@ def inside(kind: str, folder: Path) -> None:
     from lipsjax.runs.prepare import prepare
 
     programs = {program_key(t.config): t.config for t in reversed(expand(default_study()))}
-    taken = dict.fromkeys(PARTS, 0.0)
-    taken["programs"], taken["bytes"] = float(len(programs)), 0.0
+    taken: dict[str, float] = dict.fromkeys((*PARTS, "bytes"), 0.0)
+    taken["programs"] = len(programs)
     for number, config in enumerate(programs.values()):
         execution = fit_devices(Execution(devices=1), config)
         prepared = prepare(config, execution)
