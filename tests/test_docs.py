@@ -4,6 +4,8 @@ import importlib
 import importlib.util
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from unittest import mock
@@ -75,6 +77,14 @@ def commands(page):
                     if length == 1 or argv[0].startswith("lipsjax.experiments."):
                         argv[0] = argv[0].removeprefix("lipsjax.experiments.")
                         yield pytest.param(argv, id=f"{name(page)}:{line}:{' '.join(argv)}")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.parametrize("page", with_blocks("sh", [*PAGES, *READMES]), ids=name)
+def test_shell_is_shell(page):
+    for line, text in blocks(page, "sh"):
+        ended = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
+        assert ended.returncode == 0, f"line {line}: {ended.stderr}"
 
 
 class ParsedError(Exception):

@@ -299,6 +299,7 @@ def test_a_run_of_more_rounds_says_why_it_begins_anew(tmp_path):
     config = to_dict(Config(rounds=4))
     folder = tmp_path / "runs" / recording.run_hash(config, "")
     setup = {"config": config, "data_fingerprint": "", "plan": {}, "setup": {}}
+    folder.parent.mkdir()
     recording.create(folder, **setup)
     (line,) = notes_of_others(tmp_path, [(to_dict(Config(rounds=8)), "")])
     assert "runs of 4 rounds" in line

@@ -32,8 +32,9 @@ class Plan(Sweep):
     """Price of all these devices together, in any currency; none: no cost is shown."""
     json: Path | None = None
     """Also write everything here."""
+    share: Annotated[bool, tyro.conf.Suppress] = False
     verbose: Annotated[bool, tyro.conf.Suppress] = False
-    """Not of a plan."""
+    """Neither is of a plan."""
 
 
 class Program(NamedTuple):

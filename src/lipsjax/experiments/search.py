@@ -15,7 +15,9 @@ import importlib.util
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from lipsjax.experiments import command
 from lipsjax.experiments.sweep import Sweep, read_arguments, run_study
@@ -49,6 +51,8 @@ class Search(Sweep):
     hours: float | None = None
     """Score what is reached within so many simulated hours, of sites with devices; none: at the end
     of all rounds."""
+    share: Annotated[bool, tyro.conf.Suppress] = False
+    """Not of a search, which one process runs."""
     space: tuple[str, ...] = space.DEFAULT
     """Fields and what they may be: [LOW, HIGH] is a range, texts or more values are choices."""
 

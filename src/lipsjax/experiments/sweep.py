@@ -86,10 +86,15 @@ class Sweep:
     """Transient sparsity of the arms that have it."""
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
     execution: Annotated[Execution, tyro.conf.arg(name="")] = Execution()
+    share: command.Flag = False
+    """Run only trials that no other host runs, where several are given this command and see OUT;
+    those of a host that dies are taken over."""
     verbose: command.Flag = False
     """Print tables site by site, and the verdict sentence by sentence, too."""
 
 
+MOMENT = 5.0
+"""Seconds for which hosts that share trials may hold OUT, as they begin."""
 VICTIMS = 8
 """Attacked at once."""
 S = TypeVar("S", bound=Sweep)
@@ -203,7 +208,8 @@ def main(argv: list[str]) -> None:
 
     check_out(Path(study.execution.out), looks_for(study), known=False)
     startup.start_jax(study.execution)
-    run_study(study, command.command_line("sweep", argv), verbose=options.verbose)
+    line = command.command_line("sweep", argv)
+    run_study(study, line, verbose=options.verbose, share=options.share)
 
 
 class Told(NamedTuple):
@@ -221,18 +227,19 @@ Callback = Callable[[Told], str | None]
 """What it returns, if anything, is why the trial is to stop there."""
 
 
-def run_study(study: Study, line: str, *, verbose: bool = False) -> None:
+def run_study(study: Study, line: str, *, verbose: bool = False, share: bool = False) -> None:
     """Run what is not finished of a study, and draw its report; JAX has started.
 
     Args:
       study: what is to be run.
       line: the command, for the record.
       verbose: whether to print all that follows.
+      share: whether other hosts run trials of it, too.
 
     Raises:
       ValueError: as :func:`main`.
     """
-    ended = carry_out(study, line, verbose=verbose)
+    ended = carry_out(study, line, verbose=verbose, share=share)
     if diverged := ended.diverged:
         raise ValueError(
             f"{len(diverged)} of {len(ended.runs)} runs diverged; the first, {diverged[0]}"
@@ -248,7 +255,12 @@ class Ended(NamedTuple):
 
 
 def carry_out(
-    study: Study, line: str, callbacks: Sequence[Callback] = (), *, verbose: bool = False
+    study: Study,
+    line: str,
+    callbacks: Sequence[Callback] = (),
+    *,
+    verbose: bool = False,
+    share: bool = False,
 ) -> Ended:
     """Run what is not finished of a study, and draw its report; JAX has started.
 
@@ -258,6 +270,7 @@ def carry_out(
       callbacks: told how far trials are, in this process; with some, a trial that one stopped
         before is left as it is.
       verbose: whether to print all that follows.
+      share: whether other hosts run trials of it, too.
 
     Returns:
       What diverged and what was stopped.
@@ -269,12 +282,15 @@ def carry_out(
 
     from lipsjax.runs import processes
     from lipsjax.runs.looks import batches, check_budget, check_out, looks_for
+    from lipsjax.runs.shared import check_share
     from lipsjax.runs.trial import run_dir_of
     from lipsjax.runs.workers import count_workers
 
     trials, platform = expand(study), jax.devices()[0].platform
     # by all trials, not those that are left: what each gets of the machine does not change
     workers = count_workers(study.execution, len(trials), platform, processes=jax.process_count())
+    if share:
+        check_share(study, jax.process_count())
     # cells that do not differ for an arm, as a grid of sparsity for dense, share its runs
     folders = [run_dir_of(trial.config, study.execution) for trial in trials]
     _check_arms(trials, folders)
@@ -287,10 +303,10 @@ def carry_out(
         check_budget(study, looks, trials, lambda trial: of[_place(trial)])
         due = batches(study, looks, trials, lambda trial: of[_place(trial)], line)
     with contextlib.ExitStack() as held:
-        alone = _alone(out, folders, looks=looks is not None)
+        alone = _beside(out, folders) if share else _alone(out, folders, looks=looks is not None)
         processes.agree(lambda: held.enter_context(alone))
         processes.agree(lambda: check_out(out, looks))
-        return _run_and_draw(study, line, due, workers, callbacks, verbose=verbose)
+        return _run_and_draw(study, line, due, workers, callbacks, verbose=verbose, share=share)
 
 
 @contextlib.contextmanager
@@ -304,6 +320,8 @@ def _alone(out: Path, folders: list[Path], *, looks: bool) -> Iterator[None]:
     """
     from lipsjax import recording
 
+    for folder in folders:
+        recording.check_free(folder)
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
         try:
@@ -311,13 +329,50 @@ def _alone(out: Path, folders: list[Path], *, looks: bool) -> Iterator[None]:
         except recording.BusyError:
             if looks:
                 raise
-            other = recording.planned(out)
-            if other is not None and other.runs != tuple(folder.name for folder in folders):
-                raise recording.RecordingError(
-                    f"{out} is being written by another study, {other.command}; choose another "
-                    "--out"
-                ) from None
+            _check_study(out, folders)
         yield
+
+
+@contextlib.contextmanager
+def _beside(out: Path, folders: list[Path]) -> Iterator[None]:
+    """Go on beside sweeps of this study that share its trials, and no others.
+
+    Raises:
+      RecordingError: if a sweep that does not share them, or another study, is being run there.
+    """
+    from lipsjax import recording
+
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        # who shares holds it for a moment, as here; who does not, to the end
+        with recording.lock(out, wait=MOMENT):
+            pass
+    except recording.BusyError:
+        raise recording.BusyError(
+            f"{out} is being written by a sweep that does not share its trials: stop that one, and "
+            "start both with --share"
+        ) from None
+    if any(recording.is_shared(out / "runs" / run) for run in _planned_runs(out)):
+        _check_study(out, folders)
+    yield
+
+
+def _planned_runs(out: Path) -> tuple[str, ...]:
+    from lipsjax import recording
+
+    planned = recording.planned(out)
+    return () if planned is None else planned.runs
+
+
+def _check_study(out: Path, folders: list[Path]) -> None:
+    """Refuse a study that is another than the one of OUT, which is being run."""
+    from lipsjax import recording
+
+    other = recording.planned(out)
+    if other is not None and other.runs != tuple(folder.name for folder in folders):
+        raise recording.RecordingError(
+            f"{out} is being written by another study, {other.command}; choose another --out"
+        )
 
 
 def _run_and_draw(
@@ -328,6 +383,7 @@ def _run_and_draw(
     callbacks: Sequence[Callback],
     *,
     verbose: bool,
+    share: bool,
 ) -> Ended:
     """Run what is not finished of each batch of a study, and draw its pages."""
     from lipsjax import recording
@@ -344,7 +400,7 @@ def _run_and_draw(
     ended = Ended([], [], [])
     for batch in itertools.chain([first], _agreed(due)):
         processes.agree(functools.partial(write_study, out, study, batch, line))
-        ended = _run_batch(study, batch, ended, notes, workers, callbacks)
+        ended = _run_batch(study, batch, ended, notes, workers, callbacks, share=share)
     if study.attack is not None:
         _attack(study, ended.runs)
     if len(ended.diverged) + len(ended.stopped) < len(ended.runs):
@@ -406,6 +462,8 @@ def _run_batch(
     notes: list[str],
     workers: int,
     callbacks: Sequence[Callback],
+    *,
+    share: bool,
 ) -> Ended:
     """Run what is not finished of a batch, and was not run in those before; return all so far."""
     from lipsjax import recording
@@ -433,7 +491,7 @@ def _run_batch(
             watch.say(f"{len(runs) - len(todo)} of {len(runs)} runs found finished")
         if batch.decisions is not None:
             watch.say(where_at(batch.decisions))
-        diverged, stopped = _run(study, todo, workers, watch, callbacks)
+        diverged, stopped = _run(study, todo, workers, watch, callbacks, share=share)
     return Ended([*before.runs, *runs], [*before.diverged, *diverged], [*before.stopped, *stopped])
 
 
@@ -471,25 +529,42 @@ def _check(trials: Iterable[Planned], study: Study) -> None:
 
 
 def _run(
-    study: Study, todo: list[Planned], workers: int, watch: Any, callbacks: Sequence[Callback]
+    study: Study,
+    todo: list[Planned],
+    workers: int,
+    watch: Any,
+    callbacks: Sequence[Callback],
+    *,
+    share: bool,
 ) -> tuple[list[str], list[str]]:
     """Run trials to their ends, here or in several processes.
 
     Returns:
       What diverged and what was stopped, in words.
     """
-    from lipsjax import recording
-    from lipsjax.runs.trial import DivergedError, StoppedError, run_dir_of, run_trial
-    from lipsjax.runs.workers import Task, run_tasks
+    from lipsjax.runs.shared import SharedQueue
+    from lipsjax.runs.trial import run_dir_of
+    from lipsjax.runs.workers import Queue, Task, run_tasks
 
     overrides, execution = cells(study), study.execution
     tasks = [
         Task(i, _name(trial, overrides[trial.cell]), trial.config) for i, trial in enumerate(todo)
     ]
+    trials = Queue(tasks)
+    if share:
+        watch.say(f"trials are shared with all that run this command on {execution.out}")
+        trials = SharedQueue(
+            tasks,
+            lambda task: run_dir_of(task.config, execution),
+            say=watch.say,
+            elsewhere=lambda task: watch.elsewhere(
+                task.name, task.config.rounds, program=program_key(task.config)
+            ),
+        )
     if workers > 1 and tasks:
         watch.say(f"{workers} workers run trials side by side")
         ended = run_tasks(
-            tasks,
+            trials,
             execution,
             workers=workers,
             begin=lambda task, i: watch.begin(
@@ -498,8 +573,25 @@ def _run(
             say=watch.say,
         )
         return [f"{task.name}: {error}" for task, error in ended], []
+    with contextlib.closing(trials):
+        return _run_here(study, trials, todo, watch, callbacks)
+
+
+def _run_here(
+    study: Study,
+    trials: Any,
+    todo: list[Planned],
+    watch: Any,
+    callbacks: Sequence[Callback],
+) -> tuple[list[str], list[str]]:
+    """Run trials in this process, one after the other; return as :func:`_run`."""
+    from lipsjax import recording
+    from lipsjax.runs.trial import DivergedError, StoppedError, run_dir_of, run_trial
+
+    overrides, execution = cells(study), study.execution
     diverged, stopped = [], []
-    for task, trial in zip(tasks, todo, strict=True):
+    for task, leased in trials.each():
+        trial = todo[task.number]
         before = recording.stopped(run_dir_of(task.config, execution)) if callbacks else None
         if before is not None:
             stopped.append(f"{task.name}: {before}")
@@ -508,14 +600,21 @@ def _run(
         show = watch.begin(task.name, task.config.rounds, program=program_key(task.config))
         report = _telling(callbacks, trial, label_of(overrides[trial.cell]), show)
         try:
-            run_trial(task.config, fit_devices(execution, task.config), report, watch.say)
+            run_trial(task.config, fit_devices(execution, task.config), report, watch.say, leased)
         except DivergedError as error:
             diverged.append(f"{task.name}: {error}")
             watch.say(f"stopped {diverged[-1]}")
         except StoppedError as error:
             stopped.append(f"{task.name}: {error}")
             watch.say(f"stopped {stopped[-1]}")
-    return diverged, stopped
+        except (ValueError, OSError) as error:
+            if (failure := trials.fail(task, error)) is error:
+                raise
+            if failure is not None:
+                raise failure from None
+            continue
+        trials.end(task)
+    return [*diverged, *(f"{task.name}: {error}" for task, error in trials.diverged)], stopped
 
 
 def _telling(

@@ -16,6 +16,7 @@ from lipsjax.recording.files import (
     write_atomically,
     write_json,
 )
+from lipsjax.recording.leases import check_free, is_shared
 from lipsjax.recording.plans import (
     Comparison,
     Decided,
@@ -68,6 +69,7 @@ __all__ = [
     "append",
     "behaviour_of",
     "check",
+    "check_free",
     "create",
     "decisions_as_json",
     "delete_left",
@@ -77,6 +79,7 @@ __all__ = [
     "diverged",
     "finish",
     "is_finished",
+    "is_shared",
     "lock",
     "looks_taken",
     "migrate_config",

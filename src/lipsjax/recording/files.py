@@ -3,14 +3,17 @@
 Imports no JAX.
 """
 
+import functools
 import glob
+import hashlib
 import itertools
 import json
 import math
 import os
+import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,12 +32,12 @@ class BusyError(RecordingError):
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for writing that is there whole or not at all: written aside, then renamed.
 
-    What is written aside is named by this process, as another may write the same file.
+    What is written aside is named by this process and machine, as others may write the same file.
 
     Raises:
       OSError: naming the file, if it cannot be written; the one before is then left alone.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{machine()}-{os.getpid()}.tmp")
     try:
         with naming(path, also=temporary):
             _delete_left(path)
@@ -49,14 +52,28 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _delete_left(path: Path) -> None:
-    """Delete what processes wrote aside for this file that were killed."""
+    """Delete what processes of this machine wrote aside for this file that were killed."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        number = left.name.split(".")[-2]
-        if not number.isdecimal() or not _is_alive(int(number)):
+        whose, _, number = left.name.split(".")[-2].rpartition("-")
+        if whose in ("", machine()) and not (number.isdecimal() and is_alive(int(number))):
             left.unlink(missing_ok=True)
 
 
-def _is_alive(process: int) -> bool:
+@functools.cache
+def machine() -> str:
+    """Return what tells processes of this machine from those of others that see the same files.
+
+    By its name alone two containers, or two machines that were never named, would be taken for one;
+    it is of this boot, as numbers of processes are, and of their namespace.
+    """
+    known = [platform.node()]
+    with suppress(OSError):  # as where there is no /proc
+        known.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        known.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()[:8]
+
+
+def is_alive(process: int) -> bool:
     """Tell whether there is a process of this number; where nobody can tell, there is."""
     if os.name != "posix":
         return True  # a signal of 0 ends it there
@@ -89,12 +106,16 @@ def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def cut(path: Path, is_wanted: Callable[[dict[str, Any], int], bool]) -> int:
-    """Cut a file of JSON lines at the first that is not wanted, or not whole; count the rest."""
+    """Cut a file of JSON lines at the first that is not wanted, or not whole; count the rest.
+
+    The rest is in a new file, so that a process which still has the old one open writes to nothing.
+    """
     if not path.exists():
         return 0
     lines = path.read_bytes().splitlines(keepends=True)
     kept = list(itertools.takewhile(lambda each: _is_whole(*each, is_wanted), enumerate(lines)))
-    os.truncate(path, sum(len(line) for _, line in kept))
+    with whole_file(path) as file:
+        file.writelines(line for _, line in kept)
     return len(kept)
 
 
@@ -139,18 +160,23 @@ def _parsing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
     """Hold a folder for this process alone.
 
     The system lets go of the lock when its process ends, however that comes, so that a ``.lock``
     which a killed process left does not block.
 
+    Args:
+      folder: that is held.
+      wait: seconds that another process may hold it before this one gives up.
+
     Raises:
-      RecordingError: if another process holds it.
+      BusyError: if another process holds it.
+      RecordingError: if it cannot be locked at all.
     """
     import filelock  # not at the top: 50 ms, which nobody else has to wait for
 
-    held = filelock.FileLock(folder / ".lock", timeout=0)
+    held = filelock.FileLock(folder / ".lock", timeout=wait)
     try:
         held.acquire()
     except filelock.Timeout:

@@ -202,7 +202,8 @@ def create(
     """Make a run directory, whole or not at all.
 
     Args:
-      run_dir: named by :func:`run_hash`.
+      run_dir: named by :func:`run_hash`, in a folder that exists: it may be one that another host
+        has just moved away.
       config: the science.
       data_fingerprint: digest of the data set.
       plan: how it is run.
@@ -215,7 +216,7 @@ def create(
     """
     temporary = run_dir.with_name(f".{run_dir.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary.mkdir()
     try:
         files.write_json(temporary / "config.json", _record_of(config, data_fingerprint, parts))
         files.write_json(temporary / "plan.json", plan)

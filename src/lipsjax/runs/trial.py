@@ -61,7 +61,9 @@ def run_dir_of(config: Config, execution: Execution) -> Path:
     return Path(execution.out) / "runs" / name
 
 
-def run_trial(config: Config, execution: Execution, report: Report, say: Say) -> Path:
+def run_trial(
+    config: Config, execution: Execution, report: Report, say: Say, leased: Path | None = None
+) -> Path:
     """Run one config to its end, or on from where it was stopped; a finished one is left alone.
 
     Args:
@@ -69,6 +71,8 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
       execution: how to run it; a run that goes on follows the plan recorded when it began.
       report: called after every compiled call; a text that it returns stops the run.
       say: called with a line when something is worth telling.
+      leased: where it is recorded, of a run that this host holds by lease; None: where it belongs,
+        locked.
 
     Returns:
       The run's directory.
@@ -79,12 +83,14 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
         same run diverges again.
       StoppedError: if ``report`` stops it; that is recorded, and the run can go on.
     """
-    run_dir = run_dir_of(config, execution)
+    run_dir = leased or run_dir_of(config, execution)
     fingerprint = load_for(config, execution.data_dir)[1]
     if processes.agree(lambda: is_finished(run_dir, config, fingerprint)):
         return run_dir
     if reason := processes.agree(lambda: recording.diverged(run_dir)):
         raise DivergedError(f"{reason}; delete {run_dir} to try again")
+    if leased is None:
+        processes.agree(lambda: recording.check_free(run_dir))
     prepared = None
     if not processes.agree(run_dir.exists):
         prepared = prepare(config, execution)
@@ -92,9 +98,12 @@ def run_trial(config: Config, execution: Execution, report: Report, say: Say) ->
         setup = prepared.setup | {"flops_per_round": training_flops(prepared.simulation)}
         about = {"plan": prepared.plan, "setup": setup, "data_fingerprint": fingerprint}
         about |= {"parts": parts.identity(config)}
+        if leased is None:
+            processes.agree(lambda: run_dir.parent.mkdir(parents=True, exist_ok=True))
         processes.agree(lambda: recording.create(run_dir, config=to_dict(config), **about))
     with contextlib.ExitStack() as held:
-        processes.agree(lambda: held.enter_context(recording.lock(run_dir)))
+        if leased is None:
+            processes.agree(lambda: held.enter_context(recording.lock(run_dir)))
         processes.agree(lambda: recording.delete_left(run_dir))
         if prepared is None:
             plan = processes.agree(

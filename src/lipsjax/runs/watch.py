@@ -186,6 +186,10 @@ class Watch:
 
         return report
 
+    def elsewhere(self, name: str, rounds: int, *, program: str = "") -> None:
+        """Count a trial as done that another host has run."""
+        self._done.setdefault(program, {})[name] = rounds
+
     def say(self, line: str) -> None:
         """Print a line that stays, once: trials have much in common."""
         if line in self._said:

@@ -14,13 +14,18 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lipsjax.runs import startup
 from lipsjax.runs.config import Config, Execution, fit_devices
 from lipsjax.runs.study import program_key
+
+if TYPE_CHECKING:
+    from lipsjax.runs.shared import SharedQueue
 
 ATTEMPTS = 3
 """How often a trial is begun whose worker dies."""
@@ -39,6 +44,58 @@ class Ended(NamedTuple):
 
     task: Task
     error: str
+
+
+class Given(NamedTuple):
+    """A trial that is to be run now."""
+
+    task: Task
+    leased: Path | None = None  # where it is recorded, of one that this host holds by lease
+
+
+class Queue:
+    """Trials that are left, all of them for this command.
+
+    Args:
+      tasks: those that share a program next to each other.
+    """
+
+    poll: float | None = None
+    """Seconds after which there may be news of other hosts: there are none."""
+
+    def __init__(self, tasks: Sequence[Task]):
+        self._free = list(tasks)
+        self.diverged: list[Ended] = []
+
+    def is_empty(self) -> bool:
+        """Tell whether all trials have been begun."""
+        return not self._free
+
+    def take(self, mine: str | None, others: Iterable[str | None] = ()) -> Given | None:
+        """Return the trial that a worker takes next; arguments as of :func:`choose`."""
+        task = choose(self._free, mine, others)
+        self._free.remove(task)
+        return Given(task)
+
+    def each(self) -> Iterator[Given]:
+        """Yield one trial after the other."""
+        while self._free:
+            yield Given(self._free.pop(0))
+
+    def again(self, task: Task) -> None:
+        """Put a trial back whose worker died."""
+        self._free.insert(0, task)
+
+    def end(self, task: Task) -> bool:  # noqa: ARG002
+        """Note that a trial has ended."""
+        return True
+
+    def fail(self, task: Task, error: Exception) -> Exception | None:  # noqa: ARG002
+        """Return the error of a trial that failed."""
+        return error
+
+    def close(self) -> None:
+        """End with trials left."""
 
 
 def count_workers(execution: Execution, tasks: int, platform: str, *, processes: int = 1) -> int:
@@ -79,7 +136,7 @@ def usable_cores() -> list[int]:
 
 
 def run_tasks(
-    tasks: Sequence[Task],
+    trials: "Queue | SharedQueue",
     execution: Execution,
     *,
     workers: int,
@@ -89,7 +146,7 @@ def run_tasks(
     """Run trials to their ends in several processes.
 
     Args:
-      tasks: trials, those that share a program next to each other.
+      trials: those that are left.
       execution: how to run each.
       workers: how many processes.
       begin: called with a trial and its worker's number; returns what is told its progress.
@@ -101,7 +158,7 @@ def run_tasks(
     Raises:
       ValueError: as a trial does; or for one whose worker dies again and again.
     """
-    waiting, ended, attempts = list(tasks), [], collections.Counter()
+    ended, attempts = [], collections.Counter()
     cores = usable_cores()
     share = max(1, len(cores) // workers)
     crew: list[_Worker] = []
@@ -109,16 +166,20 @@ def run_tasks(
         for i in range(workers):
             own = [cores[(i * share + j) % len(cores)] for j in range(share)]
             crew.append(_Worker(i, execution, own))
-        while waiting or any(worker.task for worker in crew):
+        while not trials.is_empty() or any(worker.task for worker in crew):
             for worker in crew:
-                if worker.task is None and waiting:
+                if worker.task is None and not trials.is_empty():
                     others = {w.program for w in crew if w is not worker}
-                    task = choose(waiting, worker.program, others)
-                    waiting.remove(task)
-                    attempts[task.number] += 1
-                    worker.give(task, begin(task, worker.index))
+                    given = trials.take(worker.program, others)
+                    if given is None:  # other hosts have the rest
+                        break
+                    attempts[given.task.number] += 1
+                    worker.give(given, begin(given.task, worker.index))
             busy = {worker.connection: worker for worker in crew if worker.task}
-            for connection in multiprocessing.connection.wait(list(busy)):
+            poll = None if trials.is_empty() else trials.poll
+            if not busy and poll is not None:
+                time.sleep(poll)
+            for connection in multiprocessing.connection.wait(list(busy), poll) if busy else ():
                 worker = busy[connection]  # pyright: ignore[reportArgumentType]
                 task = worker.task
                 assert task is not None
@@ -137,7 +198,7 @@ def run_tasks(
                         f"the worker of {task.name} was killed by signal {killer}; another goes on "
                         f"(attempt {attempts[task.number] + 1} of {ATTEMPTS})"
                     )
-                    waiting.insert(0, task)
+                    trials.again(task)
                     continue
                 if kind == "report":
                     worker.report(value)
@@ -148,12 +209,15 @@ def run_tasks(
                     if kind == "diverged":
                         ended.append(Ended(task, value))
                         say(f"stopped {task.name}: {value}")
-                    elif kind == "failed":
-                        raise value
+                    if kind != "failed":
+                        trials.end(task)
+                    elif (error := trials.fail(task, value)) is not None:
+                        raise error
     finally:
         for worker in crew:
             worker.stop()
-    return ended
+        trials.close()
+    return [*ended, *trials.diverged]
 
 
 def choose(waiting: Sequence[Task], mine: str | None, others: Iterable[str | None]) -> Task:
@@ -196,10 +260,11 @@ class _Worker:
         self.program: str | None = None
         self.report: Callable[[Any], None] = lambda progress: None
 
-    def give(self, task: Task, report: Callable[[Any], None]) -> None:
+    def give(self, given: Given, report: Callable[[Any], None]) -> None:
+        task = given.task
         self.task, self.program, self.report = task, program_key(task.config), report
         with contextlib.suppress(OSError):  # if it has died, its connection will say so
-            self.connection.send(task.config)
+            self.connection.send((task.config, given.leased))
 
     def replace(self) -> int | None:
         """Begin anew; return the signal that ended the process, None if it ended by itself."""
@@ -245,7 +310,7 @@ def _work(connection: Connection, execution: Execution, cores: list[int]) -> Non
 
     while True:
         try:
-            config = connection.recv()
+            config, leased = connection.recv()
         except EOFError:
             return
         try:
@@ -254,6 +319,7 @@ def _work(connection: Connection, execution: Execution, cores: list[int]) -> Non
                 fit_devices(execution, config),
                 lambda progress: connection.send(("report", progress)),
                 lambda line: connection.send(("say", line)),
+                leased,
             )
         except DivergedError as error:
             connection.send(("diverged", str(error)))
