@@ -5,7 +5,7 @@ import math
 from lipsjax.analysis.comparison import Row, recordings_of
 from lipsjax.analysis.hours import Unit, device_classes, unit_for
 from lipsjax.analysis.stats import Interval
-from lipsjax.analysis.wording import gained, money, percent
+from lipsjax.analysis.wording import clipped, gained, money, percent
 from lipsjax.recording import StudyRecording
 
 CLASSES = ("arm", "devices", "sites", "turns of each", "steps of a turn, %", "accuracy, %", "cost")
@@ -84,6 +84,6 @@ def _time(interval: Interval, unit: Unit) -> str:
     """
     if math.isnan(interval.mean):
         return "not reached"
-    mean, low, high = (unit.in_hour * value for value in interval[:3])
+    mean, low, high = (unit.in_hour * value for value in clipped(interval, 0, math.inf)[:3])
     between = f" [{low:.3g}, {high:.3g}]" if low < high else ""
     return f"{mean:.3g}{between}"
