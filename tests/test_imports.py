@@ -29,6 +29,7 @@ ROOMS = [
     {"analysis"},
     {"report"},
     {"runs"},
+    {"deploy"},
     {"experiments"},
 ]
 PLACE = {name: i for i, names in enumerate(ROOMS) for name in names}
