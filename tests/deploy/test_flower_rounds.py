@@ -9,8 +9,7 @@ pytest.importorskip("flwr")
 
 from helpers import flower_nodes
 from lipsjax import tree
-from lipsjax.deploy.flower import mod
-from lipsjax.deploy.flower.mod import mask
+from lipsjax.deploy.flower.masks import mask
 
 pytestmark = pytest.mark.whole
 

@@ -1,8 +1,8 @@
 """Transient sparsity (LIPS) at a Flower client: a mod that needs NumPy and Flower alone.
 
-This file stands by itself, so that a site can copy it and read what it runs. The mod zeroes part of
-the arrays that a training message brings, by the density that the server's config says, and changes
-nothing that is sent. What decides is this node's own: the gradient of the last mini-batch of its
+This file and ``masks.py`` stand by themselves, so that a site can copy them and read what it runs.
+The mod zeroes part of the arrays that a training message brings, by the density that the server's
+config says, and changes nothing that is sent. What decides is this node's own: the gradient of the last mini-batch of its
 last training, which the training function hands over and which stays in ``Context.state``::
 
     app = ClientApp(mods=[lips])
@@ -18,7 +18,8 @@ import logging
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 
-CRITERIA = ("saliency", "magnitude")
+from .masks import CRITERIA, mask
+
 GRADIENT = "lips.gradient"  # in Context.state: of the last mini-batch, of masked arrays
 RECORD = "lips.record"  # in Context.state: rounds that began masked, and those that could not
 log = logging.getLogger("flwr")
@@ -72,38 +73,6 @@ def thinned(message: Message, gradient, criterion: str, masked: list, density: f
     message = copy.copy(message)
     message.content = RecordDict({**message.content, key: ArrayRecord(made)})
     return message
-
-
-def mask(weights: np.ndarray, gradient, density: float, name: str = "weights") -> np.ndarray:
-    """Mark the ``floor(density n)`` weights of largest ``|g w|``, of equal ones the first.
-
-    Args:
-      weights: of any shape.
-      gradient: of that shape; None: the largest ``|w|`` are kept.
-      density: in (0, 1].
-      name: of the array, in errors.
-
-    Returns:
-      True where a weight is kept, in the shape of the weights.
-    """
-    if gradient is not None and gradient.shape != weights.shape:
-        raise ValueError(
-            f"lips: the gradient of {name} has shape {gradient.shape}, not {weights.shape}"
-        )
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        scores = weights if gradient is None else normal(normal(gradient) * normal(weights))
-    scores = np.abs(scores)
-    if not np.isfinite(scores).all():
-        raise ValueError(f"lips: scores of {name} are not finite: its training diverged")
-    order = np.argsort(-scores.ravel(), kind="stable")
-    keep = np.zeros(scores.size, bool)
-    keep[order[: int(density * scores.size)]] = True
-    return keep.reshape(scores.shape)
-
-
-def normal(values: np.ndarray) -> np.ndarray:
-    """Set numbers below the smallest normal one to zero, as the simulator's products do on a CPU."""
-    return np.where(np.abs(values) < np.finfo(values.dtype).tiny, values.dtype.type(0), values)
 
 
 def check_handed_over(context: Context, masked: list) -> None:

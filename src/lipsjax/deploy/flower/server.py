@@ -1,6 +1,7 @@
 """Transient sparsity (LIPS) at a Flower server: a strategy around any, which sets the schedule.
 
-This file stands by itself: it needs Flower alone. Clients need the mod that is beside it.
+This file and ``masks.py`` stand by themselves: they need NumPy and Flower alone. Clients need the
+mod that is beside them.
 Written for flwr 1.40 to 1.42.
 """
 
@@ -11,7 +12,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-CRITERIA = ("saliency", "magnitude")
+from .masks import CRITERIA
+
 SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "constant": lambda start, x: start,
     "linear": lambda start, x: start + (1.0 - start) * x,
