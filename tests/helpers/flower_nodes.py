@@ -28,9 +28,9 @@ KEY = jax.random.key(1)
 class World:
     """Three nodes, and the simulation that they are compared with."""
 
-    def __init__(self, rounds, *, sparse=True, dtype=jnp.float64, norm="batch"):
-        self.rounds, self.dtype = rounds, dtype
-        self.model = tiny_model(dtype=dtype, norm=norm)
+    def __init__(self, rounds, *, sparse=True, model=None):
+        self.rounds = rounds
+        self.model = tiny_model() if model is None else model
         self.data = world(SIZES)
         self.training = LocalTraining(optax.sgd(0.1, momentum=0.9), epochs=2, batch_size=4)
         method = fedavg()
@@ -115,16 +115,20 @@ class Stepwise(TransientSparsity):
         return super().configure_train(server_round, arrays, config, grid)
 
 
-def federate(made, app, *, sparse=True, around=FedAvg, **options):
-    """Run all rounds in Flower; return the model each began with, the last, and the grid."""
+def federate(made, app, *, sparse=True, around=FedAvg, start=None, names=None, **options):
+    """Run all rounds in Flower; return the model each began with, the last, and the grid.
+
+    Start and names are of another layout than the simulator's.
+    """
     grid = InProcess(app, [{"partition-id": i, "num-partitions": 3} for i in range(3)], {})
     strategy = Stepwise(
         around(fraction_evaluate=0.0, min_available_nodes=3),
-        masked=made.names,
+        masked=made.names if names is None else names,
         density=DENSITY if sparse else 1.0,
         every=EVERY,
         **options,
     )
     strategy.begun = []
-    result = strategy.start(grid, arrays_of(made.start().global_model), made.rounds)
+    start = arrays_of(made.start().global_model) if start is None else start
+    result = strategy.start(grid, start, made.rounds)
     return strategy.begun, result.arrays, grid

@@ -223,7 +223,8 @@ def _write_texts(
         else "",
     }
     for name in ("pyproject.toml", "README.md"):
-        text = Template((HERE / "template" / name).read_text(encoding="utf-8"))
+        file = (HERE / "template" / name).with_suffix(".template")
+        text = Template(file.read_text(encoding="utf-8"))
         (made / name).write_text(text.substitute(said), encoding="utf-8")
 
 

@@ -35,6 +35,15 @@ def mask(weights: np.ndarray, gradient, density: float, name: str = "weights") -
     return keep.reshape(scores.shape)
 
 
+def mask_of_torch(weights: np.ndarray, gradient, density: float, name: str = "weights"):
+    """Mark weights in PyTorch's layout [out, in, ...] as :func:`mask` marks them in [..., in, out].
+
+    The layouts differ in which of equal scores comes first, and units that are dead have many.
+    """
+    moved = (x if x is None else np.moveaxis(x, (0, 1), (-1, -2)) for x in (weights, gradient))
+    return np.moveaxis(mask(*moved, density, name), (-1, -2), (0, 1))
+
+
 def normal(values: np.ndarray) -> np.ndarray:
     """Set numbers below the smallest normal one to zero, as the simulator's products do on a CPU."""
     return np.where(np.abs(values) < np.finfo(values.dtype).tiny, values.dtype.type(0), values)

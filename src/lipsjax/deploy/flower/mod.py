@@ -18,7 +18,7 @@ import logging
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 
-from .masks import CRITERIA, mask
+from .masks import CRITERIA, mask, mask_of_torch
 
 GRADIENT = "lips.gradient"  # in Context.state: of the last mini-batch, of masked arrays
 RECORD = "lips.record"  # in Context.state: rounds that began masked, and those that could not
@@ -48,7 +48,8 @@ def lips(message: Message, context: Context, call_next) -> Message:
         if density < 1:
             thin = criterion == "magnitude" or gradient is not None
             if thin:
-                message = thinned(message, gradient, criterion, masked, density)
+                of_torch = bool(said[0].get("lips-torch-layout", False))
+                message = thinned(message, gradient, criterion, masked, density, of_torch)
             note(context, said[0].get("server-round", 0), thin)
         reply = call_next(message, context)
         if criterion == "saliency":
@@ -59,8 +60,9 @@ def lips(message: Message, context: Context, call_next) -> Message:
     return reply
 
 
-def thinned(message: Message, gradient, criterion: str, masked: list, density: float) -> Message:
+def thinned(message, gradient, criterion: str, masked: list, density: float, of_torch: bool):
     """Return a message with masked arrays; the one that came may be that of all nodes."""
+    kept_of = mask_of_torch if of_torch else mask
     ((key, arrays),) = message.content.array_records.items()
     made = dict(arrays)
     for name in masked:
@@ -68,7 +70,7 @@ def thinned(message: Message, gradient, criterion: str, masked: list, density: f
             raise ValueError(f"lips: no array {name!r} to mask; there are {', '.join(arrays)}")
         weights = arrays[name].numpy()
         own = None if criterion == "magnitude" else gradient[name].numpy()
-        keep = mask(weights, own, density, name)
+        keep = kept_of(weights, own, density, name)
         made[name] = Array(np.where(keep, weights, np.zeros_like(weights)))
     message = copy.copy(message)
     message.content = RecordDict({**message.content, key: ArrayRecord(made)})

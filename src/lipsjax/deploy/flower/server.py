@@ -37,6 +37,8 @@ class TransientSparsity(Strategy):
       every: rounds between masked ones, at least 1.
       schedule: how the density goes on: constant, linear, cosine or cubic.
       criterion: saliency, which needs the clients' gradients, or magnitude.
+      torch_layout: whether arrays lie as PyTorch has them, [out, in, ...]; of equal scores those
+        are then kept that come first in the simulator, where they lie [..., in, out].
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class TransientSparsity(Strategy):
         every: int = 5,
         schedule: str = "linear",
         criterion: str = "saliency",
+        torch_layout: bool = False,
     ) -> None:
         if isinstance(masked, str) or not (masked := tuple(masked)):
             raise ValueError(f"masked must be a list of at least one name, not {masked!r}")
@@ -67,7 +70,7 @@ class TransientSparsity(Strategy):
             )
         self.strategy, self.masked, self.criterion = strategy, masked, criterion
         self.start_density, self.every, self.schedule = density, every, schedule
-        self.num_rounds: int | None = None
+        self.torch_layout, self.num_rounds = torch_layout, 0
 
     def density(self, server_round: int, num_rounds: int) -> float:
         """Return the density at which a round begins; 1 is whole."""
@@ -93,6 +96,9 @@ class TransientSparsity(Strategy):
                 f"masked names {lacking[0]!r}, which is none of the arrays "
                 f"{', '.join(initial_arrays)}"
             )
+        flat = [name for name in self.masked if len(initial_arrays[name].shape) < 2]
+        if flat and self.torch_layout:
+            raise ValueError(f"masked names {flat[0]!r}, which is no kernel of PyTorch's layout")
         self.num_rounds = num_rounds
         return super().start(
             grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn
@@ -102,11 +108,12 @@ class TransientSparsity(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Configure a round of training, with what the mod reads in a copy of the config."""
-        if self.num_rounds is None:
+        if not self.num_rounds:
             raise ValueError("rounds begin with start(), which knows how many there are")
         config = config.copy()
         config["lips-density"] = self.density(server_round, self.num_rounds)
         config["lips-criterion"], config["lips-masked"] = self.criterion, ",".join(self.masked)
+        config["lips-torch-layout"] = self.torch_layout
         return self.strategy.configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(

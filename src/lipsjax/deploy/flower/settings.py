@@ -81,6 +81,7 @@ def settings_of(config: Config, client: str) -> dict[str, Any]:
         settings["density-schedule"] = config.sparsity.schedule
         settings["every"] = config.sparsity.every
         settings["criterion"] = config.sparsity.criterion
+        settings["torch-layout"] = client == "torch"
     return settings
 
 

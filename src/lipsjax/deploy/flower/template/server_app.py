@@ -39,6 +39,7 @@ def strategy_of(config) -> Strategy:
         every=config["every"],
         schedule=config["density-schedule"],
         criterion=config["criterion"],
+        torch_layout=config["torch-layout"],
     )
 
 
