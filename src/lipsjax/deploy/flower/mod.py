@@ -46,13 +46,13 @@ def lips(message: Message, context: Context, call_next) -> Message:
     gradient = context.state.pop(GRADIENT, None)  # so that it is seen whether one is handed over
     try:
         if density < 1:
-            thin = criterion == "magnitude" or gradient is not None
+            thin = criterion == "magnitude" or set(masked) <= set(gradient or ())
             if thin:
                 of_torch = bool(said[0].get("lips-torch-layout", False))
                 message = thinned(message, gradient, criterion, masked, density, of_torch)
             note(context, said[0].get("server-round", 0), thin)
         reply = call_next(message, context)
-        if criterion == "saliency":
+        if criterion == "saliency" and not reply.has_error():
             check_handed_over(context, masked)
     finally:  # what failed leaves what there was
         if gradient is not None:
