@@ -96,6 +96,11 @@ class TransientSparsity(Strategy):
                 f"masked names {lacking[0]!r}, which is none of the arrays "
                 f"{', '.join(initial_arrays)}"
             )
+        for name in self.masked:
+            if not (dtype := initial_arrays[name].dtype).startswith("float"):
+                raise ValueError(
+                    f"masked names {name!r}, which holds {dtype}: only floating numbers are masked"
+                )
         flat = [name for name in self.masked if len(initial_arrays[name].shape) < 2]
         if flat and self.torch_layout:
             raise ValueError(f"masked names {flat[0]!r}, which is no kernel of PyTorch's layout")
