@@ -79,6 +79,16 @@ class TransientSparsity(Strategy):
             return 1.0
         return SCHEDULES[self.schedule](self.start_density, before / num_rounds)
 
+    def said(self, server_round: int, num_rounds: int) -> dict[str, float | str | bool]:
+        """Return what the mod reads in the config of a round: texts and numbers alone."""
+        return {
+            "lips-density": self.density(server_round, num_rounds),
+            "lips-criterion": self.criterion,
+            "lips-masked": ",".join(self.masked),
+            "lips-torch-layout": self.torch_layout,
+            "server-round": server_round,
+        }
+
     def start(
         self,
         grid: Grid,
@@ -116,9 +126,7 @@ class TransientSparsity(Strategy):
         if not self.num_rounds:
             raise ValueError("rounds begin with start(), which knows how many there are")
         config = config.copy()
-        config["lips-density"] = self.density(server_round, self.num_rounds)
-        config["lips-criterion"], config["lips-masked"] = self.criterion, ",".join(self.masked)
-        config["lips-torch-layout"] = self.torch_layout
+        config.update(self.said(server_round, self.num_rounds))
         return self.strategy.configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(
