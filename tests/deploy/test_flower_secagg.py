@@ -22,7 +22,7 @@ from lipsjax.deploy.flower.server import TransientSparsity
 pytestmark = [pytest.mark.whole, pytest.mark.slow]
 
 START = [np.linspace(-1, 1, 12).reshape(3, 4), np.ones(4)]
-ROUNDS = 3
+ROUNDS, EXAMPLES, CLIP = 3, 10, 4.0
 
 
 class Moves(NumPyClient):
@@ -35,7 +35,7 @@ class Moves(NumPyClient):
         gradient = [np.cos(x + self.at.node_config["partition-id"]) for x in parameters]
         keep_gradient(self.at, {str(i): g for i, g in enumerate(gradient)})
         self.seen.append(parameters)
-        return [x - 0.1 * g for x, g in zip(parameters, gradient, strict=True)], 10, {}
+        return [x - 0.1 * g for x, g in zip(parameters, gradient, strict=True)], EXAMPLES, {}
 
 
 def federate(mods, workflow):
@@ -67,10 +67,12 @@ def federate(mods, workflow):
 def test_sums_that_nobody_sees_the_terms_of_are_those_of_masked_rounds():
     secure, seen, grid = federate(
         [secaggplus_mod, lips],
-        SecAggPlusWorkflow(num_shares=3, reconstruction_threshold=2, clipping_range=4.0),
+        SecAggPlusWorkflow(
+            3, 2, max_weight=EXAMPLES, clipping_range=CLIP, quantization_range=2**22
+        ),
     )
     assert [int((received[0] == 0).sum()) for received in seen] == [0] * 3 + [6] * 3 + [0] * 3
     assert all(dict(at.state[RECORD])["masked"] == [2] for at in grid.contexts.values())
     plain, _, _ = federate([lips], None)
     for found, wanted in zip(secure, plain, strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-4)
+        np.testing.assert_allclose(found, wanted, atol=ROUNDS * 2 * CLIP / 2**22)
