@@ -45,27 +45,26 @@ def message(said=SAID, kind="train", weights=WEIGHTS):
     return Message(RecordDict({"arrays": arrays, "config": ConfigRecord(dict(said))}), 2, kind)
 
 
-def client(gradient=GIVEN, fails=False):
+class Training:
     """A training that sends back what it received."""
-    seen = []
 
-    def call_next(received, at):
-        seen.append({n: x.numpy() for n, x in received.content["arrays"].items()})
-        if fails:
+    def __init__(self, gradient=GIVEN, *, fails=False):
+        self.gradient, self.fails, self.seen = gradient, fails, []
+
+    def __call__(self, received, at):
+        self.seen.append({n: x.numpy() for n, x in received.content["arrays"].items()})
+        if self.fails:
             raise RuntimeError("out of examples")
-        if gradient is not None:
-            keep_gradient(at, gradient)
+        if self.gradient is not None:
+            keep_gradient(at, self.gradient)
         metrics = MetricRecord({"num-examples": 1})
         content = RecordDict({"arrays": received.content["arrays"], "metrics": metrics})
         return Message(content, reply_to=received)
 
-    call_next.seen = seen
-    return call_next
-
 
 def turn(at, said=SAID, kind="train", train=None):
     """Let a node answer; return the arrays that its training met, and the reply."""
-    train = client() if train is None else train
+    train = Training() if train is None else train
     reply = lips(message(said, kind), at, train)
     return train.seen[-1], reply
 
@@ -93,7 +92,7 @@ def test_the_message_of_all_nodes_stays_as_it_was():
     common, at = message(), context()
     keep_gradient(at, GIVEN)
     before = common.content["arrays"]
-    train = client()
+    train = Training()
     lips(common, at, train)
     assert not whole(train.seen[0])
     assert common.content["arrays"] is before
@@ -116,15 +115,15 @@ def test_rounds_that_begin_whole_and_evaluation_are_left_alone():
     at = context()
     turn(at)
     assert whole(turn(at, {**SAID, "lips-density": 1.0})[0])
-    assert whole(turn(at, kind="evaluate", train=client(None))[0])
-    assert whole(turn(at, {"lr": 0.1}, train=client(None))[0])  # a server without LIPS
+    assert whole(turn(at, kind="evaluate", train=Training(None))[0])
+    assert whole(turn(at, {"lr": 0.1}, train=Training(None))[0])  # a server without LIPS
     assert RECORD in at.state
     assert not whole(turn(at, kind="train.mine")[0])
 
 
 def test_what_stays_at_the_node_is_the_last_gradient_of_masked_arrays():
     at = context()
-    turn(at, train=client({name: 7 * value for name, value in GIVEN.items()}))
+    turn(at, train=Training({name: 7 * value for name, value in GIVEN.items()}))
     turn(at)
     assert {name: x.numpy().tolist() for name, x in at.state[GRADIENT].items()} == {
         "a": [[1, 1], [1, 1]]
@@ -134,20 +133,20 @@ def test_what_stays_at_the_node_is_the_last_gradient_of_masked_arrays():
 def test_a_training_that_hands_no_gradient_over_is_refused():
     """Also in a round that begins whole, and where an old gradient is there."""
     for at in (context(), context()):
-        with pytest.raises(ValueError, match="needs the gradient of 'a'.*keep_gradient"):
-            turn(at, {**SAID, "lips-density": 1.0}, train=client(None))
+        with pytest.raises(ValueError, match=r"needs the gradient of 'a'.*keep_gradient"):
+            turn(at, {**SAID, "lips-density": 1.0}, train=Training(None))
     at = context()
     turn(at)
     with pytest.raises(ValueError, match="handed none over"):
-        turn(at, train=client(None))
+        turn(at, train=Training(None))
     assert "a" in at.state[GRADIENT]
     with pytest.raises(ValueError, match="needs the gradient of 'a'"):
-        turn(context(), train=client({"stem": np.ones(4)}))
+        turn(context(), train=Training({"stem": np.ones(4)}))
 
 
 def test_magnitude_needs_no_gradient():
     at, said = context(), {**SAID, "lips-criterion": "magnitude"}
-    received, _ = turn(at, said, train=client(None))
+    received, _ = turn(at, said, train=Training(None))
     assert received["a"].tolist() == [[0, -4], [3, 0]]
     assert GRADIENT not in at.state
 
@@ -156,7 +155,7 @@ def test_a_training_that_fails_leaves_the_gradient_there_was():
     at = context()
     turn(at)
     with pytest.raises(RuntimeError, match="out of examples"):
-        turn(at, train=client(fails=True))
+        turn(at, train=Training(fails=True))
     assert GRADIENT in at.state
     assert not whole(turn(at)[0])
 
@@ -234,7 +233,7 @@ def test_the_config_of_the_caller_stays_as_it_was():
         **{"lr": 0.1, "server-round": 2, "lips-density": 0.5, "lips-criterion": "saliency"},
         **{"lips-masked": "a", "lips-torch-layout": False},
     }
-    assert all(x is y for x, y in zip(sent[0].content.values(), sent[1].content.values()))
+    assert all(x is y for x, y in zip(*(m.content.values() for m in sent), strict=True))
 
 
 def test_files_that_sites_copy_need_nothing_of_lipsjax():

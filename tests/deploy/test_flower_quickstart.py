@@ -102,7 +102,8 @@ def run(folder, monkeypatch):
     return torch.load("final_model.pt"), grid, met
 
 
-def test_five_lines_of_change(tmp_path, monkeypatch, absent):
+@pytest.mark.usefixtures("absent")
+def test_five_lines_of_change(tmp_path, monkeypatch):
     added = [line for line in diff().splitlines() if re.match(r"\+(?!\+)", line)]
     assert len(added) == 5
     for name in ("before", "after"):

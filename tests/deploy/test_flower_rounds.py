@@ -1,7 +1,5 @@
 """Whole rounds in Flower, in one process, against those of the simulator."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every server strategy of the flwr that is installed, with the mod: docs/howto/flower.md's table."""
+"""Every server strategy of the installed flwr, with the mod: the table of docs/howto/flower.md."""
 
 import re
 from pathlib import Path
@@ -18,10 +18,7 @@ from lipsjax.deploy.flower.mod import RECORD, keep_gradient, lips
 from lipsjax.deploy.flower.server import TransientSparsity
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "flower.md"
-ROWS = {
-    name: works
-    for name, works in re.findall(r"^\| `(\w+)` \| (yes|no)\b", PAGE.read_text(), re.MULTILINE)
-}
+ROWS = dict(re.findall(r"^\| `(\w+)` \| (yes|no)\b", PAGE.read_text(), re.MULTILINE))
 NO_STRATEGIES = {"Result", "Strategy"}
 START = {"a": np.linspace(-1, 1, 12).reshape(3, 4), "b": np.ones(4)}
 ROUNDS, NODES, CLIP = 4, 3, 0.5

@@ -1,4 +1,7 @@
-"""Carry a run over into a federated system: ``lipsjax deploy flower STUDY.toml DIR``."""
+"""Carry a run over into a federated system: ``lipsjax deploy flower STUDY.toml DIR``.
+
+``lipsjax deploy masks WEIGHTS GRADIENTS FILE`` writes the masks of a round, for any other.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -37,12 +40,32 @@ class Deploy:
     """TFDS data directory; none: as the study says."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Masks:
+    """Write the masks of a round as safetensors: which weights a site keeps, given its gradient."""
+
+    system: Annotated[Literal["masks"], tyro.conf.Positional]
+    """That it is masks."""
+    weights: Annotated[Path, tyro.conf.Positional]
+    """A safetensors file of the global model."""
+    gradients: Annotated[Path, tyro.conf.Positional]
+    """One of the gradient of the site's last mini-batch, of the arrays that are masked alone."""
+    file: Annotated[Path, tyro.conf.Positional]
+    """What is written; one that is there already is replaced."""
+    density: float = 0.5
+    """Fraction of each array that is kept, in (0, 1]."""
+    torch_layout: command.Flag = False
+    """Arrays lie as PyTorch has them: of equal scores keep those that lipsjax keeps."""
+
+
 def main(argv: list[str]) -> None:
     """Run the command.
 
     Raises:
-      ValueError: for a study that cannot be read, or carried over; then nothing is written.
+      ValueError: for what cannot be read, or carried over; then nothing is written.
     """
+    if argv[:1] == ["masks"]:
+        return _write_masks(argv)
     nothing = Deploy("flower", Path(), Path())
     options = command.parse(Deploy, argv, program="lipsjax deploy", default=nothing)
     study = each_in_turn(load_study(options.study))
@@ -73,6 +96,22 @@ def main(argv: list[str]) -> None:
         f"{done.sites} sites{masked}"
     )
     print(f"cd {options.folder} && pip install -e . && python simulate.py")
+
+
+def _write_masks(argv: list[str]) -> None:
+    nothing = Masks("masks", Path(), Path(), Path())
+    options = command.parse(Masks, argv, program="lipsjax deploy", default=nothing)
+    from lipsjax.deploy.masks import write_masks
+
+    masks = write_masks(
+        options.file,
+        options.weights,
+        options.gradients,
+        options.density,
+        torch_layout=options.torch_layout,
+    )
+    kept, of = sum(int(m.sum()) for m in masks.values()), sum(m.size for m in masks.values())
+    print(f"{options.file}: masks of {len(masks)} arrays, which keep {kept} of {of} weights")
 
 
 def choose(study: Study, options: Deploy) -> Planned:

@@ -173,7 +173,7 @@ HELP = {
             ("flower STUDY.toml app", "clients of PyTorch"),
             ("flower STUDY.toml app --client flax", "of Flax"),
             ("flower STUDY.toml app --arm dense", "another arm"),
-            ("flower STUDY.toml app --seed 3", "another seed"),
+            ("masks W G FILE --density 0.5", "a round's masks"),
         ),
         (("App", ("client", "arm", "cell", "seed", "data-dir")),),
     ),

@@ -20,6 +20,8 @@ def mask(weights: np.ndarray, gradient, density: float, name: str = "weights") -
     Returns:
       True where a weight is kept, in the shape of the weights.
     """
+    if not np.issubdtype(weights.dtype, np.floating):
+        raise ValueError(f"lips: {name} holds {weights.dtype}, and floating numbers are masked")
     if gradient is not None and gradient.shape != weights.shape:
         raise ValueError(
             f"lips: the gradient of {name} has shape {gradient.shape}, not {weights.shape}"
@@ -40,10 +42,10 @@ def mask_of_torch(weights: np.ndarray, gradient, density: float, name: str = "we
 
     The layouts differ in which of equal scores comes first, and units that are dead have many.
     """
-    moved = (x if x is None else np.moveaxis(x, (0, 1), (-1, -2)) for x in (weights, gradient))
-    return np.moveaxis(mask(*moved, density, name), (-1, -2), (0, 1))
+    moved = [x if x is None else np.moveaxis(x, (0, 1), (-1, -2)) for x in (weights, gradient)]
+    return np.moveaxis(mask(moved[0], moved[1], density, name), (-1, -2), (0, 1))
 
 
 def normal(values: np.ndarray) -> np.ndarray:
-    """Set numbers below the smallest normal one to zero, as the simulator's products do on a CPU."""
+    """Set numbers below the smallest normal one to zero, as a CPU's products in the simulator."""
     return np.where(np.abs(values) < np.finfo(values.dtype).tiny, values.dtype.type(0), values)

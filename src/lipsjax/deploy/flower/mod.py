@@ -2,8 +2,9 @@
 
 This file and ``masks.py`` stand by themselves, so that a site can copy them and read what it runs.
 The mod zeroes part of the arrays that a training message brings, by the density that the server's
-config says, and changes nothing that is sent. What decides is this node's own: the gradient of the last mini-batch of its
-last training, which the training function hands over and which stays in ``Context.state``::
+config says, and changes nothing that is sent. What decides is this node's own: the gradient of the
+last mini-batch of its last training, which the training function hands over and which stays in
+``Context.state``::
 
     app = ClientApp(mods=[lips])
     ...
@@ -14,6 +15,7 @@ Method: arXiv 2506.00932. Written for flwr 1.40 to 1.42.
 
 import copy
 import logging
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
@@ -36,7 +38,7 @@ def keep_gradient(context: Context, gradient) -> None:
 
 def lips(message: Message, context: Context, call_next) -> Message:
     """Zero part of the model that a training message brings; else leave everything as it is."""
-    said = [c for c in message.content.config_records.values() if "lips-density" in c]
+    said: list[Any] = [c for c in message.content.config_records.values() if "lips-density" in c]
     if message.metadata.message_type.partition(".")[0] != "train" or not said:
         return call_next(message, context)
     density, criterion = float(said[0]["lips-density"]), said[0]["lips-criterion"]
@@ -91,7 +93,7 @@ def check_handed_over(context: Context, masked: list) -> None:
 
 def note(context: Context, server_round: int, thin: bool) -> None:
     """Record whether a round that should begin masked did; nothing of it is sent."""
-    record = context.state.setdefault(RECORD, MetricRecord({"masked": [], "whole": []}))
+    record: Any = context.state.setdefault(RECORD, MetricRecord({"masked": [], "whole": []}))
     record["masked" if thin else "whole"] += [int(server_round)]
     if not thin:
         log.warning("lips: round %s begins whole, as no gradient is kept here", server_round)

@@ -142,7 +142,8 @@ def _check_unused(config: Config) -> None:
             value = getattr(found, field)
             if field not in carried and value != getattr(default, field):
                 raise ValueError(
-                    f"{section}.{field}={shown(value)} cannot be carried over to Flower: leave it out"
+                    f"{section}.{field}={shown(value)} cannot be carried over to Flower: leave "
+                    "it out"
                 )
     alone = {
         "local.augmentation": (config.local.augmentation, ()),

@@ -2,7 +2,6 @@
 
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-
 from lips_app import task
 from lips_app.lips.mod import keep_gradient, lips
 from lips_app.sites import load_site
@@ -18,7 +17,8 @@ def train(message: Message, context: Context) -> Message:
     received = {name: array.numpy() for name, array in message.content["arrays"].items()}
     trained = task.train(received, site, config)
     keep_gradient(context, trained.gradient)  # stays here, for the mask of the next round
-    arrays = ArrayRecord({name: Array(value) for name, value in trained.arrays.items()})
+    # in the order in which they came: some of Flower's strategies and mods go by it
+    arrays = ArrayRecord({name: Array(trained.arrays[name]) for name in received})
     metrics = MetricRecord({"loss": trained.loss, "num-examples": len(site.y_train)})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 

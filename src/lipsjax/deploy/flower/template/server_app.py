@@ -5,9 +5,8 @@ from pathlib import Path
 from flwr.app import Array, ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, FedAvgM, FedProx, Strategy
-from safetensors.numpy import load_file, save_file
-
 from lips_app.lips.server import TransientSparsity
+from safetensors.numpy import load_file, save_file
 
 app = ServerApp()
 

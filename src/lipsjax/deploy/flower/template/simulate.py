@@ -4,7 +4,6 @@ import tomllib
 from pathlib import Path
 
 from flwr.app import Context, RecordDict
-
 from lips_app import client_app, server_app
 from lips_app.lips.inprocess import InProcess
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-
 from lips_app.sites import Site
+
 from lipsjax import models, tree
 from lipsjax.keys import Purpose, derive
 from lipsjax.local import LocalTraining, model_loss

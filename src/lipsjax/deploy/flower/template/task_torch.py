@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from lips_app.sites import Site
 from torch import nn
 from torch.nn import functional
-
-from lips_app.sites import Site
 
 EPSILON, MOMENTUM = 1e-5, 0.9  # of batch normalisation, in the study
 
