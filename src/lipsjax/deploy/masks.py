@@ -41,7 +41,8 @@ def masks_of(
     lacking = [name for name in gradients if name not in arrays]
     if lacking:
         raise ValueError(
-            f"there is a gradient of {lacking[0]!r}, and the weights are {', '.join(sorted(arrays))}"
+            f"there is a gradient of {lacking[0]!r}, and the weights are "
+            f"{', '.join(sorted(arrays))}"
         )
     chosen = mask_of_torch if torch_layout else mask
     return {name: chosen(arrays[name], g, density, name) for name, g in gradients.items()}
