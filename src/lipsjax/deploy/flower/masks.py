@@ -42,8 +42,9 @@ def mask_of_torch(weights: np.ndarray, gradient, density: float, name: str = "we
 
     The layouts differ in which of equal scores comes first, and units that are dead have many.
     """
-    moved = [x if x is None else np.moveaxis(x, (0, 1), (-1, -2)) for x in (weights, gradient)]
-    return np.moveaxis(mask(moved[0], moved[1], density, name), (-1, -2), (0, 1))
+    here, there = (0, 1), (-1, -2)
+    moved = None if gradient is None else np.moveaxis(gradient, here, there)
+    return np.moveaxis(mask(np.moveaxis(weights, here, there), moved, density, name), there, here)
 
 
 def normal(values: np.ndarray) -> np.ndarray:
