@@ -6,6 +6,7 @@ marked ``whole`` or ``slow``, or lies in one of the places below.
 """
 
 import gc
+import importlib.util
 import os
 import signal
 import tempfile
@@ -17,6 +18,10 @@ import pytest
 from helpers import xla
 
 ROOT = Path(__file__).parent
+collect_ignore_glob = ["src/lipsjax/deploy/flower/template/*"]  # of apps, which are no package here
+if importlib.util.find_spec("flwr") is None:
+    OF_FLOWER = ("mod", "server", "inprocess")
+    collect_ignore_glob += [f"src/lipsjax/deploy/flower/{name}.py" for name in OF_FLOWER]
 WHOLE = (
     *("tests/rounds", "tests/strategies", "src/lipsjax/simulation.py", "src/lipsjax/strategy.py"),
     *("tests/experiments", "tests/report", "tests/recording/test_damage.py"),

@@ -30,6 +30,7 @@ ROOMS = [
     {"analysis"},
     {"report"},
     {"runs"},
+    {"deploy"},
     {"experiments"},
 ]
 PLACE = {name: i for i, names in enumerate(ROOMS) for name in names}

@@ -31,7 +31,7 @@ def test_it_fits_a_terminal(name):
     assert len(lines) <= LINES
     assert max(map(len, lines)) <= COLUMNS
     assert lines[0].startswith(f"usage: lipsjax {name} ")
-    assert ("STUDY.toml" in lines[0]) == (name in OF_STUDIES)
+    assert ("STUDY.toml" in lines[0]) == (name in (*OF_STUDIES, "deploy"))
     assert len([line for line in lines if line.startswith(f"  lipsjax {name}")]) == EXAMPLES
     titles = [title for line in lines if (title := re.match(r"[A-Z]\w+(?=  +--)", line))]
     assert name not in (*OF_STUDIES, "run") or titles[-1][0] == "Machine"

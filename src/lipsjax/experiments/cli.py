@@ -17,6 +17,7 @@ COMMANDS = {
     "attack": "say what the messages of a recorded run give away",
     "report": "draw a study's report again from its recordings",
     "export": "write the global model of a run as safetensors",
+    "deploy": "make a Flower app of a study",
 }
 
 

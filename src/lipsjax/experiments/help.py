@@ -165,6 +165,18 @@ HELP = {
         ),
         (("File", ("layout",)),),
     ),
+    "deploy": Help(
+        "flower STUDY.toml DIR [OPTIONS]",
+        "Make a Flower app of one run of a study: its model, partition and settings, and a client "
+        "mod that needs no JAX. What cannot be carried over is refused by name.",
+        (
+            ("flower STUDY.toml app", "clients of PyTorch"),
+            ("flower STUDY.toml app --client flax", "of Flax"),
+            ("flower STUDY.toml app --arm dense", "another arm"),
+            ("masks W G FILE --density 0.5", "a round's masks"),
+        ),
+        (("App", ("client", "arm", "cell", "seed", "data-dir")),),
+    ),
 }
 
 

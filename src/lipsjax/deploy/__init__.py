@@ -1,0 +1,1 @@
+"""Out of the simulator into federated systems: what clients and servers there need. No JAX."""
