@@ -174,6 +174,10 @@ REFUSED = {
     "own statistics": ({"more": "strategy.norm = 'local'"}, ["strategy.norm='local'"]),
     "privacy": ({"more": "privacy = { clip = 1.0, epsilon = 8.0 }"}, ["privacy.clip=1.0"]),
     "secure sums": ({"more": "secure.bits = 16"}, ["secure.bits=16"]),
+    "a deadline": (
+        {"more": 'sites = { devices = ["pi-4"], deadline = 9.0 }'},
+        ["sites.deadline=9.0 cannot be carried over to Flower"],
+    ),
     "faults": ({"more": "faults.clients = 1"}, ["faults.clients=1"]),
     "dropout": (
         {"more": "participation.dropout = 0.5", "sparsity": ", gradient = 'stored'"},
