@@ -42,7 +42,7 @@ class Site:
         """As NVFlare makes one for each task."""
         made = FLContext()
         made.set_prop(FLContextKey.WORKSPACE_OBJECT, self.workspace, private=True)
-        made.set_prop(FLContextKey.CURRENT_JOB_ID, "job", private=True)
+        made.set_prop(FLContextKey.CURRENT_RUN, "job", private=True)
         made.set_prop(FLContextKey.TASK_NAME, task, private=True, sticky=False)
         return made
 
