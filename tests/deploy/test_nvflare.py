@@ -309,6 +309,7 @@ def check_rounds(out, workspace):
     """Round 1 of three begins masked, by each site's own gradient of round 0."""
     for site in ("site-1", "site-2"):
         first, gradient, after = files(out, site, 0)
+        assert np.abs(after["mid"]).max() < 10
         assert all(np.array_equal(first[name], ARRAYS[name]) for name in ARRAYS)
         second, _, after_second = files(out, site, 1)
         keep = mask(after["mid"], gradient, 0.5)
@@ -330,7 +331,9 @@ def seen(out, site):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [{}, {"threads": 1}, {"external": True}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{}, {"threads": 1}, {"external": True}], ids=["usual", "swapped", "external"]
+)
 def test_a_job_of_the_simulator(tmp_path, how):
     code, out, workspace = run_job(tmp_path, **how)
     assert code == 0

@@ -39,7 +39,7 @@ def main(folder, forgets=False):
         arrays, gradient = dict(model.params), {}
         for batch in np.split(np.arange(16), 4):
             gradient = gradient_of(arrays, inputs[batch], targets[batch])
-            arrays = {name: arrays[name] - 0.1 * gradient[name] for name in NAMES}
+            arrays = {name: arrays[name] - 0.005 * gradient[name] for name in NAMES}
         received = {f"received-{name}": model.params[name] for name in NAMES}
         np.savez(folder / f"{site}-{model.current_round}.npz", gradient=gradient["mid"], **received)
         if not forgets:
