@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from nvflare.job_config.api import FedJob
 from lipsjax.deploy.flower.masks import mask, mask_of_torch
 from lipsjax.deploy.nvflare import FOLDER, GRADIENT, RECORD, LipsFilter, keep_gradient
 
-HERE = Path(__file__).parent
+CLIENT = Path(__file__).parents[1] / "helpers" / "nvflare_client.py"
 WEIGHTS = {"stem": np.arange(4.0), "a": np.array([[1.0, -4.0], [3.0, 2.0]]), "head": np.ones(2)}
 GIVEN = {"stem": np.ones(4), "a": np.ones((2, 2)), "head": np.ones(2)}
 
@@ -283,7 +284,7 @@ def run_job(tmp_path, *, rounds=3, filters=True, threads=2, external=False, scri
     job.to_server(GivenFedAvg(2, rounds, ARRAYS, str(out)))
     job.to_server(SeenFilter(str(out)), filter_type=FilterType.TASK_RESULT, tasks=["train"])
     runner = ScriptRunner(
-        script=str(HERE.parent / "helpers" / "nvflare_client.py"),
+        script=str(shutil.copy(CLIENT, tmp_path)),
         script_args=f"{out} {script_args}",
         framework=FrameworkType.NUMPY,
         launch_external_process=external,
