@@ -5,22 +5,13 @@ mod that is beside them.
 Written for flwr 1.40 to 1.42.
 """
 
-import math
 from collections.abc import Callable, Iterable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from .masks import CRITERIA
-
-SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    "constant": lambda start, x: start,
-    "linear": lambda start, x: start + (1.0 - start) * x,
-    "cosine": lambda start, x: 1.0 + (start - 1.0) * (1 + math.cos(math.pi * x)) / 2,
-    "cubic": lambda start, x: 1.0 + (start - 1.0) * (1 - x) ** 3,
-}
-"""(density at the start, progress in [0, 1)) -> density; all but the constant end at 1."""
+from .masks import check_plan, density_at
 
 
 class TransientSparsity(Strategy):
@@ -52,32 +43,20 @@ class TransientSparsity(Strategy):
         criterion: str = "saliency",
         torch_layout: bool = False,
     ) -> None:
-        if isinstance(masked, str) or not (masked := tuple(masked)):
-            raise ValueError(f"masked must be a list of at least one name, not {masked!r}")
+        masked = tuple(check_plan(masked, density, every, schedule, criterion))
         for name in masked:
             if "," in name:
                 raise ValueError(f"masked must be names without a comma, not {name!r}")
-        if not 0 < density <= 1:
-            raise ValueError(f"density must be in (0, 1], not {density}")
-        if every < 1:
-            raise ValueError(f"every must be at least 1, not {every}")
-        if schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {schedule!r}")
-        if criterion not in CRITERIA:
-            raise ValueError(
-                f"criterion must be one of {', '.join(CRITERIA)}, not {criterion!r}: others are "
-                "the simulator's alone"
-            )
         self.strategy, self.masked, self.criterion = strategy, masked, criterion
         self.start_density, self.every, self.schedule = density, every, schedule
         self.torch_layout, self.num_rounds = torch_layout, 0
 
     def density(self, server_round: int, num_rounds: int) -> float:
         """Return the density at which a round begins; 1 is whole."""
-        before = server_round - 2  # the round that ended, from 0
-        if before < 0 or before % self.every:
-            return 1.0
-        return SCHEDULES[self.schedule](self.start_density, before / num_rounds)
+        ended = server_round - 2  # counted from 0
+        return density_at(
+            ended, num_rounds, start=self.start_density, every=self.every, schedule=self.schedule
+        )
 
     def said(self, server_round: int, num_rounds: int) -> dict[str, float | str | bool]:
         """Return what the mod reads in the config of a round: texts and numbers alone."""
