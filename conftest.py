@@ -18,7 +18,12 @@ import pytest
 from helpers import xla
 
 ROOT = Path(__file__).parent
-collect_ignore_glob = ["src/lipsjax/deploy/flower/template/*"]  # of apps, which are no package here
+collect_ignore_glob = [
+    "src/lipsjax/deploy/flower/template/*",  # of apps, which are no package here
+    "tests/helpers/host.py",  # a program
+    "tests/helpers/flower_nodes.py",
+    "tests/helpers/nvflare_*.py",
+]
 if importlib.util.find_spec("flwr") is None:
     OF_FLOWER = ("mod", "server", "inprocess")
     collect_ignore_glob += [f"src/lipsjax/deploy/flower/{name}.py" for name in OF_FLOWER]

@@ -60,6 +60,7 @@ def test_rounds_are_replayed_to_the_bit(run, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, last[1], states(run, [3])[0])
 
 
+@pytest.mark.slow
 def test_a_round_within_a_call_is_reached_to_rounding(tmp_path):
     """A program of one round may round otherwise than the loop that was recorded."""
     whole = make_run(tmp_path / "whole", "--rounds-per-call", "5")
@@ -265,6 +266,7 @@ attacks = ["label", "membership", "bitmaps"]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_a_study_attacks_every_arm_that_sends_anything(tmp_path):
     file, out = tmp_path / "study.toml", tmp_path / "out"

@@ -119,6 +119,7 @@ def what_was_sent(start, delta):
     return Seen(start, sent, jax.tree.map(lambda d: d != 0, sent))
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_who_matches_what_was_sent_recovers_what_who_matches_zeros_does_not():
     assert (leaked(what_was_sent, attacks.DLG) < 1e-3).all()

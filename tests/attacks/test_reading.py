@@ -68,10 +68,7 @@ PLAIN = {
 @pytest.mark.whole
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name in ("fedavg", "fednova") else pytest.param(name, marks=pytest.mark.slow)
-        for name in PLAIN
-    ],
+    [name if name == "fedavg" else pytest.param(name, marks=pytest.mark.slow) for name in PLAIN],
 )
 def test_messages_are_those_of_the_round_and_say_what_training_added(name):
     """Their mean makes the model that the round made; from the true start they tell the delta."""
@@ -163,6 +160,7 @@ def test_of_a_compressed_update_what_was_sent_is_matched():
     assert sum(int(x.sum()) for x in seen.matched.values()) == int(0.1 * sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_of_votes_only_signs_are_seen():
     sim, data, when, _ = before_round(strategies.sign_majority(fedavg(), step=0.01), 1)
@@ -181,6 +179,7 @@ def test_who_sends_nothing_gives_nothing_away():
         revealed(strategy, None, start, start, start)
 
 
+@pytest.mark.slow
 @pytest.mark.whole
 def test_scores_of_membership_are_those_of_a_loop():
     sim, data, when, _ = before_round(fedavg(), 1)

@@ -116,6 +116,7 @@ def test_the_loop_with_a_heap(sparsity):
     np.testing.assert_allclose(metrics.scalars["staleness"], staleness, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_masks_are_of_the_version_that_each_turn_began_with():
     """In float64 the same bits as the loop's, client by client."""
     from lipsjax.sparsity.topk import unpack
@@ -178,6 +179,7 @@ def test_a_buffer_of_all_clients_that_are_alike_is_fedavg(masks):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_devices_and_chunk_change_nothing():
     data, turns = world(SIZES), take_turns(SECONDS, buffer=3, updates=4).turns
     options = {"rounds": 4, "participation": Participation(turns=turns), "cohort_size": 3}

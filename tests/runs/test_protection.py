@@ -42,6 +42,7 @@ def test_what_protects_examples_records_what_each_site_has_spent(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_without_noise_no_epsilon_is_recorded(tmp_path):
     ended = commands.run(tmp_path, *PLAIN, *GUARDED[:2], "--privacy.noise-multiplier", "0")
     assert ended.status == 0, ended

@@ -112,6 +112,7 @@ def test_without_noise_or_bound_it_is_plain_training():
     worlds.assert_close(*ends)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:optax.global_norm is deprecated")
 def test_the_sum_is_that_of_jax_privacy():
     clipping = pytest.importorskip("jax_privacy.clipping")
@@ -167,6 +168,7 @@ def test_an_epsilon_that_is_asked_for_is_kept():
     assert 3.99 < epsilon(ledger) <= 4.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.9])
 def test_a_round_in_which_nobody_arrives_changes_nothing(dropout):
     """As the server is not who is hidden from; of clients' privacy it is otherwise."""

@@ -73,7 +73,12 @@ def test_rounding_is_right_on_average_and_within_a_step():
 
 
 @pytest.mark.parametrize(
-    ("bits", "weighted"), [(16, True), (22, False), pytest.param(22, True, marks=pytest.mark.slow)]
+    ("bits", "weighted"),
+    [
+        (16, True),
+        pytest.param(22, False, marks=pytest.mark.slow),
+        pytest.param(22, True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_round_is_that_of_floats_within_a_step_of_each_client(bits, weighted):
     plain, _, _ = rounds(fedavg(weighted=weighted), count=1)
@@ -87,6 +92,7 @@ def test_a_round_is_that_of_floats_within_a_step_of_each_client(bits, weighted):
     assert metrics.scalars["share_cut"][0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "inner", [strategies.scaffold, pytest.param(strategies.feddyn, marks=pytest.mark.slow)]
 )
@@ -116,6 +122,7 @@ def test_sparse_messages_say_how_much_one_client_alone_sent(several):
     assert 0 < share < 1 if several else share == 1
 
 
+@pytest.mark.slow
 def test_integers_are_the_same_on_any_devices():
     """And with LIPS around it."""
     guarded = transient_sparsity(secure(fedavg(), clip=CLIP), every=1, density=0.5)
