@@ -28,7 +28,7 @@ if importlib.util.find_spec("flwr") is None:
     OF_FLOWER = ("mod", "server", "inprocess")
     collect_ignore_glob += [f"src/lipsjax/deploy/flower/{name}.py" for name in OF_FLOWER]
 if importlib.util.find_spec("nvflare") is None:
-    collect_ignore_glob += ["src/lipsjax/deploy/nvflare.py", "tests/helpers/nvflare_*.py"]
+    collect_ignore_glob += ["src/lipsjax/deploy/nvflare.py"]
 WHOLE = (
     *("tests/rounds", "tests/strategies", "src/lipsjax/simulation.py", "src/lipsjax/strategy.py"),
     *("tests/experiments", "tests/report", "tests/recording/test_damage.py"),

@@ -75,7 +75,7 @@ def keep_gradient(model: Any, gradient) -> None:
 def write_gradient(path: Path, held: Held) -> None:
     """Write a gradient, so that the file is there whole or is the one of before."""
     made = path.with_name(f".{path.name}")
-    arrays = {f"of {name}": value for name, value in held.arrays.items()}
+    arrays: dict[str, Any] = {f"of {name}": value for name, value in held.arrays.items()}
     with made.open("wb") as file:
         np.savez(file, round=held.round, **arrays)
     made.replace(path)
