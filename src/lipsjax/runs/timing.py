@@ -25,7 +25,7 @@ class Sited(NamedTuple):
 def check(config: Config) -> None:
     """Raise ValueError for settings of sites that do not go together; nothing is read."""
     wanted = config.sites
-    buffered, is_fedbuff = wanted.buffer is not None, config.strategy.name == "fedbuff"
+    buffered = wanted.buffer is not None
     if not wanted.devices:
         for name in ("deadline", "buffer"):
             if getattr(wanted, name) is not None:
@@ -47,21 +47,12 @@ def check(config: Config) -> None:
             f"sites.buffer={wanted.buffer} says how many clients an update is made of: leave "
             f"strategy.cohort={config.strategy.cohort} out"
         )
-    if buffered and not is_fedbuff and config.strategy.name in _IN_ROUNDS:
-        raise ValueError(
-            f"sites.buffer needs strategy.name='fedbuff', not {config.strategy.name!r}, whose "
-            "server takes what comes for the work of one round"
-        )
-    chances = ("dropout", "mid_round_dropout", "stragglers")
-    for name in chances:
+    for name in ("dropout", "mid_round_dropout", "stragglers"):
         if value := getattr(config.participation, name):
             raise ValueError(
                 f"sites.devices go with no participation.{name}, here {value:g}: who is late "
                 "follows from devices and sites.deadline"
             )
-
-
-_IN_ROUNDS = ("fedavg", "fedprox", "scaffold", "feddyn", "fednova", "moon", "ditto", "feddst")
 
 
 def devices_of(
@@ -148,7 +139,8 @@ def place(
       names: of the sites, where the data name them.
 
     Raises:
-      ValueError: for devices that do not exist, or a deadline that no site meets.
+      ValueError: for devices that do not exist, a deadline that no site meets, or a buffer of a
+        strategy that works in rounds alone.
     """
     wanted, run = config.sites, simulation.spec.run
     chosen = Participation(**to_dict(config.participation))
@@ -157,6 +149,11 @@ def place(
     devices = devices_of(wanted, run.num_clients, names)
     work = work_of(simulation, data)
     if wanted.buffer is not None:
+        if not simulation.spec.strategy.takes_turns:
+            raise ValueError(
+                f"sites.buffer needs strategy.name='fedbuff', not {config.strategy.name!r}, whose "
+                "server takes what comes for the work of one round"
+            )
         clock, seconds = sites.turn_clock(devices, work)
         table = sites.take_turns(seconds, buffer=wanted.buffer, updates=run.rounds)
         return Sited(chosen._replace(turns=table.turns), clock._replace(table=table))
