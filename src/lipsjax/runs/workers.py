@@ -86,11 +86,11 @@ class Queue:
         """Put a trial back whose worker died."""
         self._free.insert(0, task)
 
-    def end(self, task: Task) -> bool:  # noqa: ARG002
+    def end(self, _task: Task) -> bool:
         """Note that a trial has ended."""
         return True
 
-    def fail(self, task: Task, error: Exception) -> Exception | None:  # noqa: ARG002
+    def fail(self, _task: Task, error: Exception) -> Exception | None:
         """Return the error of a trial that failed."""
         return error
 
