@@ -412,7 +412,7 @@ def _cell(study: StudyRecording, rows: list[Row], label: str, arms: plots.Arms) 
     if len(arms) <= MOST_CURVES:
         drawn |= {
             "accuracy": (plots.accuracy_curves(arms), "Accuracy over rounds"),
-            "hours": (plots.accuracy_hours(arms), "Accuracy over simulated hours"),
+            "hours": (plots.accuracy_hours(arms), "Accuracy over simulated time"),
             "stages": (plots.stages(arms), "Accuracy before, of the global model, and after"),
             "steps": (plots.inertia_heatmap(arms), "Relative step of each layer in each round"),
             "relative_steps": (plots.relative_steps(arms), "Relative step, middle and outer"),
