@@ -7,13 +7,13 @@ line that it is sent; the two never run at the same moment. Both need `lips_case
 `benchmarks/rounds.py`.
 """
 
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import tyro
+from children import Child
 from measure import Figure, ratio, report
 
 CHILD = """
@@ -47,40 +47,25 @@ class Options:
     """Write the figures here."""
 
 
-class Checkout:
+class Checkout(NamedTuple):
     """A process of one checkout, and the seconds it took to compile."""
 
-    def __init__(self, folder: Path, workload: str):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, workload],
-            cwd=folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.compiled = self._answer()
+    child: Child
+    compiled: float
 
-    def _answer(self) -> float:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"the process of {self.process.args} ended")
-        return float(line)
 
-    def time(self, case: str) -> float:
-        """Return the seconds of one round."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{case}\n")
-        self.process.stdin.flush()
-        return self._answer()
+def start(folder: Path, workload: str) -> Checkout:
+    """Start the process of one checkout and wait until its rounds are compiled."""
+    child = Child([sys.executable, "-c", CHILD, workload], folder=folder)
+    return Checkout(child, child.answer())
 
 
 def main(options: Options) -> None:
     """Time both and report the ratios, after over before."""
     here = Path(__file__).resolve().parent.parent
     checkouts = {
-        "before": Checkout(options.before.resolve(), options.workload),
-        "after": Checkout(here, options.workload),
+        "before": start(options.before.resolve(), options.workload),
+        "after": start(here, options.workload),
     }
     seconds: dict[str, dict[str, list[float]]] = {
         case: {name: [] for name in checkouts} for case in options.cases
@@ -88,7 +73,7 @@ def main(options: Options) -> None:
     for pair in range(options.pairs):
         for case in options.cases:
             for name in sorted(checkouts, reverse=bool(pair % 2)):  # each is first half of the time
-                seconds[case][name].append(checkouts[name].time(case))
+                seconds[case][name].append(checkouts[name].child.ask(case))
         so_far = (
             f"{case} {times['after'][-1] / times['before'][-1]:.3f}"
             for case, times in seconds.items()
