@@ -234,15 +234,35 @@ class PersonalModel(NamedTuple):
 class Traffic(NamedTuple):
     """Bits that one client moves, before any mask of a ``sparsifier``."""
 
-    up: np.ndarray  # [T] int64, sent in each round
-    down: Callable[[int, int | None], int]
-    """(round, round in which the client received last, None if never) -> bits it receives."""
+    up: np.ndarray  # int64 [T], sent in each round; [T, K] where clients send differently
+    down: Callable[[int, int | None], Any]
+    """(round, round in which the client received last, None if never) -> bits it receives; [K] of
+    them where clients receive differently."""
     per_value: int = BITS
     """Bits up of one value of a masked layer, as it is encoded; 0 if what is sent does not grow."""
 
-    def without(self, bits: int) -> "Traffic":
-        """Leave out bits of what neither goes up nor comes down."""
-        return self._replace(up=self.up - bits, down=lambda t, last: self.down(t, last) - bits)
+    def without(self, bits: Any) -> "Traffic":
+        """Leave out bits of what neither goes up nor comes down; [K] of them, or as many of all.
+
+        >>> traffic = Traffic(np.array([8, 8]), lambda t, last: 8).without(np.array([0, 4, 6]))
+        >>> traffic.up.tolist(), traffic.down(0, None).tolist()
+        ([[8, 4, 2], [8, 4, 2]], [8, 4, 2])
+        """
+        up = self.up[:, None] if np.ndim(bits) > self.up.ndim - 1 else self.up
+        return self._replace(up=up - bits, down=lambda t, last: self.down(t, last) - bits)
+
+    def sent(self, t: int, clients: np.ndarray) -> np.ndarray:
+        """Return the bits that each of some clients sends in a round."""
+        return _of_clients(self.up[t], clients)
+
+    def received(self, t: int, last: int | None, clients: np.ndarray) -> np.ndarray:
+        """Return the bits that each of some clients receives, who received last in one round."""
+        return _of_clients(np.asarray(self.down(t, last), np.int64), clients)
+
+
+def _of_clients(bits: np.ndarray, clients: np.ndarray) -> np.ndarray:
+    """Pick clients from what is of each, or one number for all of them."""
+    return bits[clients] if np.ndim(bits) else np.broadcast_to(bits, len(clients))
 
 
 class Rank(enum.IntEnum):

@@ -64,8 +64,8 @@ def test_hours_follow_from_counted_work():
     assert clock.work.steps.tolist() == [2, 2, 2]
     np.testing.assert_allclose(3 * 2 * clock.work.step_flops, training_flops(run.simulation))
     bits = 32 * run.setup["num_params"]
-    assert clock.work.up_bits.tolist() == [bits] * 4
-    assert clock.work.down_bits.tolist() == [bits] * 4
+    assert clock.work.up_bits.tolist() == [[bits] * 3] * 4
+    assert clock.work.down_bits.tolist() == [[bits] * 3] * 4
     zero = sites.SHIPPED["pi-zero-2w"]
     expected = 2 * clock.work.step_flops / (zero.gflops * 1e9)
     expected += bits / (zero.up_mbit * 1e6) + bits / (zero.down_mbit * 1e6)

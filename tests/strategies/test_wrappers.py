@@ -98,7 +98,9 @@ def test_a_liar_spoils_the_mean_and_not_the_median():
 def test_random_rounding_is_right_on_average(values, levels):
     moved = {"a": jnp.array(values + [0.0] * (6 - len(values)))}  # all draws are one shape
     codec = strategies.quantise(levels=levels)
-    sent = jax.vmap(lambda k: codec.apply(k, moved)["a"])(jax.random.split(jax.random.key(0), 4000))
+    sent = jax.vmap(lambda k: codec.apply(k, moved, 0)["a"])(
+        jax.random.split(jax.random.key(0), 4000)
+    )
     step = float(jnp.linalg.norm(moved["a"])) / levels
     # each is off by at most a step, so that the mean of 4,000 is off by at most 5 deviations
     assert np.abs(sent.mean(0) - moved["a"]).max() <= 5 * step / 2 / np.sqrt(4000) + 1e-9
@@ -113,11 +115,48 @@ def test_top_k_with_feedback_loses_nothing():
     for _ in range(20):
         moved = {"a": jnp.asarray(rng.normal(size=8))}
         wished = {"a": moved["a"] + lost["a"]}
-        sent = jax.jit(codec.apply)(jax.random.key(0), wished)
+        sent = jax.jit(codec.apply)(jax.random.key(0), wished, 0)
         assert (np.asarray(sent["a"]) != 0).sum() == 2
         lost = {"a": wished["a"] - sent["a"]}
         moved_in_all, sent_in_all = moved_in_all + moved["a"], sent_in_all + sent["a"]
     np.testing.assert_allclose(moved_in_all, sent_in_all + lost["a"], rtol=1e-12)
+
+
+def test_each_client_sends_its_own_fraction():
+    """Client by client as if all had that fraction; of five clients, three fractions in turn."""
+    fractions, moved = (0.125, 0.5, 1.0), {"a": jnp.arange(1.0, 6.0), "b": jnp.arange(-6.0, -3.0)}
+    together = strategies.top_k(fraction=fractions)
+    apply = jax.jit(together.apply)
+    for client in range(5):
+        alone = strategies.top_k(fraction=fractions[client % 3])
+        expected = alone.apply(jax.random.key(0), moved, 0)
+        found = apply(jax.random.key(0), moved, client)
+        for name, sent in expected.items():
+            np.testing.assert_array_equal(found[name], sent)
+    traffic = strategies.compress(fedavg(), together).traffic(run_of(2, (5,) * 5), INITIAL)
+    kept = [max(1, int(fractions[k % 3] * PARAMETERS)) for k in range(5)]
+    bits = [count * (32 + INDEX) + 32 * STATISTICS for count in kept]
+    assert traffic.up.tolist() == [bits] * 2
+    assert traffic.sent(1, np.array([4, 0])).tolist() == [bits[4], bits[0]]
+    assert traffic.received(1, 0, np.array([4, 0])).tolist() == [32 * VALUES] * 2
+
+
+def test_whole_rounds_with_a_fraction_for_each_client():
+    """Of clients that move weights of their own, each goes as where all have its fraction."""
+    own, fractions = np.kron(np.eye(3), np.ones((1, 4))), (0.1, 0.25, 1.0)
+    hessians, optima = (
+        own * np.tile([1.0, 4.0, 2.0, 0.5], 3),
+        own * np.tile([2.0, -1.0, 3.0, 1.0], 3),
+    )
+
+    def weights(fraction):
+        strategy = strategies.compress(fedavg(), strategies.top_k(fraction=fraction))
+        return quadratics(strategy, hessians, optima, rounds=6).reshape(6, 3, 4)
+
+    together = weights(fractions)
+    for client, fraction in enumerate(fractions):
+        np.testing.assert_array_equal(together[:, client], weights(fraction)[:, client])
+    assert (together[0, :2] != 0).sum(-1).tolist() == [1, 3]  # of 12 weights
 
 
 def test_compression_reaches_where_fedavg_stops():

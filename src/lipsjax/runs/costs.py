@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -43,21 +43,42 @@ DENSE = Sent(1.0, None)
 class Account(NamedTuple):
     """What the cohorts of a run move, if all clients that are drawn arrive."""
 
-    clients: tuple[int, ...]  # [T] of each cohort
-    up: tuple[int, ...]  # [T] bits, without masks
-    down: tuple[int, ...]  # [T]
+    up: tuple[np.ndarray, ...]  # [T] bits of each client of the cohort, without masks
+    down: tuple[np.ndarray, ...]  # the same
     masks: dict[str, Any]  # how masks are counted
 
     def bits(self, t: int, sent: Sent, before: Sent) -> Bits:
         """Return the bits of a round, of the broadcast that follows it and the one before it."""
         return round_bits(
-            clients=self.clients[t],
-            uplink=self.up[t],
-            downlink=self.down[t],
+            clients=len(self.up[t]),
+            uplink=int(self.up[t].sum()),
+            downlink=int(self.down[t].sum()),
             kept=sent.kept,
             kept_before=before.kept,
             **self.masks,
         )
+
+    def of_each(self, t: int, bits: Bits) -> tuple[np.ndarray, np.ndarray]:
+        """Share a round's bits out: what each client of its cohort sends and receives, [C] each.
+
+        Masks cost all of them the same.
+        """
+        clients = max(len(self.up[t]), 1)
+        masks_up = (bits.uplink - int(self.up[t].sum())) // clients
+        masks_down = (bits.downlink - int(self.down[t].sum())) // clients
+        return self.up[t] + masks_up, self.down[t] + masks_down
+
+    def sent_by(self, t: int, uplink: int, arrives: np.ndarray) -> int:
+        """Return what those who arrive send of the bits that the whole cohort would send.
+
+        Args:
+          t: the round.
+          uplink: of the cohort.
+          arrives: [C] bool.
+        """
+        up, clients = self.up[t], max(len(self.up[t]), 1)
+        masks = uplink - int(up.sum())
+        return int(up[arrives].sum()) + masks * int(arrives.sum()) // clients
 
 
 def account_of(simulation: Simulation, key: Array) -> Account:
@@ -73,13 +94,14 @@ def account_of(simulation: Simulation, key: Array) -> Account:
     spec = simulation.spec
     variables = jax.eval_shape(spec.model.init, jax.random.key(0))
     traffic = spec.strategy.traffic(spec.run, variables)
-    rounds = range(spec.run.rounds)
-    sizes = tuple(
-        len(simulation.cohort(key, t)) if spec.run.poisson else spec.cohort for t in rounds
+    clients, rounds = spec.run.num_clients, range(spec.run.rounds)
+    all_of_them = spec.run.cohort == clients
+    cohorts = [np.arange(clients) if all_of_them else simulation.cohort(key, t) for t in rounds]
+    return Account(
+        up=tuple(traffic.sent(t, cohort) for t, cohort in enumerate(cohorts)),
+        down=tuple(_received(cohorts, clients, traffic)),
+        masks=masks_of(spec, variables, traffic),
     )
-    up = tuple(sizes[t] * int(traffic.up[t]) for t in rounds)
-    down = tuple(_received(simulation, key, traffic.down))
-    return Account(sizes, up, down, masks_of(spec, variables, traffic))
 
 
 def masks_of(spec: RoundSpec, variables: Variables, traffic: Traffic) -> dict[str, Any]:
@@ -153,15 +175,16 @@ def _of_levels(simulation: Simulation) -> tuple[np.ndarray, np.ndarray, list[int
     return *spec.sparsifier.kept(variables), sizes
 
 
-def _received(simulation: Simulation, key: Array, down) -> Iterator[int]:
-    """Yield the bits that each round's cohort receives, without masks."""
-    run = simulation.spec.run
-    last: list[int | None] = [None] * run.num_clients
-    everyone = np.arange(run.num_clients)
-    for t in range(run.rounds):
-        cohort = everyone if run.cohort == run.num_clients else simulation.cohort(key, t)
-        counts: dict[int | None, int] = {}
-        for client in cohort:
-            counts[last[client]] = counts.get(last[client], 0) + 1
-            last[client] = t
-        yield sum(clients * down(t, since) for since, clients in counts.items())
+def _received(
+    cohorts: Sequence[np.ndarray], clients: int, traffic: Traffic
+) -> Iterator[np.ndarray]:
+    """Yield the bits that each client of each round's cohort receives, without masks."""
+    last: np.ndarray = np.full(clients, -1)  # round in which each received last, -1: never
+    for t, cohort in enumerate(cohorts):
+        since = last[cohort]
+        found = np.zeros(len(cohort), np.int64)
+        for round_ in np.unique(since).tolist():
+            among = since == round_
+            found[among] = traffic.received(t, None if round_ < 0 else round_, cohort[among])
+        last[cohort] = t
+        yield found

@@ -110,20 +110,19 @@ def work_of(simulation: Simulation, data: ClientData) -> Work:
     padded = training.epochs * -(-data.train_mask.shape[1] // training.batch_size)
     variables = jax.eval_shape(spec.model.init, jax.random.key(0))
     traffic = spec.strategy.traffic(run, variables)
-    rounds = range(run.rounds)
+    everyone, rounds = np.arange(run.num_clients), range(run.rounds)
     one = Account(
-        clients=(1,) * run.rounds,
-        up=tuple(int(bits) for bits in traffic.up),
-        down=tuple(traffic.down(t, None) for t in rounds),
+        up=tuple(traffic.sent(t, everyone) for t in rounds),
+        down=tuple(traffic.received(t, None, everyone) for t in rounds),
         masks=masks_of(spec, variables, traffic),
     )
     sent = [DENSE, *(scheduled(simulation, t) for t in rounds)]
-    bits = [one.bits(t, sent[t + 1], sent[t]) for t in rounds]
+    moved = [one.of_each(t, one.bits(t, sent[t + 1], sent[t])) for t in rounds]
     return Work(
         steps=steps,
         step_flops=training_flops(simulation) / (spec.placement.cohort * padded),
-        up_bits=np.array([each.uplink for each in bits]),
-        down_bits=np.array([each.downlink for each in bits]),
+        up_bits=np.array([up for up, _ in moved]),
+        down_bits=np.array([down for _, down in moved]),
     )
 
 

@@ -277,18 +277,16 @@ def rows_of(
     broadcasts = [before, *sent_after(prepared.simulation, first, metrics)]
     for i, (before, sent) in enumerate(itertools.pairwise(broadcasts)):
         bits = prepared.account.bits(first + i, sent, before)
-        cohort = prepared.account.clients[first + i]
-        # who does not arrive has received, and sends nothing; every client sends as much
-        arrived = int(metrics.scalars["clients_arrived"][i]) if _reports(metrics) else cohort
+        sends = functools.partial(_sent, prepared, first + i, _arrived(metrics, i))
         yield {
             "round": first + i,
             "density": sent.density,
             **{name: float(values[i]) for name, values in metrics.scalars.items()},
             **_spent(prepared.simulation, first + i),
             **_simulated(prepared, first + i, bits),
-            "uplink_bits": bits.uplink * arrived // max(cohort, 1),
+            "uplink_bits": sends(bits.uplink),
             "downlink_bits": bits.downlink,
-            "uplink_bits_server_masks": bits.uplink_server_masks * arrived // max(cohort, 1),
+            "uplink_bits_server_masks": sends(bits.uplink_server_masks),
             "downlink_bits_server_masks": bits.downlink_server_masks,
             "layers": {name: values[i].tolist() for name, values in metrics.layers.items()},
             **_known(metrics.by, i),
@@ -309,9 +307,25 @@ def _simulated(prepared: Prepared, t: int, bits: Bits) -> dict[str, float]:
     clock = prepared.clock
     if clock is None:
         return {}
-    cohort = prepared.simulation.cohort(jax.random.key(prepared.config.seed), t)
-    each = max(len(cohort), 1)
-    return clock.of_round(t, cohort, bits.uplink / each, bits.downlink / each)
+    up, down = prepared.account.of_each(t, bits)
+    return clock.of_round(t, _cohort(prepared, t), up, down)
+
+
+def _sent(prepared: Prepared, t: int, arrived: int | None, bits: int) -> int:
+    """Return what is sent of the bits that the whole cohort would send; None: all arrive.
+
+    Where chance decides who does not, they count as the mean of their cohort.
+    """
+    limits, clients = prepared.simulation.spec.participation.limits, len(prepared.account.up[t])
+    if arrived is None or not clients:
+        return bits
+    if limits is None:
+        return bits * arrived // clients
+    return prepared.account.sent_by(t, bits, np.array(limits)[_cohort(prepared, t)] > 0)
+
+
+def _cohort(prepared: Prepared, t: int) -> np.ndarray:
+    return prepared.simulation.cohort(jax.random.key(prepared.config.seed), t)
 
 
 def _known(by: dict[str, dict[str, Array]], i: int) -> dict[str, dict[str, list[float]]]:
@@ -323,6 +337,8 @@ def _known(by: dict[str, dict[str, Array]], i: int) -> dict[str, dict[str, list[
     }
 
 
-def _reports(metrics: Metrics) -> bool:
-    """Tell whether some client may not arrive."""
-    return "clients_arrived" in metrics.scalars
+def _arrived(metrics: Metrics, i: int) -> int | None:
+    """Return how many clients arrived in a round of a call; None where none may fail to."""
+    if "clients_arrived" not in metrics.scalars:
+        return None
+    return int(metrics.scalars["clients_arrived"][i])

@@ -17,13 +17,13 @@ class Work(NamedTuple):
     """What a round asks of each site."""
 
     steps: np.ndarray  # [K] int, local steps
-    step_flops: float  # of one step
-    up_bits: np.ndarray  # [T] int, that a client sends in each round
-    down_bits: np.ndarray  # [T] int, that it receives
+    step_flops: np.ndarray | float  # [K] of one step of each, or of all
+    up_bits: np.ndarray  # [T, K] int, that each sends in a round; [T] where all send as much
+    down_bits: np.ndarray  # the same of what it receives
 
-    def most(self) -> tuple[int, int]:
-        """Return the most bits up and down that a round may ask for."""
-        return int(self.up_bits.max()), int(self.down_bits.max())
+    def most(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the most bits up and down that a round may ask for: [K] each, or () of all."""
+        return self.up_bits.max(axis=0), self.down_bits.max(axis=0)
 
 
 class Clock(NamedTuple):
@@ -34,10 +34,14 @@ class Clock(NamedTuple):
     steps: np.ndarray  # [K] int, local steps of a turn; 0 of a client that never trains
     table: Timetable | None = None  # where clients take turns; None: in rounds, all together
 
-    def busy(self, up_bits: float, down_bits: float) -> np.ndarray:
+    def busy(self, up_bits: np.ndarray | float, down_bits: np.ndarray | float) -> np.ndarray:
         """Return how long a turn of each client takes, [K] seconds; 0 of one without any.
 
         That is training, its link, and waiting for a device that is not available all the time.
+
+        Args:
+          up_bits: [K] that each sends, or that all do.
+          down_bits: [K] that each receives, or that all do.
         """
         available = np.array([device.availability for device in self.devices])
         training = self.steps * step_seconds(self.devices, self.work.step_flops)
@@ -72,15 +76,19 @@ class Clock(NamedTuple):
         ]
 
     def of_round(
-        self, t: int, cohort: np.ndarray, up_bits: float, down_bits: float
+        self,
+        t: int,
+        cohort: np.ndarray,
+        up_bits: np.ndarray | float,
+        down_bits: np.ndarray | float,
     ) -> dict[str, float]:
         """Return how long a round takes, and which share of that its clients wait, on average.
 
         Args:
           t: the round, or the update.
           cohort: [C] ids of its clients.
-          up_bits: that each client sends.
-          down_bits: that each receives.
+          up_bits: [C] that each of them sends, or that all do.
+          down_bits: [C] that each of them receives, or that all do.
 
         Returns:
           ``simulated_seconds`` and ``idle_share``; of turns, the share of the time from the start
@@ -92,8 +100,10 @@ class Clock(NamedTuple):
             lasted = updates[t] - before[self.table.turns.began[t]]
             idle = float(np.sum(updates[t] - ended) / np.sum(lasted))
             return {"simulated_seconds": float(updates[t] - before[t]), "idle_share": idle}
+        moved = np.zeros((2, len(self.devices)))
+        moved[0, cohort], moved[1, cohort] = up_bits, down_bits
         members = np.asarray(cohort)[self.takes_part[cohort]]
-        busy = self.busy(up_bits, down_bits)[members]
+        busy = self.busy(*moved)[members]
         if not len(busy):
             return {"simulated_seconds": 0.0, "idle_share": 0.0}
         return {
@@ -102,8 +112,8 @@ class Clock(NamedTuple):
         }
 
 
-def step_seconds(devices: Sequence[Device], step_flops: float) -> np.ndarray:
-    """Return how long a local step takes on each device, [K] seconds.
+def step_seconds(devices: Sequence[Device], step_flops: np.ndarray | float) -> np.ndarray:
+    """Return how long a local step takes on each device, [K] seconds; of [K] FLOPs or of all.
 
     >>> step_seconds([Device("a", 2.0, 1, 1), Device("b", 4.0, 1, 1)], 8e9).tolist()
     [4.0, 2.0]
@@ -111,8 +121,10 @@ def step_seconds(devices: Sequence[Device], step_flops: float) -> np.ndarray:
     return step_flops / (1e9 * np.array([device.gflops for device in devices]))
 
 
-def link_seconds(devices: Sequence[Device], up_bits: float, down_bits: float) -> np.ndarray:
-    """Return how long a round's bits take on each link, [K] seconds.
+def link_seconds(
+    devices: Sequence[Device], up_bits: np.ndarray | float, down_bits: np.ndarray | float
+) -> np.ndarray:
+    """Return how long a round's bits take on each link, [K] seconds; of [K] bits or of all.
 
     >>> link_seconds([Device("a", 1.0, 2.0, 10.0)], 4e6, 1e7).tolist()
     [3.0]
@@ -200,7 +212,7 @@ def turn_clock(devices: Sequence[Device], work: Work) -> tuple[Clock, np.ndarray
       ValueError: if rounds ask for different numbers of bits, as then turns have no one length.
     """
     for name, bits in (("up", work.up_bits), ("down", work.down_bits)):
-        if len(set(bits.tolist())) > 1:
+        if (bits != bits[0]).any():
             raise ValueError(
                 f"where clients do not wait for each other every turn must move as much: here it "
                 f"is {bits.min()} to {bits.max()} bits {name}"

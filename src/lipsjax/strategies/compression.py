@@ -1,7 +1,7 @@
 """Compressed updates around any strategy, with exact bit counts."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -36,20 +36,23 @@ from lipsjax.types import Array, PyTree, Variables
 class Codec(NamedTuple):
     """What becomes of a delta on its way: encoded and decoded at once."""
 
-    apply: Callable[[Array, Delta], Delta]  # (key, delta) -> what the server makes of it
-    bits: Callable[[list[int]], int]  # sizes of the leaves -> bits of one message
+    apply: Callable[[Array, Delta, Array | int], Delta]
+    """(key, delta, the client's id) -> what the server makes of it."""
+    bits: Callable[[list[int]], np.ndarray]
+    """Sizes of the leaves -> bits of a message, int64 [1]; or of several, dealt out to clients."""
     feedback: bool  # whether clients add what was lost to their next delta
     per_value: int  # bits of one value more; 0 if the message does not grow with them
 
 
-def top_k(*, fraction: float = 0.01) -> Codec:
+def top_k(*, fraction: float | Sequence[float] = 0.01) -> Codec:
     """Send the largest values of a delta, and where they are; keep the rest for next time.
 
     Of P values, ``k = max(1, floor(fraction P))`` of the largest size are sent, ties by index, as
     32 bits and an index of ``ceil(log2 P)`` bits each.
 
     Args:
-      fraction: of the values, in (0, 1].
+      fraction: of the values, in (0, 1]; of several, client k takes number k, and they are dealt
+        out in turn.
 
     Raises:
       ValueError: for a fraction out of range.
@@ -60,21 +63,26 @@ def top_k(*, fraction: float = 0.01) -> Codec:
     Example:
       >>> codec = top_k(fraction=0.5)
       >>> delta = {"a": jnp.array([1.0, -3.0]), "b": jnp.array([2.0, 0.5])}
-      >>> [x.tolist() for x in codec.apply(jax.random.key(0), delta).values()]
+      >>> [x.tolist() for x in codec.apply(jax.random.key(0), delta, 0).values()]
       [[0.0, -3.0], [2.0, 0.0]]
-      >>> codec.bits([2, 2])  # two values of 32 bits, two indices of 2 bits
-      68
+      >>> codec.bits([2, 2]).tolist()  # two values of 32 bits, two indices of 2 bits
+      [68]
     """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be in (0, 1], not {fraction}")
+    fractions = np.atleast_1d(np.asarray(fraction, np.float64))
+    for each in fractions.tolist():
+        if not 0 < each <= 1:
+            raise ValueError(f"fraction must be in (0, 1], not {each:g}")
+    if not len(fractions):
+        raise ValueError("fraction must be a number, or one and more, not none")
 
-    def kept(size: int) -> int:
-        return max(1, math.floor(fraction * size))
+    def kept(size: int) -> np.ndarray:
+        return np.maximum(1, np.floor(fractions * size)).astype(np.int64)
 
-    def apply(key, delta):
+    def apply(key, delta, client):
         del key
         flat = jnp.concatenate([x.ravel() for x in delta.values()])
-        sent = jnp.where(topk_mask(jnp.abs(flat), kept(flat.size)), flat, 0)
+        counts = jnp.asarray(kept(flat.size), jnp.int32)
+        sent = jnp.where(topk_mask(jnp.abs(flat), counts[client % len(fractions)]), flat, 0)
         ends = np.cumsum([x.size for x in delta.values()])[:-1]
         parts = zip(delta.items(), jnp.split(sent, ends), strict=True)
         return {path: part.reshape(x.shape) for (path, x), part in parts}
@@ -105,16 +113,18 @@ def quantise(*, levels: int = 255) -> Codec:
 
     Example:
       >>> codec = quantise(levels=1)
-      >>> sent = codec.apply(jax.random.key(0), {"a": jnp.array([0.6, -0.8])})["a"]
+      >>> sent = codec.apply(jax.random.key(0), {"a": jnp.array([0.6, -0.8])}, 0)["a"]
       >>> sorted(set(jnp.abs(sent).tolist()) | {0.0, 1.0})
       [0.0, 1.0]
-      >>> codec.bits([2])
-      36
+      >>> codec.bits([2]).tolist()
+      [36]
     """
     if levels != int(levels) or levels < 1:
         raise ValueError(f"levels must be a whole number, at least 1, not {levels}")
 
-    def apply(key, delta):
+    def apply(key, delta, client):
+        del client
+
         def one(key, v):
             size = jnp.linalg.norm(v.ravel())
             ratio = jnp.where(size > 0, levels * jnp.abs(v) / jnp.where(size > 0, size, 1), 0)
@@ -128,7 +138,7 @@ def quantise(*, levels: int = 255) -> Codec:
     per_value = 1 + math.ceil(math.log2(levels + 1))
 
     def bits(sizes):
-        return sum(sizes) * per_value + BITS * len(sizes)
+        return np.array([sum(sizes) * per_value + BITS * len(sizes)], np.int64)
 
     return Codec(apply, bits, feedback=False, per_value=per_value)
 
@@ -170,9 +180,10 @@ def compress(strategy: Strategy, codec: Codec) -> Strategy:
         result, state = inner.encode(context, result)
         delta = delta_of(strategy, context, result)
         if not codec.feedback:
-            return with_delta(context, result, codec.apply(context.key, delta)), state
+            sent = codec.apply(context.key, delta, context.client_id)
+            return with_delta(context, result, sent), state
         wished = jax.tree.map(jnp.add, delta, state.outer)
-        sent = codec.apply(context.key, wished)
+        sent = codec.apply(context.key, wished, context.client_id)
         return with_delta(context, result, sent), state._replace(outer=tree.subtract(wished, sent))
 
     def traffic(run: RunContext, variables: Variables):
@@ -180,7 +191,10 @@ def compress(strategy: Strategy, codec: Codec) -> Strategy:
         sizes = [x.size for x in shared_params(strategy, run, variables).values()]
         statistics = tree.size(shared_statistics(strategy, run, variables))
         up = codec.bits(sizes) + BITS * statistics
-        return Traffic(np.full(run.rounds, up, np.int64), down, codec.per_value)
+        if len(up) == 1:
+            return Traffic(np.full(run.rounds, up[0], np.int64), down, codec.per_value)
+        of_clients = np.resize(up, run.num_clients)
+        return Traffic(np.tile(of_clients, (run.rounds, 1)), down, codec.per_value)
 
     return inner._replace(
         encode=encode,
