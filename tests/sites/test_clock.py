@@ -13,7 +13,9 @@ FAST = Device("fast", gflops=10.0, up_mbit=10.0, down_mbit=20.0)
 HALF = Device("half", gflops=5.0, up_mbit=4.0, down_mbit=8.0, availability=0.5)
 THREE = (SLOW, FAST, HALF)
 # 2 GFLOP a step; 4 Mbit up and 8 Mbit down in each of three rounds
-WORK = Work(np.array([5, 10, 4]), 2e9, np.full(3, 4_000_000), np.full(3, 8_000_000))
+WORK = Work(
+    np.array([5, 10, 4]), np.full(3, 2e9), np.full((3, 3), 4_000_000), np.full((3, 3), 8_000_000)
+)
 # training 5 x 2, 10 x 0.2, 4 x 0.4; links 4 + 4, 0.4 + 0.4, 1 + 1; half is there half the time
 SECONDS = [18.0, 2.8, 7.2]
 
@@ -48,7 +50,8 @@ def test_bits_that_a_round_moves_count_and_not_those_of_others():
     ],
 )
 def test_a_deadline_by_hand(deadline, late, expected):
-    assert sites.limits(THREE, WORK, deadline=deadline, late=late) == expected
+    whole = late == "left_out"
+    assert sites.afford(THREE, [WORK], deadline=deadline, whole=whole).steps == expected
     clock = sites.round_clock(THREE, WORK, expected)
     assert clock.of_round(0, np.arange(3), 4e6, 8e6)["simulated_seconds"] <= deadline + 1e-9
 
@@ -56,9 +59,9 @@ def test_a_deadline_by_hand(deadline, late, expected):
 @pytest.mark.parametrize(("late", "least"), [("fewer_steps", "1 s"), ("left_out", "2.8 s")])
 def test_a_deadline_that_nobody_meets_says_which_one_would(late, least):
     with pytest.raises(ValueError, match=f"deadline must be at least {least}, .* not 0.5"):
-        sites.limits(THREE, WORK, deadline=0.5, late=late)
+        sites.afford(THREE, [WORK], deadline=0.5, whole=late == "left_out")
     shortest = float(least.split()[0])
-    assert any(sites.limits(THREE, WORK, deadline=shortest, late=late))
+    assert any(sites.afford(THREE, [WORK], deadline=shortest, whole=late == "left_out").steps)
 
 
 def test_turns_by_hand():
@@ -108,7 +111,7 @@ def test_all_clients_in_a_buffer_wait_for_the_slowest_as_in_rounds():
 
 def test_turns_need_the_same_bits_in_every_round():
     with pytest.raises(ValueError, match="every turn must move as much: here it is 1 to 3 bits up"):
-        sites.turn_clock(THREE, WORK._replace(up_bits=np.array([1, 2, 3])))
+        sites.turn_clock(THREE, WORK._replace(up_bits=np.array([[1], [2], [3]]) * [1, 1, 1]))
 
 
 @pytest.mark.parametrize("buffer", [0, 4])

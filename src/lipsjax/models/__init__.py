@@ -1,6 +1,14 @@
 """Networks behind one interface, ``Model(init, apply, layers)``."""
 
-from lipsjax.models.build import Normalise, build, from_flax, is_bias, is_norm
+from lipsjax.models.build import (
+    RESNETS,
+    Normalise,
+    build,
+    from_flax,
+    is_bias,
+    is_norm,
+    usual_width,
+)
 from lipsjax.models.cnn import CNN
 from lipsjax.models.mlp import MLP
 from lipsjax.models.resnet import ResNet
@@ -10,6 +18,7 @@ from lipsjax.models.vit import ViT
 __all__ = [
     "CNN",
     "MLP",
+    "RESNETS",
     "VGG",
     "Normalise",
     "ResNet",
@@ -18,4 +27,5 @@ __all__ = [
     "from_flax",
     "is_bias",
     "is_norm",
+    "usual_width",
 ]

@@ -37,6 +37,15 @@ NORMS = ("batch", "group", "none")
 OWN_NORMS = {"mlp": ("batch", "none"), "vit": ("batch", "group")}
 
 
+def usual_width(name: str) -> int:
+    """Return the width of a model where none is chosen.
+
+    >>> usual_width("cnn"), usual_width("resnet8")
+    (32, 64)
+    """
+    return PUBLISHED_WIDTH if name in RESNETS else USUAL_WIDTH
+
+
 def is_norm(path: str) -> bool:
     """Tell whether a leaf belongs to normalisation: such modules have it in their name.
 
@@ -170,7 +179,7 @@ def build(
         raise ValueError(f"model must be one of {', '.join(NAMES)}, not {name!r}")
     _check_inputs(name, input_shape)
     if width is None:
-        width = PUBLISHED_WIDTH if name in RESNETS else USUAL_WIDTH
+        width = usual_width(name)
     _check(name, width, depth, norm, conv, dtype)
     lowering = CONVOLUTIONS[conv]
     types = {"param_dtype": param_dtype, "dtype": jnp.bfloat16 if dtype == "bfloat16" else None}

@@ -5,7 +5,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from lipsjax.local import LocalTraining
 from lipsjax.models import Normalise, weights
 from lipsjax.privacy import accounting
 from lipsjax.rounds import Participation
-from lipsjax.runs import given, own, parts, timing
+from lipsjax.runs import given, levers, own, parts, timing
 from lipsjax.runs.config import (
     CRITERIA,
     MODELS,
@@ -31,22 +31,14 @@ from lipsjax.runs.config import (
 )
 from lipsjax.runs.fields import nearest, shown
 from lipsjax.runs.machine import Machine
+from lipsjax.runs.timing import Sited
 from lipsjax.simulation import Simulation
-from lipsjax.sites import Clock
 from lipsjax.sparsity import transient_shrink, transient_sparsity
 from lipsjax.sparsity.density import SCHEDULES, check_density
 from lipsjax.strategy import RANKS, Rank, Strategy, fedavg
 from lipsjax.types import Model
 
-
-class Built(NamedTuple):
-    """A simulation, and how long its rounds would take the sites."""
-
-    simulation: Simulation
-    clock: Clock | None  # None: of a config without devices
-
-
-_built: dict[str, Built] = {}
+_built: dict[str, Sited] = {}
 
 
 def built_for(
@@ -57,7 +49,7 @@ def built_for(
     names: tuple[str, ...] | None,
     machine: Machine,
     plan: dict[str, Any],
-) -> Built:
+) -> Sited:
     """Build a simulation, or find one that differs in nothing but seed and examples.
 
     Args:
@@ -78,26 +70,44 @@ def built_for(
     if key not in _built:
         if len(_built) == 8:  # compiled programs are large
             _built.clear()
-        model = _model(config, plan, data, num_classes, normalise)
-        model = _begun(config, model, data.train.inputs.shape[1:])
-        strategy = build_strategy(config, num_classes)
-        build = functools.partial(_build, config, plan, data, model, strategy, mesh)
-        # how far sites get depends on what a round costs, which a simulation of it tells
-        alike = build(Participation(**to_dict(config.participation)))
-        participation, clock = timing.place(config, alike, data, names)
-        _built[key] = Built(alike if clock is None else build(participation), clock)
+        about = plan, data, num_classes, normalise, mesh
+        build = functools.partial(_build, config, *about)
+        narrow = functools.partial(_build_narrow, config, *about)
+        _built[key] = timing.place(config, build, narrow, data, names)
     return _built[key]
+
+
+def _build_narrow(
+    config: Config,
+    plan: dict[str, Any],
+    data: clients.ClientData,
+    num_classes: int,
+    normalise: Normalise | None,
+    mesh: Mesh,
+    share: float,
+) -> Simulation:
+    """Build a simulation in which all train a narrower model, whose FLOPs can be counted."""
+    narrow = levers.narrowed(config, share)
+    narrow = dataclasses.replace(narrow, model=dataclasses.replace(narrow.model, init=None))
+    participation = Participation(**to_dict(config.participation))
+    about = plan, data, num_classes, normalise, mesh
+    return _build(narrow, *about, levers.Levers(), participation)
 
 
 def _build(
     config: Config,
     plan: dict[str, Any],
     data: clients.ClientData,
-    model: Model,
-    strategy: Strategy,
+    num_classes: int,
+    normalise: Normalise | None,
     mesh: Mesh,
+    given_up: levers.Levers,
     participation: Participation,
 ) -> Simulation:
+    """Build a simulation whose sites give something up, and take part so far."""
+    model = _model(config, plan, data, num_classes, normalise)
+    model = _begun(config, model, data.train.inputs.shape[1:])
+    strategy = build_strategy(config, num_classes, given_up)
     local = config.local
     built = simulation.build(
         model,
@@ -190,8 +200,12 @@ def _model(
 Wrap = Callable[[Strategy], Strategy]
 
 
-def build_strategy(config: Config, num_classes: int) -> Strategy:
+def build_strategy(
+    config: Config, num_classes: int, given_up: levers.Levers | None = None
+) -> Strategy:
     """Build the strategy that a config describes, and what is wrapped around it.
+
+    What sites give up is as the config says, where it is not given.
 
     Wrappers go around each other in the order of their ranks (:class:`~lipsjax.strategy.Rank`). A
     strategy that is a wrapper itself, such as ditto, takes its place among them.
@@ -200,8 +214,9 @@ def build_strategy(config: Config, num_classes: int) -> Strategy:
       ValueError: for options that do not exist, or wrappers that do not work together.
     """
     chosen = config.strategy
+    given_up = levers.of_config(config) if given_up is None else given_up
     wraps = {
-        **_client_wraps(config, num_classes),
+        **_client_wraps(config, num_classes, given_up),
         **_privacy_wraps(config),
         **_server_wraps(config),
     }
@@ -223,7 +238,7 @@ def build_strategy(config: Config, num_classes: int) -> Strategy:
     return strategy
 
 
-def _client_wraps(config: Config, num_classes: int) -> dict[Rank, Wrap]:
+def _client_wraps(config: Config, num_classes: int, given_up: levers.Levers) -> dict[Rank, Wrap]:
     """Return what is wrapped around what clients do, by rank."""
     chosen, faults, wraps = config.strategy, config.faults, {}
     if chosen.norm != "global":
@@ -239,7 +254,12 @@ def _client_wraps(config: Config, num_classes: int) -> dict[Rank, Wrap]:
         wraps[Rank.FAULT] = lambda inner: strategies.faulty(
             inner, num_classes=num_classes, **to_dict(faults)
         )
-    options = chosen.compression_options
+    part = {n: x for n, x in given_up._asdict().items() if x and n != "fractions"}
+    if part:
+        wraps[Rank.PART] = lambda inner: strategies.submodels(inner, **part)
+    options: dict[str, Any] = dict(chosen.compression_options)
+    if given_up.fractions:
+        options["fraction"] = given_up.fractions
     if chosen.compression == "none" and options:
         raise ValueError(f"strategy.compression_options need a compression, not none: {options}")
     if chosen.compression == "sign_majority":

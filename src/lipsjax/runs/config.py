@@ -55,7 +55,7 @@ Fault = Literal["label_flip", "noise", "sign_flip", "nan"]
 Sampling = Literal["uniform", "examples", "poisson", "cyclic"]
 Reference = Literal["global", "received"]
 Mechanism = Literal["gaussian", "banded"]
-Late = Literal["fewer_steps", "left_out"]
+Late = Literal["fewer_steps", "left_out", "narrower", "sends_less"]
 Dtype = Literal["float32", "bfloat16"]
 Precision = Literal["highest", "high", "default"]
 Conv = Literal["auto", "loop", "patches", "grouped"]
@@ -449,8 +449,18 @@ class SitesConfig:
     deadline: float | None = None
     """Seconds of a round after which the server waits for nobody; none: it waits for all."""
     late: Late = "fewer_steps"
-    """What becomes of sites that would be late: they do fewer steps, or are left_out. Read by
-    deadline only."""
+    """What becomes of sites that would be late: they do fewer steps; are left_out; or train a model
+    that is narrower, or send less of top_k, halved as often as it takes, and then do fewer steps.
+    Read by deadline only."""
+    widths: tuple[float, ...] = ()
+    """Share of the channels, or units, of every layer that a site trains, one for each device class
+    or site, in turn, as in HeteroFL; none: all."""
+    densities: tuple[float, ...] = ()
+    """Share of the middle layers' weights, the largest, that a site trains and holds, all others
+    being zero there; the same way; none: all."""
+    fractions: tuple[float, ...] = ()
+    """Fraction of top_k (strategy.compression) of a site, the same way; none: that of
+    strategy.compression_options."""
     buffer: int | None = None
     """Clients after whose updates the server makes a new model, waiting for nobody else (of
     strategy.name = fedbuff, in place of strategy.cohort); none: in rounds. rounds then counts
@@ -631,6 +641,8 @@ def fit_devices(execution: Execution, config: Config) -> Execution:
 
 TRIGGERS = ("trigger", "threshold", "window")
 """Fields of sparsity that a trigger has beside a schedule."""
+GIVEN_UP = ("widths", "densities", "fractions")
+"""Fields of sites that say which part of a round each site does."""
 WITHOUT_CONVOLUTIONS = ("mlp", "vit")
 """Models of this package that have none between stem and classifier."""
 
@@ -666,6 +678,10 @@ def to_dict(config: Any) -> dict[str, Any]:
             del values["secure"]
         if config.sites == SitesConfig():
             del values["sites"]
+        else:
+            for name in GIVEN_UP:
+                if not values["sites"][name]:
+                    del values["sites"][name]
         if config.sparsity is not None:
             _write_out(values["sparsity"], config)
     return values

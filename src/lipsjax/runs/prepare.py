@@ -12,7 +12,7 @@ from lipsjax import clients, partition, tree
 from lipsjax.datasets import channel_statistics
 from lipsjax.models import Normalise
 from lipsjax.runs import own, processes, timing, trackers
-from lipsjax.runs.build import Built, built_for
+from lipsjax.runs.build import built_for
 from lipsjax.runs.config import Config, Execution, cohort_size, num_clients
 from lipsjax.runs.costs import Account, account_of
 from lipsjax.runs.data import Shared, check_numbers, share_out
@@ -26,6 +26,7 @@ from lipsjax.runs.machine import (
     program_bytes,
 )
 from lipsjax.runs.resolve import resolve
+from lipsjax.runs.timing import Sited
 from lipsjax.simulation import Simulation
 from lipsjax.sites import Clock
 from lipsjax.types import PyTree, Variables
@@ -89,7 +90,7 @@ def prepare(
     build = functools.partial(built_for, config, *about, machine)
     if plan["chunk"] == "auto":
         plan = plan | {"chunk": _largest_chunk(build, plan, machine)}
-    sim, clock = build(plan)
+    sim, clock, given_up = build(plan)
     variables = jax.eval_shape(sim.spec.model.init, jax.random.key(0))
     if machine.platform == "cpu":
         _check_memory(sim, variables, installed_memory())
@@ -108,7 +109,9 @@ def prepare(
     if sim.spec.own_measures:
         setup["own_measures"] = own.names_of(sim.spec.own_measures, variables.params, layers)
     if clock is not None:
-        setup["devices"] = clock.of_sites(rounds=config.rounds, cohort=sim.spec.cohort)
+        devices = clock.of_sites(rounds=config.rounds, cohort=sim.spec.cohort)
+        taken = given_up.rows(len(devices))
+        setup["devices"] = [device | row for device, row in zip(devices, taken, strict=True)]
     account = account_of(sim, jax.random.key(config.seed))
     return Prepared(config, fingerprint, plan, setup, sim, data, account, normalise, clock)
 
@@ -151,7 +154,7 @@ def _bytes(shapes: PyTree) -> int:
 
 
 def _largest_chunk(
-    build: Callable[[dict[str, Any]], Built],
+    build: Callable[[dict[str, Any]], Sited],
     plan: dict[str, Any],
     machine: Machine,
 ) -> int:

@@ -1,5 +1,7 @@
 """From a config to its sites' clock: who has which device, and what that leaves of a round."""
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,18 +10,27 @@ import numpy as np
 from lipsjax import sites
 from lipsjax.clients import ClientData
 from lipsjax.rounds import Participation
-from lipsjax.runs.config import Config, SitesConfig, to_dict
+from lipsjax.runs import levers
+from lipsjax.runs.config import Config, SitesConfig, num_clients, to_dict
 from lipsjax.runs.costs import DENSE, Account, masks_of, scheduled, training_flops
 from lipsjax.runs.fields import nearest, shown
+from lipsjax.runs.levers import Levers
 from lipsjax.simulation import Simulation
-from lipsjax.sites import Clock, Device, Work
+from lipsjax.sites import Affordable, Clock, Device, Work
 
 
 class Sited(NamedTuple):
-    """What sites make of a run: who takes part and how far, and how long that takes."""
+    """What sites make of a run: who does what of it, and how long that takes."""
 
-    participation: Participation
+    simulation: Simulation
     clock: Clock | None  # None: the config has no devices
+    given_up: Levers  # by the sites
+
+
+Build = Callable[[Levers, Participation], Simulation]
+"""(what sites give up, who takes part and how far) -> the run's simulation."""
+BuildNarrow = Callable[[float], Simulation]
+"""Share of the model's width -> a simulation in which all train so narrow a model."""
 
 
 def check(config: Config) -> None:
@@ -98,42 +109,51 @@ def devices_of(
     return tuple(table.values())
 
 
-def work_of(simulation: Simulation, data: ClientData) -> Work:
-    """Return what the rounds of a simulation ask of each site, as if all arrived.
+def steps_of(simulation: Simulation) -> np.ndarray:
+    """Return the local steps that a round asks of each client, [K]."""
+    run, training = simulation.spec.run, simulation.spec.training
+    return training.epochs * -(-np.array(run.num_examples) // training.batch_size)
 
-    FLOPs are those of :func:`lipsjax.runs.costs.training_flops`; bits are of a client that has
-    received nothing before.
+
+def step_flops(simulation: Simulation, data: ClientData) -> float:
+    """Return the FLOPs of one local step: :func:`lipsjax.runs.costs.training_flops`, shared out."""
+    training = simulation.spec.training
+    padded = training.epochs * -(-data.train_mask.shape[1] // training.batch_size)
+    return training_flops(simulation) / (simulation.spec.placement.cohort * padded)
+
+
+def bits_of(simulation: Simulation) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bits that rounds ask each client to send and receive, [T, K] each.
+
+    They are those of a client that has received nothing before, as if all arrived.
     """
     spec = simulation.spec
-    run, training = spec.run, spec.training
-    steps = training.epochs * -(-np.array(run.num_examples) // training.batch_size)
-    padded = training.epochs * -(-data.train_mask.shape[1] // training.batch_size)
     variables = jax.eval_shape(spec.model.init, jax.random.key(0))
-    traffic = spec.strategy.traffic(run, variables)
-    everyone, rounds = np.arange(run.num_clients), range(run.rounds)
-    one = Account(
+    traffic = spec.strategy.traffic(spec.run, variables)
+    everyone, rounds = np.arange(spec.run.num_clients), range(spec.run.rounds)
+    account = Account(
         up=tuple(traffic.sent(t, everyone) for t in rounds),
         down=tuple(traffic.received(t, None, everyone) for t in rounds),
         masks=masks_of(spec, variables, traffic),
     )
     sent = [DENSE, *(scheduled(simulation, t) for t in rounds)]
-    moved = [one.of_each(t, one.bits(t, sent[t + 1], sent[t])) for t in rounds]
-    return Work(
-        steps=steps,
-        step_flops=training_flops(simulation) / (spec.placement.cohort * padded),
-        up_bits=np.array([up for up, _ in moved]),
-        down_bits=np.array([down for _, down in moved]),
-    )
+    moved = [account.of_each(t, account.bits(t, sent[t + 1], sent[t])) for t in rounds]
+    return np.array([up for up, _ in moved]), np.array([down for _, down in moved])
 
 
 def place(
-    config: Config, simulation: Simulation, data: ClientData, names: tuple[str, ...] | None
+    config: Config,
+    build: Build,
+    build_narrow: BuildNarrow,
+    data: ClientData,
+    names: tuple[str, ...] | None,
 ) -> Sited:
-    """Return what the devices of a config make of a run.
+    """Build the simulation of a run at its sites.
 
     Args:
       config: the science.
-      simulation: of the run as if all sites were alike.
+      build: of the run.
+      build_narrow: of narrower models, for their FLOPs.
       data: of its clients.
       names: of the sites, where the data name them.
 
@@ -141,25 +161,49 @@ def place(
       ValueError: for devices that do not exist, a deadline that no site meets, or a buffer of a
         strategy that works in rounds alone.
     """
-    wanted, run = config.sites, simulation.spec.run
-    chosen = Participation(**to_dict(config.participation))
+    wanted, clients = config.sites, num_clients(config)
+    levers.check(config, clients)
+    asked, participation = levers.of_config(config), Participation(**to_dict(config.participation))
+    built = functools.cache(lambda taken: build(taken, participation))
     if not wanted.devices:
-        return Sited(chosen, None)
-    devices = devices_of(wanted, run.num_clients, names)
-    work = work_of(simulation, data)
-    if wanted.buffer is not None:
-        if not simulation.spec.strategy.takes_turns:
-            raise ValueError(
-                f"sites.buffer needs strategy.name='fedbuff', not {config.strategy.name!r}, whose "
-                "server takes what comes for the work of one round"
-            )
-        clock, seconds = sites.turn_clock(devices, work)
-        table = sites.take_turns(seconds, buffer=wanted.buffer, updates=run.rounds)
-        return Sited(chosen._replace(turns=table.turns), clock._replace(table=table))
-    most = None
+        return Sited(built(asked), None, asked)
+    devices = devices_of(wanted, clients, names)
+
+    @functools.cache
+    def flops_of(width: float) -> float:
+        return step_flops(built(asked) if width == 1 else build_narrow(width), data)
+
+    def work_of(taken: Levers) -> Work:
+        widths = taken.of_each(clients).get("widths", np.ones(clients))
+        flops = np.array([flops_of(width) for width in widths.tolist()])
+        return Work(steps_of(built(taken)), flops, *bits_of(built(taken)))
+
     if wanted.deadline is not None:
-        try:
-            most = sites.limits(devices, work, deadline=wanted.deadline, late=wanted.late)
-        except ValueError as error:
-            raise ValueError(f"sites.{error}") from None
-    return Sited(chosen._replace(limits=most), sites.round_clock(devices, work, most))
+        offered = levers.offers(config, clients)
+        can, clock = _within(wanted, devices, [work_of(offer) for offer in offered])
+        taken = levers.taken_together(offered, can.choice)
+        return Sited(build(taken, participation._replace(limits=can.steps)), clock, taken)
+    if wanted.buffer is None:
+        return Sited(built(asked), sites.round_clock(devices, work_of(asked)), asked)
+    if not built(asked).spec.strategy.takes_turns:
+        raise ValueError(
+            f"sites.buffer needs strategy.name='fedbuff', not {config.strategy.name!r}, whose "
+            "server takes what comes for the work of one round"
+        )
+    clock, seconds = sites.turn_clock(devices, work_of(asked))
+    table = sites.take_turns(seconds, buffer=wanted.buffer, updates=config.rounds)
+    simulation = build(asked, participation._replace(turns=table.turns))
+    return Sited(simulation, clock._replace(table=table), asked)
+
+
+def _within(
+    wanted: SitesConfig, devices: tuple[Device, ...], works: list[Work]
+) -> tuple[Affordable, Clock]:
+    """Return what sites can do before the deadline of a config, and the clock of that."""
+    assert wanted.deadline is not None
+    whole = wanted.late == "left_out"
+    try:
+        can = sites.afford(devices, works, deadline=wanted.deadline, whole=whole)
+    except ValueError as error:
+        raise ValueError(f"sites.{error}") from None
+    return can, sites.round_clock(devices, sites.chosen(works, can.choice), can.steps)

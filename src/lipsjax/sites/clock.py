@@ -9,20 +9,17 @@ import numpy as np
 from lipsjax.sites.devices import Device
 from lipsjax.sites.turns import Timetable
 
-LATE = ("fewer_steps", "left_out")
-"""What becomes of a site that does not end all its steps before the deadline."""
-
 
 class Work(NamedTuple):
     """What a round asks of each site."""
 
     steps: np.ndarray  # [K] int, local steps
-    step_flops: np.ndarray | float  # [K] of one step of each, or of all
-    up_bits: np.ndarray  # [T, K] int, that each sends in a round; [T] where all send as much
-    down_bits: np.ndarray  # the same of what it receives
+    step_flops: np.ndarray  # [K], of one step
+    up_bits: np.ndarray  # [T, K] int, that it sends in each round
+    down_bits: np.ndarray  # [T, K] int, that it receives
 
     def most(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the most bits up and down that a round may ask for: [K] each, or () of all."""
+        """Return the most bits up and down that a round may ask of each, [K]."""
         return self.up_bits.max(axis=0), self.down_bits.max(axis=0)
 
 
@@ -113,7 +110,7 @@ class Clock(NamedTuple):
 
 
 def step_seconds(devices: Sequence[Device], step_flops: np.ndarray | float) -> np.ndarray:
-    """Return how long a local step takes on each device, [K] seconds; of [K] FLOPs or of all.
+    """Return how long a local step takes on each device, [K] seconds; of [K] FLOPs, or of one.
 
     >>> step_seconds([Device("a", 2.0, 1, 1), Device("b", 4.0, 1, 1)], 8e9).tolist()
     [4.0, 2.0]
@@ -133,52 +130,81 @@ def link_seconds(
     return up_bits / (1e6 * up) + down_bits / (1e6 * down)
 
 
-def limits(
-    devices: Sequence[Device], work: Work, *, deadline: float, late: str = "fewer_steps"
-) -> tuple[int, ...]:
-    """Return how many local steps each site can do before a deadline.
+class Affordable(NamedTuple):
+    """What sites can do of a round before a deadline."""
+
+    choice: tuple[int, ...]  # [K] which of the works that were offered each does
+    steps: tuple[int, ...]  # [K] local steps of it; 0 of who is left out
+
+
+def afford(
+    devices: Sequence[Device], works: Sequence[Work], *, deadline: float, whole: bool = False
+) -> Affordable:
+    """Return what of a round each site can do before a deadline.
 
     Of D seconds a site has ``a D``, a its availability; what its link takes for the most bits that
-    a round may ask for is left off, and the rest is steps, rounded down.
+    a round may ask for is left off, and the rest is steps, rounded down. A site does the first of
+    the works whose steps it ends; who ends none does what it can of the last.
 
     Args:
       devices: [K].
-      work: of a round.
+      works: of a round, from what is asked for to less and less.
       deadline: D, seconds.
-      late: "fewer_steps": a site does those that it can, and is left out if it can do none;
-        "left_out": one that cannot do all is left out.
-
-    Returns:
-      [K] steps, 0 of who is left out.
+      whole: leave out who cannot end the last of the works either.
 
     Raises:
       ValueError: if no site is in time, naming the shortest deadline that one could meet.
 
     Example:
       >>> slow, fast = Device("slow", 1.0, 1.0, 1.0), Device("fast", 10.0, 1.0, 1.0)
-      >>> work = Work(np.array([4, 4]), 1e9, np.array([10**6]), np.array([10**6]))
-      >>> limits([slow, fast], work, deadline=4.0)
+      >>> work = Work(*(np.array(x) for x in ([4, 4], [1e9, 1e9], [[10**6] * 2], [[10**6] * 2])))
+      >>> afford([slow, fast], [work], deadline=4.0).steps
       (2, 4)
-      >>> limits([slow, fast], work, deadline=4.0, late="left_out")
+      >>> afford([slow, fast], [work], deadline=4.0, whole=True).steps
       (0, 4)
+      >>> afford([slow, fast], [work, work._replace(step_flops=np.full(2, 5e8))], deadline=4.0)
+      Affordable(choice=(1, 0), steps=(4, 4))
     """
-    if late not in LATE:
-        raise ValueError(f"late must be one of {', '.join(LATE)}, not {late!r}")
-    links, step = link_seconds(devices, *work.most()), step_seconds(devices, work.step_flops)
     available = np.array([device.availability for device in devices])
-    # the floor of 2.9999999 steps is 3: a deadline that is exactly met is met
-    can = np.floor((available * deadline - links) / step + 1e-9)
-    found = np.clip(can, 0, work.steps).astype(int)
-    if late == "left_out":
-        found = np.where(found < work.steps, 0, found)
-    if not found.any():
-        wanted = work.steps if late == "left_out" else np.ones_like(work.steps)
-        least = float(((links + wanted * step) / available).min())
+    can = np.array([_steps_within(devices, work, available * deadline) for work in works])
+    ends = can == np.array([work.steps for work in works])
+    choice = np.where(ends.any(axis=0), ends.argmax(axis=0), len(works) - 1)
+    steps = can[choice, np.arange(len(devices))]
+    last = works[-1]
+    if whole:
+        steps = np.where(ends.any(axis=0), steps, 0)
+    if not steps.any():
+        wanted = last.steps if whole else np.ones_like(last.steps)
+        turn = link_seconds(devices, *last.most()) + wanted * step_seconds(devices, last.step_flops)
+        least = float((turn / available).min())
         raise ValueError(
             f"deadline must be at least {_round_up(least):g} s, in which one site is done, not "
             f"{deadline:g}"
         )
-    return tuple(found.tolist())
+    return Affordable(tuple(choice.tolist()), tuple(steps.tolist()))
+
+
+def _steps_within(devices: Sequence[Device], work: Work, seconds: np.ndarray) -> np.ndarray:
+    """Return how many of its steps each site can do in seconds of its device, [K] each."""
+    left = seconds - link_seconds(devices, *work.most())
+    # the floor of 2.9999999 steps is 3: a deadline that is exactly met is met
+    can = np.floor(left / step_seconds(devices, work.step_flops) + 1e-9)
+    return np.clip(can, 0, work.steps).astype(int)
+
+
+def chosen(works: Sequence[Work], choice: Sequence[int]) -> Work:
+    """Return what a round asks of sites that do different works of it.
+
+    >>> one = Work(*(np.array(x) for x in ([4, 4], [1e9, 1e9], [[8, 8]], [[8, 8]])))
+    >>> chosen([one, one._replace(up_bits=np.array([[2, 2]]))], [1, 0]).up_bits.tolist()
+    [[2, 8]]
+    """
+    clients = np.arange(len(choice))
+
+    def of_each(*values: np.ndarray) -> np.ndarray:
+        return np.stack(values, axis=-2)[..., list(choice), clients]
+
+    return Work(*map(of_each, *works))
 
 
 def _round_up(value: float) -> float:

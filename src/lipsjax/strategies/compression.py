@@ -32,6 +32,9 @@ from lipsjax.strategy import (
 )
 from lipsjax.types import Array, PyTree, Variables
 
+USUAL_FRACTION = 0.01
+"""Of values that top_k sends."""
+
 
 class Codec(NamedTuple):
     """What becomes of a delta on its way: encoded and decoded at once."""
@@ -44,7 +47,7 @@ class Codec(NamedTuple):
     per_value: int  # bits of one value more; 0 if the message does not grow with them
 
 
-def top_k(*, fraction: float | Sequence[float] = 0.01) -> Codec:
+def top_k(*, fraction: float | Sequence[float] = USUAL_FRACTION) -> Codec:
     """Send the largest values of a delta, and where they are; keep the rest for next time.
 
     Of P values, ``k = max(1, floor(fraction P))`` of the largest size are sent, ties by index, as
