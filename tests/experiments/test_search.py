@@ -14,7 +14,8 @@ from lipsjax import recording
 from lipsjax.recording.runs import NEEDED
 from lipsjax.runs.config import Config, Execution, SparsityConfig, to_dict
 from lipsjax.runs.dataset import load_for
-from lipsjax.runs.space import Choice, Range, as_differences, choose, read_space
+from lipsjax.runs.fields import override
+from lipsjax.runs.space import Choice, Range, as_differences, choose, describe, read_space
 from lipsjax.runs.study import Study, expand
 from lipsjax.runs.trial import DivergedError, Progress, run_dir_of
 
@@ -338,6 +339,27 @@ def test_a_setting_makes_the_same_config_by_choice_and_as_an_arm():
     arms = {"dense": {}, "lips": as_differences(values, arm)}
     found = dataclasses.replace(study, arms=arms)
     assert expand(found)[1].config == choose(expand(study)[1].config, values)
+
+
+def test_what_one_class_of_sites_gives_up_can_be_searched():
+    """One of several values, by its place, where the study has as many."""
+    config = override(Config(), "sites.widths", [1.0, 1.0, 1.0])
+    space = read_space(["sites.widths.1=[0.25, 0.5, 1.0]", "sites.widths.2=[0.5, 1.0]"], config)
+    assert space == {
+        "sites.widths.1": Choice((0.25, 0.5, 1.0)),
+        "sites.widths.2": Range(0.5, 1.0),
+    }
+    values = {"sites.widths.1": 0.25}
+    assert choose(config, values).sites.widths == (1.0, 0.25, 1.0)
+    assert describe(values) == "widths.1 0.25"
+    arm = {"sites": {"widths": [1.0, 1.0, 1.0]}}
+    study = Study(seeds=1, arms={"dense": {}, "adapted": as_differences(values, arm)})
+    assert expand(study)[1].config.sites.widths == (1.0, 0.25, 1.0)
+    for name in ("sites.widths.3", "sites.widths.first"):
+        with pytest.raises(
+            ValueError, match=f"unknown field space.{name}; widths has values 0 to 2"
+        ):
+            read_space([f"{name}=[0.25, 1.0]"], config)
 
 
 # What cannot be searched.

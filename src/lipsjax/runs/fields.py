@@ -22,7 +22,7 @@ def override(config: Any, name: str, value: Any, *, where: str = "") -> Any:
 
     Args:
       config: a dataclass, its sections dataclasses too.
-      name: as in ``partition.alpha``.
+      name: as in ``partition.alpha``; ``sites.widths.0`` is the first of several values.
       value: as TOML has it.
       where: what stands before the name in errors.
 
@@ -45,6 +45,13 @@ def override(config: Any, name: str, value: Any, *, where: str = "") -> Any:
         new = override(inner, rest, value, where=f"{where}{head}.")
     elif rest and isinstance(inner, dict):
         new = inner | _convert(kinds[head], {rest: value}, f"{where}{head}")
+    elif rest and isinstance(inner, tuple) and inner:
+        if not rest.isdecimal() or int(rest) >= len(inner):
+            raise ValueError(
+                f"unknown field {where}{name}; {head} has values 0 to {len(inner) - 1}"
+            )
+        values = [*inner[: int(rest)], value, *inner[int(rest) + 1 :]]
+        new = _convert(kinds[head], values, f"{where}{head}")
     elif rest:
         raise ValueError(f"unknown field {where}{name}; {head} has no fields")
     elif dataclasses.is_dataclass(inner) and isinstance(value, dict):

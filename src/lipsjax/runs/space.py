@@ -108,7 +108,10 @@ def read(config: Any, name: str) -> Any:
     (0.9, 40)
     """
     for part in name.split("."):
-        config = config.get(part) if isinstance(config, dict) else getattr(config, part)
+        if isinstance(config, tuple):
+            config = config[int(part)]
+        else:
+            config = config.get(part) if isinstance(config, dict) else getattr(config, part)
     return config
 
 
@@ -163,7 +166,17 @@ def describe(values: dict[str, Any]) -> str:
     >>> describe({"sparsity.density": 0.41234567, "sparsity.criterion": "random"})
     'density 0.4123, criterion random'
     """
-    return ", ".join(f"{name.rpartition('.')[2]} {show(v)}" for name, v in values.items())
+    return ", ".join(f"{_short(name)} {show(v)}" for name, v in values.items())
+
+
+def _short(name: str) -> str:
+    """Return a field without its section; of one of several values, which one with the field.
+
+    >>> _short("local.epochs"), _short("sites.widths.0")
+    ('epochs', 'widths.0')
+    """
+    *_, field, last = name.split(".")
+    return f"{field}.{last}" if last.isdecimal() else last
 
 
 def show(value: Any) -> str:
