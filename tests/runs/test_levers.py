@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from helpers import commands
+from helpers.configs import argv_of, config_of
 from lipsjax import sites
 from lipsjax.runs import levers
 from lipsjax.runs.config import Config, Execution, SitesConfig, StrategyConfig, to_dict
-from lipsjax.runs.fields import override
 from lipsjax.runs.prepare import prepare
 
 SMALL = {
@@ -26,23 +26,12 @@ SMALL = {
 TOP_K = {"strategy.compression": "top_k"}
 
 
-def config_of(**changes):
-    config = Config()
-    for name, value in {**SMALL, **changes}.items():
-        config = override(config, name, value)
-    return config
-
-
 def prepared(**changes):
-    return prepare(config_of(**changes), Execution(devices=1))
+    return prepare(config_of(SMALL, changes), Execution(devices=1))
 
 
 def argv(**changes):
-    words = []
-    for name, value in {**SMALL, **changes}.items():
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return words
+    return argv_of(SMALL, changes)
 
 
 def test_what_nobody_gives_up_is_not_recorded():
@@ -157,7 +146,7 @@ def test_what_is_refused_in_one_line(changes, message):
 
 
 def test_offers_are_of_whole_channels():
-    config = config_of(**{"model.width": 4, "sites.late": "narrower", "sites.deadline": 1.0})
+    config = config_of(SMALL, {"model.width": 4, "sites.late": "narrower", "sites.deadline": 1.0})
     assert [offer.widths for offer in levers.offers(config, 2)] == [
         (1.0, 1.0),
         (0.5, 0.5),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from helpers import commands
+from helpers.configs import argv_of, config_of
 from lipsjax import sites
 from lipsjax.runs.config import Config, Execution, SitesConfig, to_dict
-from lipsjax.runs.fields import override
 from lipsjax.runs.prepare import prepare
 from lipsjax.runs.timing import devices_of
 
@@ -30,24 +30,12 @@ SMALL = {
 FEDBUFF = {"strategy.name": "fedbuff", "sites.buffer": 2}
 
 
-def config_of(**changes):
-    config = Config()
-    for name, value in {**SMALL, **changes}.items():
-        config = override(config, name, value)
-    return config
-
-
 def prepared(**changes):
-    return prepare(config_of(**changes), Execution(devices=1))
+    return prepare(config_of(SMALL, changes), Execution(devices=1))
 
 
 def argv(**changes):
-    """A config as a command line has it."""
-    words = []
-    for name, value in {**SMALL, **changes}.items():
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return words
+    return argv_of(SMALL, changes)
 
 
 def test_a_config_without_sites_is_recorded_as_before_there_were_any():
@@ -91,7 +79,7 @@ def test_a_table_is_part_of_what_a_run_is(tmp_path):
     from lipsjax.runs import parts
 
     table = tmp_path / "sites.csv"
-    config = config_of(**{"sites.devices": [str(table)]})
+    config = config_of(SMALL, {"sites.devices": [str(table)]})
     found = []
     for speed in (1, 2):
         table.write_text("device,gflops,up_mbit,down_mbit\n" + f"a,{speed},1,1\n" * 3)

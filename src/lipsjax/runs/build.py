@@ -5,7 +5,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,41 +70,33 @@ def built_for(
     if key not in _built:
         if len(_built) == 8:  # compiled programs are large
             _built.clear()
-        about = plan, data, num_classes, normalise, mesh
-        build = functools.partial(_build, config, *about)
-        narrow = functools.partial(_build_narrow, config, *about)
+        pieces = Pieces(config, plan, data, num_classes, normalise, mesh)
+        build, narrow = functools.partial(_build, pieces), functools.partial(_build_narrow, pieces)
         _built[key] = timing.place(config, build, narrow, data, names)
     return _built[key]
 
 
-def _build_narrow(
-    config: Config,
-    plan: dict[str, Any],
-    data: clients.ClientData,
-    num_classes: int,
-    normalise: Normalise | None,
-    mesh: Mesh,
-    share: float,
-) -> Simulation:
+class Pieces(NamedTuple):
+    """What a simulation is built from, whoever takes part in it."""
+
+    config: Config
+    plan: dict[str, Any]
+    data: clients.ClientData
+    num_classes: int
+    normalise: Normalise | None
+    mesh: Mesh
+
+
+def _build_narrow(pieces: Pieces, share: float) -> Simulation:
     """Build a simulation in which all train a narrower model, whose FLOPs can be counted."""
-    narrow = levers.narrowed(config, share)
-    narrow = dataclasses.replace(narrow, model=dataclasses.replace(narrow.model, init=None))
-    participation = Participation(**to_dict(config.participation))
-    about = plan, data, num_classes, normalise, mesh
-    return _build(narrow, *about, levers.Levers(), participation)
+    narrow = levers.narrowed(pieces.config, share)
+    everybody = Participation(**to_dict(narrow.participation))
+    return _build(pieces._replace(config=narrow), levers.Levers(), everybody)
 
 
-def _build(
-    config: Config,
-    plan: dict[str, Any],
-    data: clients.ClientData,
-    num_classes: int,
-    normalise: Normalise | None,
-    mesh: Mesh,
-    given_up: levers.Levers,
-    participation: Participation,
-) -> Simulation:
+def _build(pieces: Pieces, given_up: levers.Levers, participation: Participation) -> Simulation:
     """Build a simulation whose sites give something up, and take part so far."""
+    config, plan, data, num_classes, normalise, mesh = pieces
     model = _model(config, plan, data, num_classes, normalise)
     model = _begun(config, model, data.train.inputs.shape[1:])
     strategy = build_strategy(config, num_classes, given_up)

@@ -143,7 +143,7 @@ def width_of(config: Config) -> int:
 
 
 def narrowed(config: Config, share: float) -> Config:
-    """Return a config whose model has a share of the width, and which takes nothing from sites.
+    """Return a config whose model, drawn, has a share of the width, and which takes nothing more.
 
     >>> narrowed(Config(), 0.25).model.width
     8
@@ -152,7 +152,7 @@ def narrowed(config: Config, share: float) -> Config:
     given: dict[str, Any] = dict.fromkeys(GIVEN_UP, ())
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, width=width),
+        model=dataclasses.replace(config.model, width=width, init=None),
         sites=dataclasses.replace(config.sites, **given),
     )
 
