@@ -273,22 +273,24 @@ class Rank(enum.IntEnum):
     """
 
     KEEP = 0  # leaves that clients keep for themselves
-    PERSONAL = 1  # a second model of each client
-    EXAMPLES = 2  # a bound on every example's gradient, and noise on each batch's
-    FAULT = 3  # what a faulty client does to its update
-    ENCODE = 4  # the client's own encoding
-    VOTE = 5  # an encoding of which the server counts votes
-    CLIP = 6  # at the server, once it is decoded
-    PRIVATE = 7  # a bound on every client's share of a sum, and noise on the sum
-    SECURE = 8  # a sum of integers that nobody sees the terms of
-    AGGREGATE = 9  # what stands for the mean
-    UPDATE = 10  # the global model, once it is aggregated
-    BROADCAST = 11  # what clients receive of it
-    HOLD = 12  # a broadcast that binds local steps
+    PART = 1  # what each client holds of the model
+    PERSONAL = 2  # a second model of each client
+    EXAMPLES = 3  # a bound on every example's gradient, and noise on each batch's
+    FAULT = 4  # what a faulty client does to its update
+    ENCODE = 5  # the client's own encoding
+    VOTE = 6  # an encoding of which the server counts votes
+    CLIP = 7  # at the server, once it is decoded
+    PRIVATE = 8  # a bound on every client's share of a sum, and noise on the sum
+    SECURE = 9  # a sum of integers that nobody sees the terms of
+    AGGREGATE = 10  # what stands for the mean
+    UPDATE = 11  # the global model, once it is aggregated
+    BROADCAST = 12  # what clients receive of it
+    HOLD = 13  # a broadcast that binds local steps
 
 
 RANKS = {
     "keep_local": Rank.KEEP,
+    "submodels": Rank.PART,
     "ditto": Rank.PERSONAL,
     "private_examples": Rank.EXAMPLES,
     "faulty": Rank.FAULT,
@@ -343,6 +345,11 @@ class Strategy(NamedTuple):
     """Raise ValueError if the strategy cannot work in a run; called when a simulation is built."""
     is_shared: Callable[[RunContext, str], bool] = lambda run, path: True
     """Whether clients exchange the leaf at a path."""
+    held: Callable[[ClientContext], dict[str, Array]] = lambda context: {}
+    """What a client holds of leaves that some hold in part: path -> bool of the leaf's shape;
+    ``context.variables`` is what it started from."""
+    unheld: Callable[[RunContext, Variables], dict[str, np.ndarray]] = lambda run, variables: {}
+    """(run, model or shapes) -> values of these leaves that each client does not hold, [K] each."""
     learned: Callable[[ServerContext, PyTree, Variables], Variables] = lambda context, mean, new: (
         new
     )
@@ -405,8 +412,8 @@ def check_wraps(strategy: Strategy, wrapper: str, rank: Rank | None = None) -> N
     Example:
       >>> check_wraps(fedavg(), "halfway")
       Traceback (most recent call last):
-      ValueError: wrapper must be one of keep_local, ditto, private_examples, faulty, \
-canaries, compress, sign_majority, clip, private, secure, median, trimmed_mean, ifa, \
+      ValueError: wrapper must be one of keep_local, submodels, ditto, private_examples, \
+faulty, canaries, compress, sign_majority, clip, private, secure, median, trimmed_mean, ifa, \
 transient_sparsity, transient_shrink, constant_topk, dsd, not 'halfway'
     """
     if rank is None and wrapper not in RANKS:
@@ -517,6 +524,7 @@ def map_context(strategy: Strategy, inside: Callable[[ClientContext], ClientCont
         receive=lambda context: strategy.receive(inside(context)),
         loss=lambda loss_fn, context: strategy.loss(loss_fn, inside(context)),
         optimizer=lambda optimizer, context: strategy.optimizer(optimizer, inside(context)),
+        held=lambda context: strategy.held(inside(context)),
         predict_with=lambda context: strategy.predict_with(inside(context)),
         finetune_optimizer=lambda optimizer, context: strategy.finetune_optimizer(
             optimizer, inside(context)

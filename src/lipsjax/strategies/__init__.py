@@ -25,6 +25,7 @@ from lipsjax.strategies.private_examples import private_examples
 from lipsjax.strategies.robust import clip, median, trimmed_mean
 from lipsjax.strategies.scaffold import scaffold
 from lipsjax.strategies.secure import secure
+from lipsjax.strategies.submodels import submodels
 from lipsjax.strategy import Strategy, fedavg
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "scaffold",
     "secure",
     "sign_majority",
+    "submodels",
     "top_k",
     "trimmed_mean",
 ]

@@ -15,6 +15,7 @@ from lipsjax.strategies.delta import (
     delta_of,
     shared_params,
     shared_statistics,
+    where_held,
     with_delta,
 )
 from lipsjax.strategies.steps import check_positive
@@ -153,7 +154,8 @@ def compress(strategy: Strategy, codec: Codec) -> Strategy:
     the server, as if its training had ended at what it received plus that. With feedback,
     ``e_k <- d_k + e_k - C(d_k + e_k)``, which begins as 0; else e_k is 0. What a strategy's message
     holds beside the model, such as a change of control variates, follows from the delta and is not
-    sent. Running statistics go whole; nothing is compressed on its way down.
+    sent. Running statistics go whole; nothing is compressed on its way down. Of a weight that a
+    client does not hold in a round, nothing is sent and nothing is kept for next time.
 
     Args:
       strategy: any whose updates can be encoded.
@@ -185,7 +187,7 @@ def compress(strategy: Strategy, codec: Codec) -> Strategy:
         if not codec.feedback:
             sent = codec.apply(context.key, delta, context.client_id)
             return with_delta(context, result, sent), state
-        wished = jax.tree.map(jnp.add, delta, state.outer)
+        wished = where_held(strategy, context, jax.tree.map(jnp.add, delta, state.outer))
         sent = codec.apply(context.key, wished, context.client_id)
         return with_delta(context, result, sent), state._replace(outer=tree.subtract(wished, sent))
 
@@ -193,10 +195,13 @@ def compress(strategy: Strategy, codec: Codec) -> Strategy:
         down = strategy.traffic(run, variables).down
         sizes = [x.size for x in shared_params(strategy, run, variables).values()]
         statistics = tree.size(shared_statistics(strategy, run, variables))
-        up = codec.bits(sizes) + BITS * statistics
-        if len(up) == 1:
+        up, unheld = codec.bits(sizes) + BITS * statistics, strategy.unheld(run, variables)
+        if len(up) == 1 and not unheld:
             return Traffic(np.full(run.rounds, up[0], np.int64), down, codec.per_value)
         of_clients = np.resize(up, run.num_clients)
+        for path, values in unheld.items():
+            is_coded = path.startswith("params/")
+            of_clients = of_clients - (codec.per_value if is_coded else BITS) * values
         return Traffic(np.tile(of_clients, (run.rounds, 1)), down, codec.per_value)
 
     return inner._replace(

@@ -1,6 +1,7 @@
 """What training changed, as wrappers change it on its way to the server."""
 
 import jax
+import jax.numpy as jnp
 
 from lipsjax import tree
 from lipsjax.strategy import ClientContext, RunContext, Strategy
@@ -31,9 +32,18 @@ def shared_statistics(
 
 
 def delta_of(strategy: Strategy, context: ClientContext, result: LocalResult) -> Delta:
-    """Return what training added to each shared parameter of what the client started from."""
+    """Return what training added to each shared parameter of what the client started from.
+
+    Of leaves that it holds in part, it is 0 where the client holds nothing.
+    """
     start, end = (shared_params(strategy, context.run, x.variables) for x in (context, result))
-    return tree.subtract(end, start)
+    return where_held(strategy, context, tree.subtract(end, start))
+
+
+def where_held(strategy: Strategy, context: ClientContext, delta: Delta) -> Delta:
+    """Return a delta that is 0 where the client holds nothing."""
+    held = strategy.held(context)
+    return {p: jnp.where(held[p], d, 0) if p in held else d for p, d in delta.items()}
 
 
 def with_delta(context: ClientContext, result: LocalResult, delta: Delta) -> LocalResult:

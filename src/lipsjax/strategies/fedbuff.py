@@ -78,5 +78,5 @@ def fedbuff(*, server_learning_rate: float = 1.0, exponent: float = 0.5) -> Stra
         update=update,
         reveals=reveals,
         takes_turns=True,
-        refuses=dict.fromkeys((Rank.VOTE, Rank.PRIVATE, Rank.SECURE), sent),
+        refuses=dict.fromkeys((Rank.PART, Rank.VOTE, Rank.PRIVATE, Rank.SECURE), sent),
     )

@@ -198,7 +198,7 @@ def feddst(
         traffic=traffic,
         gradient_layers=lambda run: maskable(run.layers, kinds),
         refuses={
-            **dict.fromkeys((Rank.BROADCAST, Rank.ENCODE), own),
+            **dict.fromkeys((Rank.PART, Rank.BROADCAST, Rank.ENCODE), own),
             **dict.fromkeys((Rank.AGGREGATE, Rank.VOTE), averages),
             Rank.PRIVATE: "clients choose and send its masks, which no noise covers",
         },

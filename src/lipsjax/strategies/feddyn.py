@@ -88,7 +88,7 @@ def feddyn(*, alpha: float = 0.01, weighted: bool = False) -> Strategy:
         update=update,
         relative=True,
         refuses={
-            Rank.VOTE: "its messages are more than models",
+            **dict.fromkeys((Rank.PART, Rank.VOTE), "its messages are more than models"),
             Rank.PRIVATE: "its messages are more than models, and each part would need a bound and "
             "noise of its own; fedavg, fedprox, fedopt and moon send models alone",
         },

@@ -76,7 +76,7 @@ def fednova() -> Strategy:
         reveals=lambda run, model, start, message: moved(message),
         relative=True,
         refuses={
-            Rank.VOTE: "its messages are more than models",
+            **dict.fromkeys((Rank.PART, Rank.VOTE), "its messages are more than models"),
             Rank.PRIVATE: "its messages are more than models, and each part would need a bound and "
             "noise of its own; fedavg, fedprox, fedopt and moon send models alone",
             Rank.SECURE: "it sends weights and counts of steps, whose ranges no clip is for",

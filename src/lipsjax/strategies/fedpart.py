@@ -111,12 +111,17 @@ def fedpart(
 
     frozen = "it trains one layer a round, so that zeroed weights of the others could not grow back"
     sent = "it sends one layer a round, which is its compression"
+    counted = "it trains one layer a round, and its bits are those of whole layers"
     return fedavg()._replace(
         name="fedpart",
         optimizer=optimizer,
         update=update,
         traffic=traffic,
-        refuses={Rank.BROADCAST: frozen, Rank.ENCODE: sent, Rank.VOTE: sent},
+        refuses={
+            Rank.PART: counted,
+            Rank.BROADCAST: frozen,
+            **dict.fromkeys((Rank.ENCODE, Rank.VOTE), sent),
+        },
     )
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from lipsjax.strategies.steps import check_positive
-from lipsjax.strategy import ClientContext, Strategy, fedavg
+from lipsjax.strategy import ClientContext, Rank, Strategy, fedavg
 from lipsjax.types import Array, LossFn
 
 
@@ -67,6 +67,7 @@ def moon(*, mu: float = 1.0, temperature: float = 0.5) -> Strategy:
         init_client=lambda run, initial: initial,
         loss=loss,
         send=lambda context, result: (result.variables, result.variables),
+        refuses={Rank.PART: "a client that never trained is compared with the whole initial model"},
     )
 
 

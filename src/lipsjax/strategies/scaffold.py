@@ -109,7 +109,7 @@ def scaffold(
         traffic=traffic,
         relative=True,
         refuses={
-            Rank.VOTE: "its messages are more than models",
+            **dict.fromkeys((Rank.PART, Rank.VOTE), "its messages are more than models"),
             Rank.PRIVATE: "its messages are more than models, and each part would need a bound and "
             "noise of its own; fedavg, fedprox, fedopt and moon send models alone",
         },
