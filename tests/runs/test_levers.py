@@ -88,6 +88,34 @@ def test_who_cannot_even_send_the_least_does_fewer_steps():
     assert run.clock.busy(*run.clock.work.most()).max() <= deadline
 
 
+def test_who_would_be_late_trains_a_narrower_model():
+    """FLOPs and bits are those of the narrow model; nobody is narrower than it takes."""
+    slow = {"sites.devices": ["pi-zero-2w", "m2-air", "ryzen-5600x"]}
+    narrow = prepared(**slow, **{"model.width": 4})
+    whole = prepared(**slow)
+    half = float(narrow.clock.busy(*narrow.clock.work.most())[0])
+    assert half < whole.clock.busy(*whole.clock.work.most())[0]
+    run = prepared(**slow, **{"sites.deadline": half * 1.0001, "sites.late": "narrower"})
+    assert [device["width"] for device in run.setup["devices"]] == [0.5, 1.0, 1.0]
+    assert run.simulation.spec.participation.limits == (2, 2, 2)
+    for name in ("step_flops", "up_bits", "down_bits"):
+        found, small, large = (getattr(x.clock.work, name) for x in (run, narrow, whole))
+        np.testing.assert_allclose(found[..., 0], small[..., 0])
+        np.testing.assert_allclose(found[..., 1:], large[..., 1:])
+    assert run.account.up[0].tolist() == run.clock.work.up_bits[0].tolist()
+
+
+def test_widths_and_densities_are_dealt_out_to_each_site():
+    run = prepared(**{"sites.widths": [0.5, 1.0, 1.0], "sites.densities": [1.0, 0.25, 1.0]})
+    rows = run.setup["devices"]
+    assert [(row["width"], row["density"]) for row in rows] == [(0.5, 1.0), (1.0, 0.25), (1.0, 1.0)]
+    narrow, sparse, whole = run.clock.work.up_bits[0]
+    assert narrow < whole
+    assert sparse < whole
+    flops = run.clock.work.step_flops
+    assert flops[0] < flops[1] == flops[2]  # held density saves none
+
+
 def test_a_clock_of_sites_that_do_different_works_by_hand():
     """1 and 2 GFLOP/s; the second work has half the FLOPs and a quarter of the bits up."""
     slow, fast = sites.Device("slow", 1.0, 1.0, 1.0), sites.Device("fast", 2.0, 1.0, 1.0)
@@ -136,7 +164,14 @@ def test_a_clock_of_sites_that_do_different_works_by_hand():
             {"sites.late": "narrower", "sites.deadline": 1.0, "model.name": "vgg5"},
             "need model.name to be one of mlp, cnn, conv1d, resnet6, .* not 'vgg5'",
         ),
-        ({"sites.widths": [0.3]}, "0.3"),
+        ({"sites.widths": [0.3]}, "widths must leave whole channels, and 0.3 of the 8 of stem are"),
+        (
+            {"sites.widths": [0.5], "model.norm": "group"},
+            "need normalisation by running statistics",
+        ),
+        ({"sites.widths": [0.5], "sparsity": {}}, "transient_sparsity cannot wrap"),
+        ({"sites.widths": [0.5], "strategy.aggregation": "median"}, "median cannot wrap"),
+        ({"sites.densities": [0.5], "strategy.name": "scaffold"}, "submodels cannot wrap scaffold"),
     ],
 )
 def test_what_is_refused_in_one_line(changes, message):
