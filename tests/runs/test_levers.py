@@ -180,6 +180,16 @@ def test_what_is_refused_in_one_line(changes, message):
     assert "\n" not in str(told.value)
 
 
+def test_attacks_train_no_parts_of_models():
+    from lipsjax.runs import attack
+    from lipsjax.runs.attack_config import AttackConfig
+
+    run = prepared(**{"sites.widths": [0.5]})
+    with pytest.raises(ValueError, match="hold a part of the model train that part alone"):
+        attack.check(AttackConfig(), run)
+    assert attack.fitting(AttackConfig(), run) is None
+
+
 def test_offers_are_of_whole_channels():
     config = config_of(SMALL, {"model.width": 4, "sites.late": "narrower", "sites.deadline": 1.0})
     assert [offer.widths for offer in levers.offers(config, 2)] == [

@@ -88,9 +88,7 @@ def fitting(config: AttackConfig, prepared: Prepared) -> AttackConfig | None:
     Bitmaps are of arms with masks of each client's own.
     """
     left = tuple(a for a in config.attacks if a != "bitmaps" or _has_bitmaps(prepared))
-    spec = prepared.simulation.spec
-    hidden = Rank.SECURE in spec.strategy.wrappers or spec.participation.turns is not None
-    seen = left and _shared(prepared) and not hidden
+    seen = left and _shared(prepared) and not _unreadable(prepared.simulation.spec)
     return dataclasses.replace(config, attacks=left) if seen else None
 
 
@@ -106,6 +104,23 @@ def _shared(prepared: Prepared) -> dict[str, Any]:
     return shared_params(spec.strategy, spec.run, initial)
 
 
+def _unreadable(spec: RoundSpec) -> str:
+    """Return why no attack here reads the messages of a run; "" if they do."""
+    if Rank.SECURE in spec.strategy.wrappers:
+        return "secure aggregation hides each client's message, so none can be attacked by itself"
+    if spec.participation.turns is not None:
+        return (
+            "messages of clients that do not wait for each other are from models of before, which "
+            "no attack here reads"
+        )
+    if Rank.PART in spec.strategy.wrappers:
+        return (
+            "clients that hold a part of the model train that part alone, and attacks here train "
+            "the whole"
+        )
+    return ""
+
+
 def check(config: AttackConfig, prepared: Prepared) -> None:
     """Refuse attacks that a run does not allow.
 
@@ -117,16 +132,8 @@ def check(config: AttackConfig, prepared: Prepared) -> None:
         raise ValueError(
             f"{spec.strategy.name} sends nothing, so nothing can be attacked; attack another arm"
         )
-    if Rank.SECURE in spec.strategy.wrappers:
-        raise ValueError(
-            "secure aggregation hides each client's message, so none can be attacked by itself; "
-            "attack another arm"
-        )
-    if spec.participation.turns is not None:
-        raise ValueError(
-            "messages of clients that do not wait for each other are from models of before, which "
-            "no attack here reads; attack another arm"
-        )
+    if reason := _unreadable(spec):
+        raise ValueError(f"{reason}; attack another arm")
     last = max(config.rounds)
     if min(config.rounds) < 0 or last >= spec.run.rounds:
         raise ValueError(
