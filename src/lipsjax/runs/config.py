@@ -449,9 +449,15 @@ class SitesConfig:
     deadline: float | None = None
     """Seconds of a round after which the server waits for nobody; none: it waits for all."""
     late: Late = "fewer_steps"
-    """What becomes of sites that would be late: they do fewer steps; are left_out; or train a model
-    that is narrower, or send less of top_k, halved as often as it takes, and then do fewer steps.
-    Read by deadline only."""
+    """What becomes of sites that would be late, or over their budget: they do fewer steps; are
+    left_out; or train a model that is narrower, or send less of top_k, halved as often as it takes,
+    and then do fewer steps. Read by deadline and budget only."""
+    budget: float | None = None
+    """Money that each site may spend on its device in the whole run, as a column of a FILE.csv has
+    it for each; none: any."""
+    price_per_hour: tuple[float, ...] = ()
+    """Of a device in use, one price for each device class or site, in turn; none: those of a
+    FILE.csv; known classes have none."""
     widths: tuple[float, ...] = ()
     """Share of the channels, or units, of every layer that a site trains, one for each device class
     or site, in turn, as in HeteroFL; none: all."""
@@ -643,6 +649,8 @@ TRIGGERS = ("trigger", "threshold", "window")
 """Fields of sparsity that a trigger has beside a schedule."""
 GIVEN_UP = ("widths", "densities", "fractions")
 """Fields of sites that say which part of a round each site does."""
+MONEY = ("budget", "price_per_hour")
+"""Fields of sites that say what their devices cost, and may."""
 WITHOUT_CONVOLUTIONS = ("mlp", "vit")
 """Models of this package that have none between stem and classifier."""
 
@@ -679,8 +687,8 @@ def to_dict(config: Any) -> dict[str, Any]:
         if config.sites == SitesConfig():
             del values["sites"]
         else:
-            for name in GIVEN_UP:
-                if not values["sites"][name]:
+            for name in (*GIVEN_UP, *MONEY):
+                if values["sites"][name] in (None, ()):
                     del values["sites"][name]
         if config.sparsity is not None:
             _write_out(values["sparsity"], config)

@@ -65,12 +65,7 @@ def check(config: Config, clients: int) -> None:
         for value in values:
             if not 0 < value <= 1:
                 raise ValueError(f"sites.{name} must be in (0, 1], not {value:g}")
-        if values and len(values) not in {1, classes, clients} - {0}:
-            each = f"one for each of {classes} device classes, " if classes > 1 else ""
-            raise ValueError(
-                f"sites.{name} must be one value for all sites, {each}or one for each of "
-                f"{clients} sites, not {len(values)}"
-            )
+        check_count(name, values, classes, clients)
     if wanted.fractions and not compressed:
         raise ValueError(
             "sites.fractions need strategy.compression='top_k', not "
@@ -89,6 +84,16 @@ def check(config: Config, clients: int) -> None:
         check_narrow(config)
 
 
+def check_count(name: str, values: Sequence[float], classes: int, clients: int) -> None:
+    """Raise ValueError for values that cannot be dealt out to the sites, one each, in turn."""
+    if values and len(values) not in {1, classes, clients} - {0}:
+        each = f"one for each of {classes} device classes, " if classes > 1 else ""
+        raise ValueError(
+            f"sites.{name} must be one value for all sites, {each}or one for each of "
+            f"{clients} sites, not {len(values)}"
+        )
+
+
 def check_narrow(config: Config) -> None:
     """Raise ValueError if a site cannot train a narrower model."""
     if config.model.name not in SCALED:
@@ -99,7 +104,7 @@ def check_narrow(config: Config) -> None:
 
 
 def offers(config: Config, clients: int) -> list[Levers]:
-    """Return what the rule of a config offers to a site, from what is asked for to less and less.
+    """Return what the rule of a config offers to who would be late, from what is asked to less.
 
     Args:
       config: the science.
@@ -112,7 +117,7 @@ def offers(config: Config, clients: int) -> list[Levers]:
       [1.0, 0.5, 0.25, 0.125]
     """
     asked, rule = of_config(config), config.sites.late
-    if config.sites.deadline is None or rule not in HALVINGS:
+    if rule not in HALVINGS:
         return [asked]
     taken = TAKEN[rule]
     first = getattr(asked, taken) or (_usual(config) if rule == "sends_less" else 1.0,)

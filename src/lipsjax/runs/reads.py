@@ -4,7 +4,15 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from lipsjax.runs import parts
-from lipsjax.runs.config import CRITERIA, MODELS, PARTITIONS, Config, PrivacyConfig, SparsityConfig
+from lipsjax.runs.config import (
+    CRITERIA,
+    MODELS,
+    PARTITIONS,
+    Config,
+    PrivacyConfig,
+    SitesConfig,
+    SparsityConfig,
+)
 from lipsjax.runs.given import is_given
 
 SHRINKING = ("density", "schedule", "every", "operation", "kinds")
@@ -13,6 +21,12 @@ PRIVACY = [f"privacy.{f.name}" for f in dataclasses.fields(PrivacyConfig) if f.n
 """Fields that only a clip makes read."""
 NEEDS_GRADIENT = ("saliency", "gradient", "inverted")
 """Criteria that read where the gradient is from."""
+
+
+def _has_no_limit(wanted: SitesConfig) -> bool:
+    """Tell whether nobody can be late or over a budget; a table may hold budgets."""
+    has_table = any(name.endswith(".csv") for name in wanted.devices)
+    return wanted.deadline is None and wanted.budget is None and not has_table
 
 
 def is_own_model(config: Config) -> bool:
@@ -47,7 +61,8 @@ _UNREAD: Mapping[str, Callable[[Config], bool]] = {
     **dict.fromkeys(PRIVACY, lambda c: c.privacy.clip is None),
     "secure.clip": lambda c: c.secure.bits is None,
     "sites.deadline": lambda c: not c.sites.devices,
-    "sites.late": lambda c: not c.sites.devices or c.sites.deadline is None,
+    "sites.late": lambda c: not c.sites.devices or _has_no_limit(c.sites),
+    **dict.fromkeys(("sites.budget", "sites.price_per_hour"), lambda c: not c.sites.devices),
     "faults.kind": lambda c: c.faults.clients == 0,
     "faults.scale": lambda c: c.faults.clients == 0 or c.faults.kind in ("label_flip", "nan"),
 }

@@ -1,6 +1,7 @@
 """From a config to its sites' clock: who has which device, and what that leaves of a round."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,8 +11,15 @@ import numpy as np
 from lipsjax import sites
 from lipsjax.clients import ClientData
 from lipsjax.rounds import Participation
-from lipsjax.runs import levers
-from lipsjax.runs.config import Config, SitesConfig, num_clients, to_dict
+from lipsjax.runs import levers, money
+from lipsjax.runs.config import (
+    MONEY,
+    Config,
+    SitesConfig,
+    cohort_size,
+    num_clients,
+    to_dict,
+)
 from lipsjax.runs.costs import DENSE, Account, masks_of, scheduled, training_flops
 from lipsjax.runs.fields import nearest, shown
 from lipsjax.runs.levers import Levers
@@ -38,8 +46,8 @@ def check(config: Config) -> None:
     wanted = config.sites
     buffered = wanted.buffer is not None
     if not wanted.devices:
-        for name in ("deadline", "buffer"):
-            if getattr(wanted, name) is not None:
+        for name in ("deadline", "buffer", *MONEY):
+            if getattr(wanted, name) not in (None, ()):
                 raise ValueError(
                     f"sites.{name} needs sites.devices: without them nothing takes any time"
                 )
@@ -48,6 +56,7 @@ def check(config: Config) -> None:
         raise ValueError("sites.devices go with no partition.pooled: one place holds all data then")
     if wanted.deadline is not None and not wanted.deadline > 0:
         raise ValueError(f"sites.deadline must be above 0 s, not {wanted.deadline:g}")
+    money.check(config)
     if buffered and wanted.deadline is not None:
         raise ValueError(
             "sites.buffer and sites.deadline exclude each other: a server that waits for nobody "
@@ -158,8 +167,8 @@ def place(
       names: of the sites, where the data name them.
 
     Raises:
-      ValueError: for devices that do not exist, a deadline that no site meets, or a buffer of a
-        strategy that works in rounds alone.
+      ValueError: for devices that do not exist, a deadline or a budget that no site meets, or a
+        buffer of a strategy that works in rounds alone.
     """
     wanted, clients = config.sites, num_clients(config)
     levers.check(config, clients)
@@ -167,7 +176,7 @@ def place(
     built = functools.cache(lambda taken: build(taken, participation))
     if not wanted.devices:
         return Sited(built(asked), None, asked)
-    devices = devices_of(wanted, clients, names)
+    devices = money.priced(config, devices_of(wanted, clients, names))
 
     @functools.cache
     def flops_of(width: float) -> float:
@@ -178,9 +187,9 @@ def place(
         flops = np.array([flops_of(width) for width in widths.tolist()])
         return Work(steps_of(built(taken)), flops, *bits_of(built(taken)))
 
-    if wanted.deadline is not None:
+    if money.is_limited(config, devices):
         offered = levers.offers(config, clients)
-        can, clock = _within(wanted, devices, [work_of(offer) for offer in offered])
+        can, clock = _within(config, devices, [work_of(offer) for offer in offered])
         taken = levers.taken_together(offered, can.choice)
         return Sited(build(taken, participation._replace(limits=can.steps)), clock, taken)
     if wanted.buffer is None:
@@ -197,13 +206,18 @@ def place(
 
 
 def _within(
-    wanted: SitesConfig, devices: tuple[Device, ...], works: list[Work]
+    config: Config, devices: tuple[Device, ...], works: list[Work]
 ) -> tuple[Affordable, Clock]:
-    """Return what sites can do before the deadline of a config, and the clock of that."""
-    assert wanted.deadline is not None
-    whole = wanted.late == "left_out"
+    """Return what sites can do within the limits of a config, and the clock of that."""
+    deadline, whole = config.sites.deadline, config.sites.late == "left_out"
     try:
-        can = sites.afford(devices, works, deadline=wanted.deadline, whole=whole)
+        can = sites.afford(
+            devices,
+            works,
+            deadline=math.inf if deadline is None else deadline,
+            turns=config.rounds * cohort_size(config) / len(devices),
+            whole=whole,
+        )
     except ValueError as error:
         raise ValueError(f"sites.{error}") from None
     return can, sites.round_clock(devices, sites.chosen(works, can.choice), can.steps)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lipsjax.sites.devices import Device
+from lipsjax.sites.money import budgets_for, payable_seconds
 from lipsjax.sites.turns import Timetable
 
 
@@ -131,18 +132,24 @@ def link_seconds(
 
 
 class Affordable(NamedTuple):
-    """What sites can do of a round before a deadline."""
+    """What sites can do of a round before a deadline, and within their budgets."""
 
     choice: tuple[int, ...]  # [K] which of the works that were offered each does
     steps: tuple[int, ...]  # [K] local steps of it; 0 of who is left out
 
 
 def afford(
-    devices: Sequence[Device], works: Sequence[Work], *, deadline: float, whole: bool = False
+    devices: Sequence[Device],
+    works: Sequence[Work],
+    *,
+    deadline: float = math.inf,
+    turns: float = 1.0,
+    whole: bool = False,
 ) -> Affordable:
-    """Return what of a round each site can do before a deadline.
+    """Return what of a round each site can do before a deadline and within its budget.
 
-    Of D seconds a site has ``a D``, a its availability; what its link takes for the most bits that
+    A budget is a deadline of the site's own (:func:`lipsjax.sites.money.payable_seconds`), and the
+    earlier one counts. Of D seconds a site has ``a D``, a its availability; what its link takes for the most bits that
     a round may ask for is left off, and the rest is steps, rounded down. A site does the first of
     the works whose steps it ends; who ends none does what it can of the last.
 
@@ -150,10 +157,12 @@ def afford(
       devices: [K].
       works: of a round, from what is asked for to less and less.
       deadline: D, seconds.
+      turns: of each in a run, over which a budget is spread.
       whole: leave out who cannot end the last of the works either.
 
     Raises:
-      ValueError: if no site is in time, naming the shortest deadline that one could meet.
+      ValueError: if no site is in time, naming the shortest deadline that one could meet, or if
+        none can pay, naming the least budget that one could keep to.
 
     Example:
       >>> slow, fast = Device("slow", 1.0, 1.0, 1.0), Device("fast", 10.0, 1.0, 1.0)
@@ -166,7 +175,8 @@ def afford(
       Affordable(choice=(1, 0), steps=(4, 4))
     """
     available = np.array([device.availability for device in devices])
-    can = np.array([_steps_within(devices, work, available * deadline) for work in works])
+    seconds = available * np.minimum(deadline, payable_seconds(devices, turns))
+    can = np.array([_steps_within(devices, work, seconds) for work in works])
     ends = can == np.array([work.steps for work in works])
     choice = np.where(ends.any(axis=0), ends.argmax(axis=0), len(works) - 1)
     steps = can[choice, np.arange(len(devices))]
@@ -176,10 +186,18 @@ def afford(
     if not steps.any():
         wanted = last.steps if whole else np.ones_like(last.steps)
         turn = link_seconds(devices, *last.most()) + wanted * step_seconds(devices, last.step_flops)
-        least = float((turn / available).min())
+        turn /= available
+        in_time = _steps_within(devices, last, available * deadline) >= wanted
+        if in_time.any():
+            needed = np.where(in_time, budgets_for(devices, turns, turn), math.inf)
+            cheapest = devices[int(needed.argmin())]
+            raise ValueError(
+                f"budget must be at least {_round_up(float(needed.min())):g}, by which one site "
+                f"({cheapest.name}) pays for its {turns:g} turns, not {cheapest.budget:g}"
+            )
         raise ValueError(
-            f"deadline must be at least {_round_up(least):g} s, in which one site is done, not "
-            f"{deadline:g}"
+            f"deadline must be at least {_round_up(float(turn.min())):g} s, in which one site is "
+            f"done, not {deadline:g}"
         )
     return Affordable(tuple(choice.tolist()), tuple(steps.tolist()))
 
@@ -225,7 +243,7 @@ def round_clock(
     Args:
       devices: [K].
       work: of a round.
-      most_steps: [K] that a deadline leaves; None: all.
+      most_steps: [K] that a deadline or budgets leave; None: all.
     """
     steps = work.steps if most_steps is None else np.minimum(work.steps, most_steps)
     return Clock(tuple(devices), work, steps)

@@ -15,8 +15,9 @@ class Device(NamedTuple):
     up_mbit: float  # 10^6 bits a second, from the site
     down_mbit: float
     availability: float = 1.0  # share of the time in which it can be used, in (0, 1]
-    price_per_hour: float = 0.0  # of the device, in use
+    price_per_hour: float = 0.0  # of the device, from the start to the end of its turns
     source: str = ""  # of the figures
+    budget: float | None = None  # that its site may spend on it in a run; None: any
 
 
 _HPL = (
@@ -48,14 +49,15 @@ SHIPPED = {
 training small models in float32 may reach more or less: a site had better measure its own."""
 
 _NEEDED = ("device", "gflops", "up_mbit", "down_mbit")
-_ALLOWED = ("site", *_NEEDED, "availability", "price_per_hour")
+_MAYBE = ("availability", "price_per_hour", "budget")
+_ALLOWED = ("site", *_NEEDED, *_MAYBE)
 
 
 def read(path: str | Path) -> dict[str, Device]:
     r"""Read a table of sites: a CSV file with a row for each.
 
     Columns: ``device``, ``gflops``, ``up_mbit``, ``down_mbit``; perhaps ``site``, its name,
-    ``availability`` in (0, 1] and ``price_per_hour``.
+    ``availability`` in (0, 1], ``price_per_hour``, and ``budget``, which may be spent in a run.
 
     Args:
       path: of the file.
@@ -115,7 +117,7 @@ def _listed() -> str:
 
 def _device(row: dict[str, str | None], where: str) -> Device:
     numbers = {name: _number(row, name, where) for name in _NEEDED[1:]}
-    for name in ("availability", "price_per_hour"):
+    for name in _MAYBE:
         if row.get(name):
             numbers[name] = _number(row, name, where)
     for name, value in numbers.items():
