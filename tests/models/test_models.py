@@ -569,19 +569,3 @@ def test_a_norm_of_two_values_or_more_lets_images_through(size, width, norm):
     images, mask = np.random.default_rng(0).normal(size=(4, size, size, 1)), np.ones(4, bool)
     features = predict(model, drawn(model), images, mask, train=True).features
     assert np.std(features, axis=0).max() > 0.01
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "of"),
-    [("mlp", (6,), "4 units"), ("cnn", (7, 7, 1), "8 channels on maps of one place")],
-)
-def test_batches_of_one_example_have_no_statistics(name, shape, of):
-    """Where a channel has one place; to predict with running statistics is as ever."""
-    model, mask = build(name, shape), np.ones(1, bool)
-    images = np.zeros((1, *shape), np.float32)
-    told = f"norm batch has nothing to normalise of {of} in batches of one example"
-    with pytest.raises(ValueError, match=told):
-        predict(model, drawn(model), images, mask, train=True)
-    assert predict(model, drawn(model), images, mask, train=False).logits.shape == (1, 3)
-    larger = build("cnn", (8, 8, 1))
-    predict(larger, drawn(larger), np.zeros((1, 8, 8, 1), np.float32), mask, train=True)

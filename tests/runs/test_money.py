@@ -174,7 +174,7 @@ def refused(message, changes):
 
 
 def test_the_least_budget_that_is_named_is_enough():
-    with pytest.raises(ValueError, match="sites.budget must be at least") as caught:
+    with pytest.raises(ValueError, match=r"sites\.budget must be at least") as caught:
         prepared(**PRICES, **{"sites.budget": 1e-12})
     least = float(str(caught.value).split("at least ")[1].split(",")[0])
     run = prepared(**PRICES, **{"sites.budget": least})

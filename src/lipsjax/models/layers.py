@@ -140,39 +140,30 @@ def groups_of(channels: int) -> int:
     return math.gcd(channels, 8)
 
 
-def check_values(kind: str, shape: tuple[int, ...], *, train: bool) -> None:
-    """Refuse to normalise single values, which are 0 less their mean, whatever came in.
+def check_groups(shape: tuple[int, ...]) -> None:
+    """Refuse to normalise groups of one value, which are 0 less their mean, whatever came in.
 
     Args:
-      kind: of the norm.
       shape: of what is normalised, [B, ..., channels].
-      train: whether batches have statistics of their own.
 
     Raises:
-      ValueError: naming what has one value.
+      ValueError: naming the groups.
     """
     *places, channels = shape[1:]
-    if math.prod(places) > 1:
-        return
-    on = f"{channels} channels on maps of one place" if places else f"{channels} units"
-    if kind == "group" and channels == groups_of(channels):
+    if math.prod(places) == 1 and channels == groups_of(channels):
+        on = f"{channels} channels on maps of one place" if places else f"{channels} units"
         raise ValueError(
             f"norm group has nothing to normalise of {on}: {channels} groups have one value each, "
             "which becomes 0 for every input; make the model wider or inputs larger, or take norm "
             "batch or none"
-        )
-    if kind == "batch" and train and shape[0] == 1:
-        raise ValueError(
-            f"norm batch has nothing to normalise of {on} in batches of one example: each has one "
-            "value, which becomes 0 for every input; make batches larger, or take norm none"
         )
 
 
 class Norm(nn.Module):
     """Normalise; padding has no part in the statistics.
 
-    What has one value to normalise is refused: less its mean it is 0, whatever came in, so that
-    the layers before it never learn.
+    A group of one value is refused: less its mean it is 0, whatever came in, so that the layers
+    before it never learn.
 
     Attributes:
       kind: "batch", "group" (8 groups or fewer), "layer" or "none".
@@ -187,13 +178,13 @@ class Norm(nn.Module):
         """Normalise x [B, ..., channels], with mask [B], in the type of the parameters.
 
         Raises:
-          ValueError: for groups, or when training for batches, of one value.
+          ValueError: for groups of one value.
         """
-        check_values(self.kind, x.shape, train=train)
         y, given = x.astype(self.param_dtype), {"param_dtype": self.param_dtype, "name": "norm"}
         if self.kind == "batch":
             y = BatchNorm(**given)(y, mask=mask, train=train)
         if self.kind == "group":
+            check_groups(x.shape)
             y = nn.GroupNorm(groups_of(x.shape[-1]), use_fast_variance=False, **given)(y)
         if self.kind == "layer":
             y = nn.LayerNorm(EPSILON, use_fast_variance=False, **given)(y)
