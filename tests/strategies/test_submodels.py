@@ -669,3 +669,27 @@ def test_what_goes_together_trains():
     )
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state["global_model"]))
     assert np.isfinite(metrics.scalars["accuracy_new_tuned"][-1])
+
+
+INNER = {
+    "fedprox": lambda: strategies.fedprox(mu=0.1),
+    "fedyogi": strategies.fedyogi,
+    "fedper": strategies.fedper,
+    "fedrep": strategies.fedrep,
+    "fedbabu": strategies.fedbabu,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INNER)
+def test_what_sends_models_alone_goes_inside(name):
+    """A federation of narrow clients is one of the narrow model, fine-tuning included."""
+    whole, small = pair("mlp", "batch")
+    data, parts = world([5, 7, 4]), PARTED(INNER[name]())
+    options = {"rounds": 2, "evaluate_every": 0, "tune_epochs": 1, "new_clients": 1}
+    state, metrics, _ = simulate(whole, parts, data, **options)
+    expected, told, _ = simulate(small, INNER[name](), data, **options)
+    assert_close(gathered(state["global_model"], shapes_of(small)), expected["global_model"], 1e-9)
+    assert_close(metrics.client_loss, told.client_loss)
+    for measure in ("accuracy_tuned", "accuracy_new", "accuracy_new_tuned"):
+        assert_close(metrics.scalars[measure], told.scalars[measure])
