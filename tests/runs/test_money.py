@@ -98,6 +98,7 @@ def test_a_table_may_hold_prices_budgets_or_both(tmp_path):
     assert [d["turns"] for d in one.setup["devices"]] == [4.0, 4.0, 0.0]
 
 
+@pytest.mark.slow  # compiles three widths
 def test_who_is_over_the_budget_may_train_a_narrower_model():
     changes = {**PRICES, "model.width": 64, "sites.late": "narrower"}
     spent = costs(prepared(**changes))
@@ -174,7 +175,7 @@ def refused(message, changes):
 
 
 def test_the_least_budget_that_is_named_is_enough():
-    with pytest.raises(ValueError, match="sites.budget must be at least") as caught:
+    with pytest.raises(ValueError, match=r"sites\.budget must be at least") as caught:
         prepared(**PRICES, **{"sites.budget": 1e-12})
     least = float(str(caught.value).split("at least ")[1].split(",")[0])
     run = prepared(**PRICES, **{"sites.budget": least})

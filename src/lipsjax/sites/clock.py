@@ -149,9 +149,9 @@ def afford(
     """Return what of a round each site can do before a deadline and within its budget.
 
     A budget is a deadline of the site's own (:func:`lipsjax.sites.money.payable_seconds`), and the
-    earlier one counts. Of D seconds a site has ``a D``, a its availability; what its link takes for the most bits that
-    a round may ask for is left off, and the rest is steps, rounded down. A site does the first of
-    the works whose steps it ends; who ends none does what it can of the last.
+    earlier one counts. Of D seconds a site has ``a D``, a its availability; what its link takes for
+    the most bits that a round may ask for is left off, and the rest is steps, rounded down. A site
+    does the first of the works whose steps it ends; who ends none does what it can of the last.
 
     Args:
       devices: [K].
