@@ -58,8 +58,10 @@ def test_classes_of_devices(timed):
     pi, rig = device_classes(recordings_of(timed, 0)["dense"])
     assert (pi.name, pi.sites, pi.turns, pi.steps) == ("pi", 10, 4.0, 0.5)
     assert pi.accuracy.mean == pytest.approx(0.625)
-    assert np.isnan(pi.cost)
-    assert rig.cost == pytest.approx(20.0)  # of ten sites, four turns of a quarter of an hour, at 2
+    assert np.isnan(pi.cost.mean)
+    assert rig.cost.mean == pytest.approx(
+        20.0
+    )  # of ten sites, four turns of a quarter of an hour, at 2
 
 
 def test_levers_and_their_unit(timed):

@@ -98,6 +98,7 @@ def test_a_table_may_hold_prices_budgets_or_both(tmp_path):
     assert [d["turns"] for d in one.setup["devices"]] == [4.0, 4.0, 0.0]
 
 
+@pytest.mark.slow  # compiles three widths
 def test_who_is_over_the_budget_may_train_a_narrower_model():
     changes = {**PRICES, "model.width": 64, "sites.late": "narrower"}
     spent = costs(prepared(**changes))

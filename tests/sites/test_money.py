@@ -29,7 +29,7 @@ def with_budgets(*budgets):
 @pytest.mark.parametrize(
     ("budgets", "deadline", "late", "expected"),
     [
-        # 12, 12 and 6 seconds a turn: 4 s of steps at slow, 3 s of half's device, 1 of steps
+        # 12, 12 and 6 seconds a turn: 4 s of steps at slow; 3 s of half's device, 1 s of steps
         ((0.12, 0.12, 0.12), np.inf, "fewer_steps", (2, 10, 2)),
         ((0.12, 0.12, 0.12), np.inf, "left_out", (0, 10, 0)),
         ((0.18, 0.028, 0.144), np.inf, "left_out", (5, 10, 4)),  # to the last cent

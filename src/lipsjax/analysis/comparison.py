@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lipsjax.analysis.hours import elapsed_hours, idle_share, worst_devices
+from lipsjax.analysis.hours import device_cost, elapsed_hours, idle_share, worst_devices
 from lipsjax.analysis.stats import (
     Difference,
     Interval,
@@ -144,6 +144,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "idle_share": lambda r, _: idle_share(r),
     "worst_devices": lambda r, _: worst_devices(r),
+    "device_cost": lambda r, _: device_cost(r),
 }
 """What is compared: name -> one number of one run.
 
@@ -151,7 +152,8 @@ MEASURES: dict[str, Measure] = {
 own models, as nobody receives the global model. ``reached`` is 1 where the target is reached and 0
 where not, so that its mean is the share of seeds; rounds, bits and hours to the target are NaN in a
 seed that never reaches it, and so is their mean, as a mean over the others would flatter the arm.
-Hours are of the simulated clock of runs whose sites have devices; others have none.
+Hours are of the simulated clock of runs whose sites have devices, and costs of devices that have a
+price; others have none.
 """
 
 

@@ -39,7 +39,7 @@ class DeviceClass(NamedTuple):
     turns: float  # of a site, in which it trains to an end
     steps: float  # of a turn, share of all that a round asks for
     accuracy: Interval  # at the end, mean over its sites
-    cost: float  # of its devices in use, all sites together; NaN where they have no price
+    cost: Interval  # of its devices in use, all sites together; NaN where they have no price
 
 
 def elapsed_hours(recording: Recording) -> np.ndarray:
@@ -83,7 +83,7 @@ def idle_share(recording: Recording) -> float:
 
 def worst_devices(recording: Recording) -> float:
     """Return the end accuracy of the device class that is served worst; NaN without classes."""
-    by_class = _class_accuracies(recording)
+    by_class = class_accuracies(recording)
     return min(by_class.values()) if by_class else float("nan")
 
 
@@ -99,7 +99,7 @@ def device_classes(runs: Sequence[Recording]) -> list[DeviceClass]:
     if not runs or "devices" not in runs[0].setup:
         return []
     devices = runs[0].setup["devices"]
-    accuracies = [_class_accuracies(run) for run in runs]
+    accuracies, costs = [class_accuracies(run) for run in runs], [class_costs(run) for run in runs]
     return [
         DeviceClass(
             name=name,
@@ -107,10 +107,35 @@ def device_classes(runs: Sequence[Recording]) -> list[DeviceClass]:
             turns=float(np.mean([devices[k]["turns"] for k in members])),
             steps=float(np.mean([devices[k]["steps"] for k in members])),
             accuracy=mean_interval([each.get(name, np.nan) for each in accuracies]),
-            cost=_cost([devices[k] for k in members]),
+            cost=mean_interval([each.get(name, np.nan) for each in costs]),
         )
-        for name, members in _members(devices).items()
+        for name, members in members_of(devices).items()
     ]
+
+
+def device_cost(recording: Recording) -> float:
+    """Return what all devices that have a price cost in a run; NaN where none has.
+
+    Example:
+      >>> import types
+      >>> pi = {"name": "pi", "price_per_hour": 0.5, "turns": 4.0, "turn_seconds": 1800.0}
+      >>> device_cost(types.SimpleNamespace(setup={"devices": [pi, pi]}))
+      2.0
+    """
+    known = [cost for cost in class_costs(recording).values() if not np.isnan(cost)]
+    return sum(known) if known else float("nan")
+
+
+def class_costs(recording: Recording) -> dict[str, float]:
+    """Return what the devices of each class cost in a run: price times hours in turns.
+
+    Returns:
+      Class -> cost of all its sites; NaN where none of them has a price.
+    """
+    devices = recording.setup.get("devices", [])
+    return {
+        name: _cost([devices[k] for k in members]) for name, members in members_of(devices).items()
+    }
 
 
 def _cost(devices: Sequence[Mapping[str, float]]) -> float:
@@ -119,23 +144,34 @@ def _cost(devices: Sequence[Mapping[str, float]]) -> float:
     return sum(d["price_per_hour"] * d["turns"] * d["turn_seconds"] / 3600 for d in devices)
 
 
-def _members(devices: Sequence[Mapping[str, str]]) -> dict[str, list[int]]:
-    """Class -> its clients."""
+def members_of(devices: Sequence[Mapping[str, str]]) -> dict[str, list[int]]:
+    """Return the clients of each class, in their order.
+
+    >>> members_of([{"name": "pi"}, {"name": "rig"}, {"name": "pi"}])
+    {'pi': [0, 2], 'rig': [1]}
+    """
     found: dict[str, list[int]] = {}
     for k, device in enumerate(devices):
         found.setdefault(device["name"], []).append(k)
     return found
 
 
-def _class_accuracies(recording: Recording) -> dict[str, float]:
-    """Class -> mean end accuracy of its sites; of sites whose accuracy is known at all."""
+def class_accuracies(
+    recording: Recording, devices: Sequence[Mapping[str, str]] | None = None
+) -> dict[str, float]:
+    """Return the mean end accuracy of the sites of each class, of sites whose accuracy is known.
+
+    Args:
+      recording: of one run.
+      devices: of its clients, by which they are grouped; None: as the run has recorded them.
+    """
+    devices = recording.setup.get("devices", []) if devices is None else devices
     of_each = recording.by.get("clients", {}).get("accuracy")
-    if "devices" not in recording.setup or of_each is None:
+    if of_each is None or of_each.shape[1] != len(devices):
         return {}
     ends = np.array([end_of(curve) for curve in of_each.T])
-    members = _members(recording.setup["devices"])
     return {
         name: float(np.nanmean(ends[ids]))
-        for name, ids in members.items()
+        for name, ids in members_of(devices).items()
         if np.isfinite(ends[ids]).any()
     }

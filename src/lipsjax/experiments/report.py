@@ -63,6 +63,7 @@ def draw(
     from lipsjax.analysis.planned import sentences as decided
     from lipsjax.analysis.verdict import verdict
     from lipsjax.report.anonymise import FOLDER, anonymous_study
+    from lipsjax.report.hours import write_classes
     from lipsjax.report.leakage import write_leakage
     from lipsjax.report.sites import write_sites
     from lipsjax.report.summary import executive
@@ -78,6 +79,7 @@ def draw(
     write_table(study, out / "table.csv")
     write_sites(study, out / "sites.csv")
     write_leakage(study, out / "leakage.csv")
+    write_classes(study, out / "device_classes.csv")
     console.print(summary_table(study, width=console.width))
     console.print("", _listed(executive(study), numbered=True), highlight=False)
     if found := decided(study):

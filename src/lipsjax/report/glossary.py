@@ -75,6 +75,13 @@ WORDS = (
         "it. One that holds zero leaves open who is ahead.",
         r"(?:95% )?intervals?",
     ),
+    Word(
+        "Return",
+        "Points of accuracy that the sites with one class of devices have over training alone, for "
+        "each unit of money that these devices cost. A lever is the same between two ways of "
+        "training together, for each unit of money that one saves or costs more.",
+        r"return on money",
+    ),
 )
 
 

@@ -85,6 +85,9 @@ def markdown(study: StudyRecording) -> str:
     if levers := hours.levers(rows):
         blocks += ["## Hours at the sites", _escaped(levers[0], levers[1:]), hours.NOTE]
         blocks += [_escaped(hours.CLASSES, hours.class_lines(study))]
+    if bought := hours.money_lines(study):
+        blocks += ["### What accuracy costs", _escaped(bought[0], bought[1:])]
+        blocks += [hours.money_note(study)]
     blocks += _site_blocks(study)
     blocks += ["## What this study shows", _bullets(_sentences(study, rows))]
     setting = [
