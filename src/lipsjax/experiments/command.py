@@ -193,10 +193,11 @@ def _as_tyro_reads(argv: Sequence[str], known: Mapping[str, Option]) -> list[str
 def _word(value: str, option: Option | None) -> str:
     """Return a value, as Python writes it if it is a word that an option takes."""
     word = value.capitalize()
-    takes = option is not None and not option.stands_alone
-    if takes and word == "None" and type(None) in typing.get_args(option.kind):
-        return word
-    return word if takes and word in ("True", "False") and option.kind is bool else value
+    if option is None or option.stands_alone:
+        return value
+    takes = {"None": type(None) in typing.get_args(option.kind)}
+    takes |= dict.fromkeys(("True", "False"), option.kind is bool)
+    return word if takes.get(word) else value
 
 
 def options_of(kind: Any, default: Any, prefix: str = "--") -> dict[str, Option]:
