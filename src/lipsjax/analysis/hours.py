@@ -165,13 +165,13 @@ def class_accuracies(
       recording: of one run.
       devices: of its clients, by which they are grouped; None: as the run has recorded them.
     """
-    devices = recording.setup.get("devices", []) if devices is None else devices
+    grouped = recording.setup.get("devices", []) if devices is None else devices
     of_each = recording.by.get("clients", {}).get("accuracy")
-    if of_each is None or of_each.shape[1] != len(devices):
+    if of_each is None or of_each.shape[1] != len(grouped):
         return {}
     ends = np.array([end_of(curve) for curve in of_each.T])
     return {
         name: float(np.nanmean(ends[ids]))
-        for name, ids in members_of(devices).items()
+        for name, ids in members_of(grouped).items()
         if np.isfinite(ends[ids]).any()
     }
