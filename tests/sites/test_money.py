@@ -112,9 +112,9 @@ def test_what_is_recorded_as_cost_is_never_above_the_budget(setting, deadline):
     one_more = clock._replace(steps=clock.steps + 1).of_sites(rounds=rounds, cohort=cohort)
     for found, device, more in zip(device_classes([run]), devices, one_more, strict=True):
         if not device.price_per_hour:
-            assert np.isnan(found.cost)
+            assert np.isnan(found.cost.mean)
         elif device.budget is not None:
-            assert found.cost <= device.budget * (1 + 1e-8)
+            assert found.cost.mean <= device.budget * (1 + 1e-8)
         if 0 < found.steps < 1 and device.price_per_hour:
             cost = device.price_per_hour * turns * more["turn_seconds"] / 3600
             over = device.budget is not None and cost > device.budget * (1 - 1e-8)

@@ -165,9 +165,7 @@ def class_accuracies(
       recording: of one run.
       devices: of its clients, by which they are grouped; None: as the run has recorded them.
     """
-    grouped: Sequence[Mapping[str, str]] = (
-        recording.setup.get("devices", []) if devices is None else devices
-    )
+    grouped = recording.setup.get("devices", []) if devices is None else devices
     of_each = recording.by.get("clients", {}).get("accuracy")
     if of_each is None or of_each.shape[1] != len(grouped):
         return {}

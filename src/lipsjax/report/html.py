@@ -232,8 +232,8 @@ def contents(study: StudyRecording) -> dict[str, Any]:
         "class_head": hours.CLASSES,
         "device_classes": hours.class_lines(study),
         "hours_note": hours.NOTE,
-        "money": hours.money_lines(study),
-        "money_note": hours.money_note(study),
+        "purchases": hours.money_lines(study),
+        "purchases_note": hours.money_note(study),
         "several": several,
         "maps": _maps(study, rows),
         "pairs": Shown(plots.pairs(rows), "pairs", "Each arm, alone and with transient sparsity")
