@@ -142,7 +142,10 @@ REFUSED = {
         ["--model.name", "mlp", "--model.norm", "none", "--strategy.norm", "local"],
         ["strategy.norm='local'", "'none'"],
     ),
-    "neither true nor false": (["--model.normalise", "maybe"], ["'maybe'", "True", "False"]),
+    "neither true nor false": (
+        ["--model.normalise", "maybe"],
+        ["must be true or false, not 'maybe'"],
+    ),
     "depth that is no integer": (
         ["--model.depth", "2.5"],
         ["--model.depth must be an integer, not '2.5'"],
