@@ -23,7 +23,10 @@ DOCS = ROOT / "docs"
 SOURCE = ROOT / "src" / "lipsjax"
 PAGES = sorted(DOCS.rglob("*.md"))
 READMES = [ROOT / part / "README.md" for part in ("", "experiments", "benchmarks")]
-TRAINS = {"quickstart.md", "howto/model.md", "howto/python.md", "howto/strategy.md"}
+TRAINS = {
+    *("quickstart.md", "privacy.md"),
+    *("howto/model.md", "howto/python.md", "howto/strategy.md"),
+}
 """Pages whose Python trains a simulation, which takes a while to compile."""
 
 

@@ -1,5 +1,7 @@
 """Attacks whose outcome is known: what must be recovered, and what must not."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +35,13 @@ def delta_of(model, start, image, label, training=ONE_STEP):
     return attacks.simulate(model, training, start, image[None], label[None], mask, key)
 
 
+def deltas_of(model, start, images, labels):
+    """Those of many examples by one program, one after the other."""
+    of_one = functools.partial(delta_of, model, start)
+    found = jax.jit(jax.vmap(of_one))(images, labels)
+    return [jax.tree.map(lambda d, i=i: d[i], found) for i in range(len(labels))]
+
+
 def all_of(delta):
     return jax.tree.map(lambda d: jnp.ones(d.shape, bool), delta)
 
@@ -46,8 +55,7 @@ def test_a_biased_linear_first_layer_is_inverted_exactly():
     )
     start = model.init(jax.random.key(1))
     first = model.layers[0]
-    for image, label in zip(flat, labels, strict=True):
-        delta = delta_of(model, start, image, label)
+    for image, delta in zip(flat, deltas_of(model, start, flat, labels), strict=True):
         kernel = "/".join(("params", *first.path))
         read = attacks.invert_linear(delta[kernel], delta[kernel.replace("kernel", "bias")])
         best = read.inputs[jnp.argmax(read.strength)]
@@ -62,8 +70,8 @@ def test_labels_of_one_example_are_always_right():
     noise = jax.random.uniform(jax.random.key(2), (16, 8, 8, 1))
     prediction = model.apply(start, noise, mask=jnp.ones(16, bool), train=False)
     mean = jnp.mean(jax.nn.softmax(prediction.logits), axis=0)
-    for image, label in zip(images, labels, strict=True):
-        bias = delta_of(model, start, image, label)["params/classifier/bias"]
+    for label, delta in zip(labels, deltas_of(model, start, images, labels), strict=True):
+        bias = delta["params/classifier/bias"]
         expected = attacks.expected_counts(bias, mean, examples=1, rate=1.0)
         counts = attacks.whole_counts(expected, examples=1)
         assert counts[label] == 1

@@ -35,9 +35,8 @@ def float64():
 def before_round(strategy, at, training=TRAINING):
     """Return the simulation, its data, the state before a round, and the state after it."""
     model, data = worlds.tiny_model(norm="group"), worlds.world(SIZES)
-    options = {"rounds": at, "total": 4, "training": training}
-    host, _, sim = worlds.simulate(model, strategy, data, **options)
-    after, _, _ = worlds.simulate(model, strategy, data, **options | {"rounds": at + 1})
+    options = {"rounds": at + 1, "total": 4, "training": training}
+    (*_, host, after), _, sim = worlds.round_by_round(model, strategy, data, **options)
     when = moment(host, sim.cohort(jax.random.key(1), at))
     return sim, jax.tree.map(jnp.asarray, data), when, after
 

@@ -13,12 +13,15 @@ import pytest
 pytest.importorskip("nvflare")
 
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import make_reply
+from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.workspace import Workspace
 from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor, ExecutionMode
 from nvflare.app_common.utils.fl_model_utils import FLModelUtils
+from nvflare.client.config import TransferType
 from nvflare.job_config.api import FedJob
 
 from lipsjax.deploy.flower.masks import mask, mask_of_torch
@@ -264,6 +267,66 @@ def test_a_gradient_that_cannot_be_scored_is_refused(site, value, told):
     assert len(site.record()) == 1
 
 
+class Runner:
+    """Of NVFlare's, what a filter asks."""
+
+    def __init__(self, transfer):
+        self.executor = ClientAPIExecutor(
+            ExecutionMode.IN_PROCESS, task_script_path="x.py", params_transfer_type=transfer
+        )
+
+    def find_executor(self, task):
+        return self.executor if task == "train" else None
+
+
+@pytest.mark.parametrize("transfer", [TransferType.DIFF, "DIFF"])
+def test_who_is_set_to_send_differences_is_refused_before_it_trains(site, transfer):
+    """In round 0 already; a task that does not train is not asked."""
+    context = site.context()
+    context.set_prop(FLContextKey.RUNNER, Runner(transfer), private=True)
+    with pytest.raises(ValueError, match=r"lips: .*differences.*set params_transfer_type to FULL"):
+        site.filter.process(task_of(0), context)
+    assert not (site.folder / RECORD).exists()
+    context.set_prop(FLContextKey.RUNNER, Runner(TransferType.FULL), private=True)
+    assert whole(from_shareable(site.filter.process(task_of(0), context)).data)
+
+
+def result_of(*kinds):
+    """A result, of several kinds at once where more than one is given."""
+    parts = {kind: DXO(kind, data=dict(WEIGHTS)) for kind in kinds}
+    (made,) = parts.values() if len(kinds) == 1 else [DXO(DataKind.COLLECTION, data=parts)]
+    return made.to_shareable()
+
+
+@pytest.mark.parametrize(
+    ("result", "code"),
+    [
+        (result_of(DataKind.WEIGHT_DIFF), ReturnCode.TASK_RESULT_FILTER_ERROR),
+        (
+            result_of(DataKind.METRICS, DataKind.WEIGHT_DIFF),
+            ReturnCode.TASK_RESULT_FILTER_ERROR,
+        ),
+        (result_of(DataKind.METRICS, DataKind.WEIGHTS), ReturnCode.OK),
+        (result_of(DataKind.WEIGHTS), ReturnCode.OK),
+        (Shareable(), ReturnCode.OK),
+        (make_reply(ReturnCode.EXECUTION_EXCEPTION), ReturnCode.EXECUTION_EXCEPTION),
+    ],
+)
+def test_a_result_of_differences_is_refused(site, caplog, result, code):
+    """Whoever took them."""
+    context = site.context("validate")
+    context.set_prop(FLContextKey.TASK_RESULT, result, private=True, sticky=False)
+    before = result.get_return_code()
+    site.filter.handle_event(EventType.AFTER_TASK_EXECUTION, context)
+    assert result.get_return_code() == before
+    context.set_prop(FLContextKey.TASK_NAME, "train", private=True, sticky=False)
+    site.filter.handle_event(EventType.BEFORE_TASK_EXECUTION, context)
+    assert result.get_return_code() == before
+    site.filter.handle_event(EventType.AFTER_TASK_EXECUTION, context)
+    assert result.get_return_code() == code
+    assert ("send the whole model" in caplog.text) == (code != before)
+
+
 ARRAYS = {
     "stem": np.random.default_rng(1).normal(size=(3, 4)).tolist(),
     "mid": np.random.default_rng(2).normal(size=(4, 4)).tolist(),
@@ -271,7 +334,7 @@ ARRAYS = {
 }
 
 
-def run_job(tmp_path, *, rounds=3, filters=True, threads=2, external=False, script_args=""):
+def run_job(tmp_path, *, rounds=3, filters=True, threads=2, external=False, script_args="", **runs):
     """Run FedAvg of two sites in NVFlare's simulator; return its code and where files lie."""
     from nvflare.job_config.defs import FilterType
     from nvflare.job_config.script_runner import FrameworkType, ScriptRunner
@@ -289,6 +352,7 @@ def run_job(tmp_path, *, rounds=3, filters=True, threads=2, external=False, scri
         framework=FrameworkType.NUMPY,
         launch_external_process=external,
         command=f"{sys.executable} -u",
+        **runs,
     )
     job.to_clients(runner)
     if filters:
@@ -328,7 +392,8 @@ def check_rounds(out, workspace):
 
 
 def seen(out, site):
-    return [json.loads(line) for line in (out / f"seen-{site}.jsonl").read_text().splitlines()]
+    path = out / f"seen-{site}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 @pytest.mark.slow
@@ -365,11 +430,39 @@ def test_nothing_more_is_sent(tmp_path):
 @pytest.mark.slow
 def test_a_job_whose_script_forgets_the_line_ends(tmp_path):
     _, out, workspace = run_job(tmp_path, script_args="forgets")
-    codes = [reply["code"] for reply in seen(out, "site-1")]
-    assert codes == [ReturnCode.OK, ReturnCode.TASK_DATA_FILTER_ERROR]
+    assert codes(out) == {ReturnCode.OK, ReturnCode.TASK_DATA_FILTER_ERROR}
     assert not (out / "global-1.npz").exists()
-    said = "".join(path.read_text() for path in workspace.rglob("*log*") if path.is_file())
-    assert "lips: criterion saliency needs the gradient of 'mid'" in said
+    assert "lips: criterion saliency needs the gradient of 'mid'" in logged(workspace)
+
+
+def logged(workspace):
+    return "".join(path.read_text() for path in workspace.rglob("*log*") if path.is_file())
+
+
+def codes(out):
+    """Of both sites; the job ends at the first that is bad, so one may not be seen."""
+    replies = [reply for site in ("site-1", "site-2") for reply in seen(out, site)]
+    return {reply["code"] for reply in replies}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("external", [False, True])
+def test_a_job_that_is_set_to_send_differences_ends_before_it_trains(tmp_path, external):
+    differences = {"params_transfer_type": TransferType.DIFF, "external": external}
+    _, out, workspace = run_job(tmp_path, **differences)
+    assert codes(out) == {ReturnCode.TASK_DATA_FILTER_ERROR}
+    assert not list(out.glob("*.npz"))  # no site received a model
+    assert "lips: this site sends differences" in logged(workspace)
+    assert "set params_transfer_type to FULL" in logged(workspace)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("external", [False, True])
+def test_a_job_whose_script_sends_differences_ends_with_nothing_averaged(tmp_path, external):
+    _, out, workspace = run_job(tmp_path, script_args="differs", external=external)
+    assert codes(out) == {ReturnCode.TASK_RESULT_FILTER_ERROR}
+    assert not (out / "global-0.npz").exists()
+    assert "comes back: send the whole model" in logged(workspace)
 
 
 def test_a_site_needs_no_jax():

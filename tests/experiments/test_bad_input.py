@@ -18,10 +18,10 @@ from helpers import commands
 from helpers.commands import nothing_left, refusal
 from helpers.fake_study import write_study
 from lipsjax import datasets, recording
-from lipsjax.experiments import cli
+from lipsjax.experiments import cli, command
 from lipsjax.runs import study
 from lipsjax.runs.build import build_optimizer
-from lipsjax.runs.config import LocalConfig
+from lipsjax.runs.config import Config, LocalConfig
 
 # Options of the command line.
 
@@ -72,6 +72,10 @@ OPTIONS = {
     "no clients": (["--partition.clients", "0"], ["partition.clients must be at least 1, not 0"]),
     "no epochs": (["--local.epochs", "0"], ["local.epochs must be at least 1, not 0"]),
     "no batch": (["--local.batch-size", "-2"], ["local.batch_size must be at least 1, not -2"]),
+    "batches of one and norm batch": (
+        ["--local.batch-size", "1", "--model.name", "mlp", "--model.norm", "batch"],
+        ["norm batch has nothing to normalise", "batches of one example"],
+    ),
     "no examples": (["--partition.train-examples", "0"], ["train_examples", "at least 1, not 0"]),
     "a client without examples": (
         ["--partition.train-examples", "5", "0", "5"],
@@ -242,6 +246,22 @@ def test_options_of_lips(tmp_path, case):
     argv, parts = LIPS[case]
     refusal(commands.run(tmp_path, "--lips", *argv), *parts)
     assert nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("said", ["false", "False", "FALSE", "True", "true"])
+@pytest.mark.parametrize("joined", [False, True])
+def test_true_and_false_are_read_as_toml_writes_them_too(said, joined):
+    name, default = "--evaluation.clients_on_global", Config()
+    argv = [f"{name}={said}"] if joined else [name, said, "--model.norm", "none"]
+    config = command.parse(Config, argv, program="lipsjax run", default=default)
+    assert config.evaluation.clients_on_global is (said.lower() == "true")
+    assert config.model.norm == ("batch" if joined else "none")
+
+
+@pytest.mark.parametrize("argv", [["--model.normalise", "yes"], ["--model.normalise=yes"]])
+def test_what_is_neither_true_nor_false_is_refused(argv):
+    with pytest.raises(ValueError, match=r"--model\.normalise must be true or false, not 'yes'"):
+        command.parse(Config, argv, program="lipsjax run", default=Config())
 
 
 def test_options_of_the_optimizer_replace_those_of_the_default():

@@ -1,6 +1,7 @@
 """An NVFlare client in NumPy: a linear model of three layers, and one line for LIPS.
 
-Called as ``nvflare_client.py FOLDER [forgets]``; it writes there what it received and its gradient.
+Called as ``nvflare_client.py FOLDER [forgets] [differs]``; it writes there what it received and its
+gradient.
 """
 
 import sys
@@ -28,7 +29,7 @@ def gradient_of(arrays, inputs, targets):
     }
 
 
-def main(folder, forgets=False):
+def main(folder, forgets=False, differs=False):
     """Train for as long as tasks come."""
     flare.init()
     site = flare.get_site_name()
@@ -45,8 +46,11 @@ def main(folder, forgets=False):
         if not forgets:
             keep_gradient(model, gradient)
         meta = {**model.meta, "NUM_STEPS_CURRENT_ROUND": 4}  # whatever was received goes back
-        flare.send(flare.FLModel(params=arrays, meta=meta))
+        if differs:
+            arrays = {name: arrays[name] - model.params[name] for name in NAMES}
+        kind = flare.ParamsType.DIFF if differs else flare.ParamsType.FULL
+        flare.send(flare.FLModel(params=arrays, params_type=kind, meta=meta))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), forgets="forgets" in sys.argv)
+    main(Path(sys.argv[1]), forgets="forgets" in sys.argv, differs="differs" in sys.argv)

@@ -106,6 +106,23 @@ def simulate(
     return *ends[0], sim
 
 
+def round_by_round(model, strategy, data, *, rounds, total, seed=1, **options):
+    """Run by a program of one round; return the state (host) before each and at the end.
+
+    Besides, metrics as NumPy and the simulation, as :func:`simulate` does.
+    """
+    training = options.pop("training", LocalTraining(optax.sgd(0.1, momentum=0.9), 2, 4))
+    mesh = simulation.client_mesh(1)
+    sim = simulation.build(model, strategy, training, rounds=total, data=data, mesh=mesh, **options)
+    state, placed, each = sim.init(jax.random.key(seed)), sim.place(data), []
+    hosts = [sim.to_host(state)]
+    for _ in range(rounds):
+        state, metrics = sim.run(state, placed, 1)
+        hosts.append(sim.to_host(state))
+        each.append(jax.tree.map(np.asarray, metrics))
+    return hosts, jax.tree.map(lambda *rows: np.concatenate(rows), *each), sim
+
+
 def assert_close(a, b, tolerance=1e-9):
     """Every leaf agrees to an absolute and relative tolerance; NaN equals NaN."""
     jax.tree.map(

@@ -543,9 +543,29 @@ def test_normalised_images_have_mean_0_and_deviation_1():
         ),
         ({"normalise": ([0.5], [np.nan])}, r"a finite deviation for each of 1 channels, not \[nan"),
         ({"normalise": ([0.5], [-0.2])}, r"deviations of at least 0, not \[-0.2\]"),
+        (
+            {"input_shape": (7, 7, 1), "width": 4, "norm": "group"},
+            "norm group has nothing to normalise of 8 channels on maps of one place: 8 groups have",
+        ),
+        (
+            {"name": "conv1d", "input_shape": (7, 1), "width": 2, "norm": "group"},
+            "norm group has nothing to normalise of 4 channels on maps of one place: 4 groups have",
+        ),
     ],
 )
 def test_refused(options, message):
     good = {"name": "cnn", "num_classes": 3, "input_shape": (8, 8, 1)}
     with pytest.raises(ValueError, match=message):
         models.build(**{**good, **options})
+
+
+@pytest.mark.parametrize(
+    ("size", "width", "norm"),
+    [(8, 4, "group"), (7, 8, "group"), (7, 3, "group"), (7, 4, "none"), (7, 4, "batch")],
+)
+def test_a_norm_of_two_values_or_more_lets_images_through(size, width, norm):
+    """At the very border of what is refused: two places, or groups of two channels or three."""
+    model = build("cnn", (size, size, 1), width=width, norm=norm)
+    images, mask = np.random.default_rng(0).normal(size=(4, size, size, 1)), np.ones(4, bool)
+    features = predict(model, drawn(model), images, mask, train=True).features
+    assert np.std(features, axis=0).max() > 0.01

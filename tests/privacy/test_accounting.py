@@ -71,7 +71,10 @@ def test_an_epsilon_that_is_asked_for_is_kept_by_whichever_accountant(target):
     assert spent(z, 20, 1e-5, 0.2) <= target
 
 
-@pytest.mark.parametrize(("target", "sampling"), [(8.0, 1.0), (0.5, 1.0), (4.0, 0.2)])
+@pytest.mark.parametrize(
+    ("target", "sampling"),
+    [(8.0, 1.0), (0.5, 1.0), pytest.param(4.0, 0.2, marks=pytest.mark.slow)],
+)
 def test_noise_is_the_least_that_keeps_within_epsilon(target, sampling):
     z = noise_multiplier(target, 1e-5, sampling=sampling, rounds=20)
     assert spent(z, 20, 1e-5, sampling) <= target

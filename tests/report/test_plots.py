@@ -238,6 +238,7 @@ def test_logarithmic_ticks_are_plain_and_no_fewer_than_three(tmp_path):
         assert all(re.fullmatch(r"[\d.]+%", text) for text in texts)
 
 
+@pytest.mark.slow
 def test_texts_are_no_smaller_than_9_pixels_on_a_phone(tmp_path):
     """Of 390 pixels the page leaves 358 to a panel, and 173 to each of two small ones."""
     study = study_of(tmp_path, ROLES, rounds=4, clients=20)

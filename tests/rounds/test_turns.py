@@ -96,7 +96,9 @@ def in_turns(turns, **options):
     return {"participation": Participation(turns=turns), "cohort_size": BUFFER, **options}
 
 
-@pytest.mark.parametrize("sparsity", [None, MASKS], ids=["dense", "lips"])
+@pytest.mark.parametrize(
+    "sparsity", [pytest.param(None, marks=pytest.mark.slow), MASKS], ids=["dense", "lips"]
+)
 def test_the_loop_with_a_heap(sparsity):
     data, table = world(SIZES), take_turns(SECONDS, buffer=BUFFER, updates=UPDATES)
     assert table.turns.staleness.max() >= 3
@@ -159,7 +161,9 @@ def layer_shape(state, layer):
     return kernel.shape
 
 
-@pytest.mark.parametrize("masks", [False, True], ids=["dense", "lips"])
+@pytest.mark.parametrize(
+    "masks", [pytest.param(False, marks=pytest.mark.slow), True], ids=["dense", "lips"]
+)
 def test_a_buffer_of_all_clients_that_are_alike_is_fedavg(masks):
     data = world((7, 7, 7))
     turns = take_turns(np.ones(3), buffer=3, updates=7).turns

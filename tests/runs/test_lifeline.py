@@ -72,7 +72,7 @@ def ends(processes):
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_who_is_stopped_tells_the_others(which):
     processes = started(WORKS, WORKS, WORKS)
     processes[which].send_signal(signal.SIGTERM)
@@ -91,7 +91,7 @@ def test_who_is_killed_says_nothing_and_is_missed():
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_who_fails_alone_ends_the_others_and_waits_for_nobody(which):
     bodies = [WORKS] * 3
     bodies[which] = (

@@ -43,10 +43,9 @@ def model():
 
 def before_and_after(strategy, rounds=2, **options):
     data = worlds.world(SIZES)
-    run = {"rounds": rounds, "total": 4, "clients_on_global": False, **options}
-    before, _, _ = worlds.simulate(model(), strategy, data, **run)
-    after, metrics, sim = worlds.simulate(model(), strategy, data, **run | {"rounds": rounds + 1})
-    return data, before, after, metrics, sim
+    run = {"rounds": rounds + 1, "total": 4, "clients_on_global": False, **options}
+    hosts, metrics, sim = worlds.round_by_round(model(), strategy, data, **run)
+    return data, *hosts[-2:], metrics, sim
 
 
 def models_sent(plain, data, before, cohort, **options):

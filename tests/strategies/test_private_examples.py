@@ -1,5 +1,7 @@
 """Differential privacy of examples: steps against a loop and jax-privacy, and what is refused."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,13 +48,19 @@ def guarded(inner=None, **options):
     return private_examples(inner or fedavg(), **{"clip": 0.3, "noise_multiplier": 0.5} | options)
 
 
+@functools.cache
+def slope():
+    """The gradient of the loss of one example, compiled once."""
+    loss = model_loss(model())
+    return jax.jit(jax.grad(lambda p, x, y: loss(p, {}, x, y, jnp.ones(1, bool))[0]))
+
+
 def stepped(variables, data, client, key, *, clip, z):
     """Train one client as Abadi et al. write it, example by example, in Python."""
-    loss, params = model_loss(model()), variables.params
+    params = variables.params
     mask = data.train_mask[client]
     order, real = batch_order(key, jnp.asarray(mask), epochs=EPOCHS, batch_size=BATCH)
     noise_keys = jax.random.split(jax.random.fold_in(key, local.NOISE), len(order))
-    slope = jax.jit(jax.grad(lambda p, x, y: loss(p, {}, x, y, jnp.ones(1, bool))[0]))
     last = None
     for positions, is_real, noise_key in zip(order, real, noise_keys, strict=True):
         rows = [data.train_index[client][p] for p in np.asarray(positions)[np.asarray(is_real)]]
@@ -61,7 +69,7 @@ def stepped(variables, data, client, key, *, clip, z):
         total = jax.tree.map(lambda x: z * clip * x, gaussian(noise_key, params))
         for row in rows:
             image, label = data.train.inputs[row][None], data.train.labels[row][None]
-            gradient = slope(params, image, label)
+            gradient = slope()(params, image, label)
             length = float(optax.tree.norm(gradient))
             short = min(1, clip / length * (1 - HAIR))
             total = optax.tree.add_scale(total, short, gradient)

@@ -261,6 +261,14 @@ def test_rounds_equal_their_loop(name):
 
 
 @pytest.mark.slow
+def test_a_whole_part_among_others_is_federated_averaging():
+    """The first client holds everything, by masks that keep everything."""
+    data, parts = world([9]), submodels(fedavg(), widths=(1.0, 0.5), densities=(1.0, 0.5))
+    ends = [simulate(build("cnn", 2), each, data, rounds=2)[:2] for each in (fedavg(), parts)]
+    assert_close(*ends, 1e-12)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_whole_parts_are_federated_averaging(optimizer):
     data, training = world([9, 2, 6]), LocalTraining(OPTIMIZERS[optimizer], 2, 4)
@@ -359,25 +367,53 @@ def test_what_top_k_kept_back_of_a_weight_that_is_no_longer_held_is_gone():
     assert sent + lost == pytest.approx(100 * values)
 
 
-def test_a_faulty_client_falsifies_no_more_than_it_holds():
+@pytest.mark.parametrize("kind", ["noise", "nan", "sign_flip"])
+def test_a_faulty_client_falsifies_no_more_than_it_holds(kind):
     model = build("mlp", 4, "none", depth=1)
-    lying = {"clients": 2, "num_classes": 4}
-    for kind in ("noise", "nan", "sign_flip"):
-        wrong = strategies.faulty(submodels(fedavg(), widths=(1.0, 0.5)), kind=kind, **lying)
-        _, _, message, _ = one_message(strategies.clip(wrong, norm=1.0), model, 1)
-        kernel = np.asarray(message.model.params["dense1"]["kernel"])
-        assert (kernel[2:] == 0).all()
-        assert (kernel[:, 2:] == 0).all()
-        assert (kernel[:2, :2] != 0).all()
+    lying = {"clients": 2, "num_classes": 4, "kind": kind}
+    wrong = strategies.faulty(submodels(fedavg(), widths=(1.0, 0.5)), **lying)
+    kernel = np.asarray(one_message(wrong, model, 1)[2].model.params["dense1"]["kernel"])
+    assert (kernel[2:] == 0).all()
+    assert (kernel[:, 2:] == 0).all()
+    assert (kernel[:2, :2] != 0).all()
 
 
-def test_a_clip_measures_what_is_held():
-    """A narrow client's delta is as long as that of the narrow model."""
+@pytest.mark.parametrize("is_faulty", [False, True])
+def test_a_clip_measures_what_is_held(is_faulty):
+    """A narrow client's delta is as long as that of the narrow model, whatever was falsified."""
     model = build("mlp", 4, "none", depth=1)
-    clipped = strategies.clip(submodels(fedavg(), widths=(0.5,)), norm=0.01)
-    start, _, message, _ = one_message(clipped, model, 0)
+    part = submodels(fedavg(), widths=(0.5,))
+    if is_faulty:
+        part = strategies.faulty(part, clients=1, num_classes=4, kind="noise")
+    start, _, message, _ = one_message(strategies.clip(part, norm=0.01), model, 0)
     delta = tree.subtract(message.model.params, start.params)
     assert optax.tree.norm(delta) == pytest.approx(0.01)
+
+
+def test_an_optimizer_sees_the_gradient_of_what_is_held():
+    """Of ones, a bound on their norm leaves 1 / sqrt(held) each; of a density too."""
+    model = build("mlp", 4, "none", depth=2)
+    strategy = submodels(fedavg(), densities=(0.25,))
+    run = RunContext(rounds=1, num_examples=(5,), layers=model.layers)
+    initial = model.init(jax.random.key(0))
+    context = ClientContext(run, initial, client_id=0, global_model=initial)
+    context = context._replace(variables=strategy.receive(context))
+    optimizer = strategy.optimizer(
+        optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0)), context
+    )
+    params = context.variables.params
+    ones = jax.tree.map(jnp.ones_like, params)
+    updates, _ = optimizer.update(ones, optimizer.init(params), params)
+    held = tree.size(params) - 2 * 12
+    for path, x in flat(updates).items():
+        part = flat(params)[path] != 0 if "dense" in path and "kernel" in path else True
+        np.testing.assert_allclose(x, np.where(part, -(held**-0.5), 0), rtol=1e-12)
+    # and moves nothing else, whatever the optimizer makes of a gradient of 0
+    restless = strategy.optimizer(
+        optax.stateless(lambda g, _: jax.tree.map(lambda x: x + 1, g)), context
+    )
+    moved, _ = restless.update(ones, restless.init(params), params)
+    assert nonzero(moved) == held
 
 
 def test_a_message_reveals_what_training_added_to_the_part():
@@ -633,3 +669,27 @@ def test_what_goes_together_trains():
     )
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state["global_model"]))
     assert np.isfinite(metrics.scalars["accuracy_new_tuned"][-1])
+
+
+INNER = {
+    "fedprox": lambda: strategies.fedprox(mu=0.1),
+    "fedyogi": strategies.fedyogi,
+    "fedper": strategies.fedper,
+    "fedrep": strategies.fedrep,
+    "fedbabu": strategies.fedbabu,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INNER)
+def test_what_sends_models_alone_goes_inside(name):
+    """A federation of narrow clients is one of the narrow model, fine-tuning included."""
+    whole, small = pair("mlp", "batch")
+    data, parts = world([5, 7, 4]), PARTED(INNER[name]())
+    options = {"rounds": 2, "evaluate_every": 0, "tune_epochs": 1, "new_clients": 1}
+    state, metrics, _ = simulate(whole, parts, data, **options)
+    expected, told, _ = simulate(small, INNER[name](), data, **options)
+    assert_close(gathered(state["global_model"], shapes_of(small)), expected["global_model"], 1e-9)
+    assert_close(metrics.client_loss, told.client_loss)
+    for measure in ("accuracy_tuned", "accuracy_new", "accuracy_new_tuned"):
+        assert_close(metrics.scalars[measure], told.scalars[measure])

@@ -25,6 +25,7 @@ STRATEGIES = {
     "moon": strategies.moon,
     "ditto": lambda: strategies.ditto(fedavg()),
     "fedper, fedrep, fedbabu, keep_local": lambda: strategies.keep_local(fedavg(), models.is_norm),
+    "submodels": lambda: strategies.submodels(fedavg(), widths=(0.5,)),
     "scaffold": strategies.scaffold,
     "feddyn": strategies.feddyn,
     "fedbuff": strategies.fedbuff,

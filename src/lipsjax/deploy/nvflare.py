@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from nvflare.apis.dxo import DXO, DataKind
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.dxo_filter import DXOFilter
-from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.app_constant import AppConstants
+from nvflare.client.config import TransferType
 
 from lipsjax.deploy.flower.masks import check_plan, density_at, mask, mask_of_torch
 
@@ -32,6 +34,10 @@ HAND_OVER = "lips"  # in the meta of a task's model, at the site alone: where a 
 FOLDER = "lips"  # in the job's run folder at the site
 GRADIENT = "gradient.npz"  # of the last mini-batch, of masked arrays
 RECORD = "rounds.jsonl"  # how each training began
+DIFFERENCES = (
+    "lips: this site sends differences of weights, which would be taken from the masked model and "
+    "added to the whole one, so that what was zeroed comes back"
+)
 
 
 class Held(NamedTuple):
@@ -100,6 +106,9 @@ class LipsFilter(DXOFilter):
     A site that never trained in this job begins whole. One that trained and handed no gradient
     over is refused its next task, so that a missing line is no run without LIPS.
 
+    Sites must send whole models. Where the Client API is set to send differences, the first task is
+    refused, before it trains; where the script makes them itself, its results are.
+
     Args:
       masked: names of the arrays that are masked: the weights of the middle layers.
       density: of the first masked round, in (0, 1].
@@ -135,6 +144,8 @@ class LipsFilter(DXOFilter):
         """Return the model with masked arrays, as a new one; None for what is no training."""
         if fl_ctx.get_prop(FLContextKey.TASK_NAME) != self.train_task:
             return None
+        if sends_differences(fl_ctx):
+            raise ValueError(f"{DIFFERENCES}: set params_transfer_type to FULL")
         current, density = self.begins(shareable)
         self.check(dxo.data)
         folder = folder_of(fl_ctx)
@@ -152,6 +163,18 @@ class LipsFilter(DXOFilter):
             )
         note(folder, round=current, density=density, masked=thin, of=held.round if held else None)
         return DXO(dxo.data_kind, data=data, meta=meta)
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Refuse a result that holds differences, which only the training script can have made.
+
+        NVFlare logs what a handler of events raises and goes on, so the result's code is set.
+        """
+        if event_type != EventType.AFTER_TASK_EXECUTION:
+            return
+        result = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
+        if fl_ctx.get_prop(FLContextKey.TASK_NAME) == self.train_task and differs(result):
+            self.log_error(fl_ctx, f"{DIFFERENCES}: send the whole model", fire_event=False)
+            result.set_return_code(ReturnCode.TASK_RESULT_FILTER_ERROR)
 
     def begins(self, shareable: Shareable) -> tuple[int, float]:
         """Return the number of a task's round, and the density it should begin at."""
@@ -199,6 +222,30 @@ class LipsFilter(DXOFilter):
             keep = kept_of(weights, own, density, name)
             made[name] = np.where(keep, weights, np.zeros_like(weights))
         return made
+
+
+def sends_differences(fl_ctx: FLContext) -> bool:
+    """Whether the Client API that is to do this task makes differences of what a script sends."""
+    runner: Any = fl_ctx.get_prop(FLContextKey.RUNNER)
+    executor = runner and runner.find_executor(fl_ctx.get_prop(FLContextKey.TASK_NAME))
+    return getattr(executor, "_params_transfer_type", None) == TransferType.DIFF
+
+
+def differs(result: Shareable) -> bool:
+    """Whether a result holds differences of weights, alone or among other kinds."""
+    if result.get_return_code() != ReturnCode.OK:
+        return False
+    try:
+        held = [from_shareable(result)]
+    except ValueError:  # no arrays
+        return False
+    while held:
+        dxo = held.pop()
+        if dxo.data_kind == DataKind.WEIGHT_DIFF:
+            return True
+        if dxo.data_kind == DataKind.COLLECTION:
+            held.extend(dxo.data.values())
+    return False
 
 
 def folder_of(fl_ctx: FLContext) -> Path:

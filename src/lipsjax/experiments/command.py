@@ -87,7 +87,7 @@ def parse(kind: Callable[..., T], argv: Sequence[str], *, program: str, default:
     for i, option in enumerate(given):
         if option in given[:i]:
             raise ValueError(f"{option} is given twice; give all of its values at once")
-    argv = _with_none(argv, kinds)
+    argv = _as_tyro_reads(argv, known)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -172,23 +172,32 @@ def options_given(argv: Sequence[str]) -> list[str]:
     return [name.replace("_", "-") for name in names]
 
 
-def _with_none(argv: Sequence[str], kinds: dict[str, Any]) -> list[str]:
-    """Write "none" as tyro reads it, for options that may be none."""
+def _as_tyro_reads(argv: Sequence[str], known: Mapping[str, Option]) -> list[str]:
+    """Write none, true and false as Python does, whatever their case, for options that take them.
+
+    >>> known = {"--a": Option(bool, True, False), "--b": Option(str, "", False)}
+    >>> _as_tyro_reads(["--a", "false", "--b", "false", "--a=TRUE"], known)
+    ['--a', 'False', '--b', 'false', '--a=True']
+    """
     said, option = [], ""
     for text in argv:
-        name, equals, value = text.partition("=")
         if text.startswith("--"):
+            name, equals, value = text.partition("=")
             option = name.replace("_", "-")
-            if value.lower() == "none" and _may_be_none(kinds.get(option)):
-                text = f"{name}{equals}None"
-        elif text.lower() == "none" and _may_be_none(kinds.get(option)):
-            text = "None"
-        said.append(text)
+            said.append(f"{name}{equals}{_word(value, known.get(option))}")
+        else:
+            said.append(_word(text, known.get(option)))
     return said
 
 
-def _may_be_none(kind: Any) -> bool:
-    return type(None) in typing.get_args(kind)
+def _word(value: str, option: Option | None) -> str:
+    """Return a value, as Python writes it if it is a word that an option takes."""
+    word = value.capitalize()
+    if option is None or option.stands_alone:
+        return value
+    takes = {"None": type(None) in typing.get_args(option.kind)}
+    takes |= dict.fromkeys(("True", "False"), option.kind is bool)
+    return word if takes.get(word) else value
 
 
 def options_of(kind: Any, default: Any, prefix: str = "--") -> dict[str, Option]:
@@ -223,6 +232,9 @@ def _bad_value(box: str, argv: Sequence[str], kinds: dict[str, Any]) -> str:
     # without a terminal of Unicode, a rule follows the title too
     below = itertools.dropwhile(lambda line: not line.strip("─-"), lines)
     said = " ".join(itertools.takewhile(lambda line: line.strip("─-"), below))
+    choice = re.match(r"invalid choice '(.*)' for argument '(--[\w.-]+)'", said)
+    if choice is not None and kinds.get(choice[2]) is bool:
+        return f"{choice[2]} must be {describe_kind(bool)}, not {choice[1]!r}"
     found = re.match(r"Error parsing (--[\w.-]+): ", said)
     argv = [part for text in argv for part in _split(text)]
     if found is None or found[1] not in argv or found[1] not in kinds:

@@ -135,8 +135,35 @@ Dense = functools.partial(nn.Dense, dot_general=_dot_general)
 """A dense layer of x [B, ..., in], whose kernel gradient comes out as the kernel lies."""
 
 
+def groups_of(channels: int) -> int:
+    """Return how many groups channels are normalised in."""
+    return math.gcd(channels, 8)
+
+
+def check_groups(shape: tuple[int, ...]) -> None:
+    """Refuse to normalise groups of one value, which are 0 less their mean, whatever came in.
+
+    Args:
+      shape: of what is normalised, [B, ..., channels].
+
+    Raises:
+      ValueError: naming the groups.
+    """
+    *places, channels = shape[1:]
+    if math.prod(places) == 1 and channels == groups_of(channels):
+        on = f"{channels} channels on maps of one place" if places else f"{channels} units"
+        raise ValueError(
+            f"norm group has nothing to normalise of {on}: {channels} groups have one value each, "
+            "which becomes 0 for every input; make the model wider or inputs larger, or take norm "
+            "batch or none"
+        )
+
+
 class Norm(nn.Module):
     """Normalise; padding has no part in the statistics.
+
+    A group of one value is refused: less its mean it is 0, whatever came in, so that the layers
+    before it never learn.
 
     Attributes:
       kind: "batch", "group" (8 groups or fewer), "layer" or "none".
@@ -148,13 +175,17 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, mask: Array, train: bool) -> Array:
-        """Normalise x [B, ..., channels], with mask [B], in the type of the parameters."""
+        """Normalise x [B, ..., channels], with mask [B], in the type of the parameters.
+
+        Raises:
+          ValueError: for groups of one value.
+        """
         y, given = x.astype(self.param_dtype), {"param_dtype": self.param_dtype, "name": "norm"}
         if self.kind == "batch":
             y = BatchNorm(**given)(y, mask=mask, train=train)
         if self.kind == "group":
-            groups = math.gcd(x.shape[-1], 8)
-            y = nn.GroupNorm(groups, use_fast_variance=False, **given)(y)
+            check_groups(x.shape)
+            y = nn.GroupNorm(groups_of(x.shape[-1]), use_fast_variance=False, **given)(y)
         if self.kind == "layer":
             y = nn.LayerNorm(EPSILON, use_fast_variance=False, **given)(y)
         return y.astype(x.dtype)

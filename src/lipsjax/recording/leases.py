@@ -3,7 +3,7 @@
 ::
 
     OUT/runs/.HASH/TOKEN/HASH/        the run while it is held; TOKEN is of this one hold alone
-                         TOKEN.beat   who holds it; its content changes every BEAT seconds
+                         TOKEN.beat   who holds it, and since when; changes every BEAT seconds
     OUT/runs/HASH/                    the run before and after
 
 Every step is one rename, which file systems that hosts share do at once or not at all:
@@ -51,20 +51,29 @@ class Beat(NamedTuple):
     content: str
 
 
+class Holder(NamedTuple):
+    """Who holds a run, for people to read; times are UTC, and empty where they are not known."""
+
+    who: str
+    since: str  # by its own clock
+    heard: str  # the last beat, by the clock of the file system
+
+
 class Lease:
     """A run that this process holds.
 
     Args:
       run_dir: where the run belongs, OUT/runs/HASH.
       token: of this hold.
+      since: when it began.
     """
 
-    def __init__(self, run_dir: Path, token: str):
+    def __init__(self, run_dir: Path, token: str, since: str):
         self.run_dir = run_dir
         self._home = _folder(run_dir) / token
         self.work = self._home / run_dir.name
         """Where the run is recorded while it is held."""
-        self._token = token
+        self._token, self._since = token, since
         self._lost = False
         self._given_back = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
@@ -75,7 +84,7 @@ class Lease:
         while not self._given_back.wait(BEAT):
             beats += 1
             try:
-                _write_beat(self._home, self._token, beats)
+                _write_beat(self._home, self._token, beats, self._since)
             except FileNotFoundError:
                 self._lost = True
                 return
@@ -142,24 +151,24 @@ def claim(run_dir: Path) -> Lease:
       >>> look(run_dir) is None, run_dir.exists()
       (True, True)
     """
-    folder, token = _folder(run_dir), secrets.token_hex(8)
+    folder, token, since = _folder(run_dir), secrets.token_hex(8), _utc(time.time())
     aside = folder.with_name(f"{folder.name}.{token}.tmp")
     home = aside / token
     home.mkdir(parents=True)
     try:
-        _write_beat(home, token, 0)
+        _write_beat(home, token, 0, since)
         aside.rename(folder)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         if (folder / token).exists():  # the rename was done, and its answer was lost on the way
-            return Lease(run_dir, token)
+            return Lease(run_dir, token, since)
         if look(run_dir) is None and not isinstance(error, FileNotFoundError):
             if folder.exists() and not folder.is_dir():
                 raise RecordingError(f"{folder} is no folder, as a lease is; delete it") from None
             if not folder.exists():
                 raise
         raise files.busy(run_dir) from None
-    return Lease(run_dir, token)
+    return Lease(run_dir, token, since)
 
 
 def take_over(run_dir: Path, seen: Beat) -> Lease:
@@ -172,14 +181,14 @@ def take_over(run_dir: Path, seen: Beat) -> Lease:
     Raises:
       BusyError: if another process was faster, or the holder has just given it back.
     """
-    folder, token = _folder(run_dir), secrets.token_hex(8)
+    folder, token, since = _folder(run_dir), secrets.token_hex(8), _utc(time.time())
     try:
         # before the rename, so that a third process never sees the beat of the holder before
-        _write_beat(folder / seen.token, token, 0)
+        _write_beat(folder / seen.token, token, 0, since)
         (folder / seen.token).rename(folder / token)
     except FileNotFoundError:
         raise files.busy(run_dir) from None
-    return Lease(run_dir, token)
+    return Lease(run_dir, token, since)
 
 
 def look(run_dir: Path) -> Beat | None:
@@ -201,8 +210,23 @@ def is_shared(run_dir: Path) -> bool:
 
 def holder(seen: Beat) -> str:
     """Return who holds a run, in words."""
-    host, _, process = _read_beat(seen)
+    host, _, process, _ = _read_beat(seen)
     return f"{host or 'a host that does not say its name'} (process {process})"
+
+
+def held_by(run_dir: Path) -> Holder | None:
+    """Return who holds a run; None if nobody does, or a process of this machine that has ended.
+
+    Whether one of another machine has died cannot be seen at once: see :class:`Patience`.
+    """
+    seen = look(run_dir)
+    if seen is None or _has_ended(seen):
+        return None
+    heard = ""
+    with contextlib.suppress(OSError):  # taken over, or given back, in between
+        heard = _utc((_folder(run_dir) / seen.token / f"{seen.token}.beat").stat().st_mtime)
+    *_, since = _read_beat(seen)
+    return Holder(holder(seen), since, heard)
 
 
 def check_free(run_dir: Path) -> None:
@@ -235,9 +259,7 @@ class Patience:
 
         One of this machine has died if its process has; else GONE seconds tell.
         """
-        _, machine, process = _read_beat(seen)
-        mine = machine == files.machine() and process.isdecimal()
-        if mine and not files.is_alive(int(process)):
+        if _has_ended(seen):
             return True
         now = time.monotonic()
         before, quiet, then = self._seen.get(run_dir, (seen, 0.0, now))
@@ -258,15 +280,26 @@ def _folder(run_dir: Path) -> Path:
     return run_dir.with_name(f".{run_dir.name}")
 
 
-def _write_beat(home: Path, token: str, beats: int) -> None:
-    lines = [platform.node(), files.machine(), str(os.getpid()), str(beats)]
+def _write_beat(home: Path, token: str, beats: int, since: str) -> None:
+    lines = [platform.node(), files.machine(), str(os.getpid()), str(beats), since]
     files.write_atomically(home / f"{token}.beat", "\n".join(lines) + "\n")
 
 
-def _read_beat(seen: Beat) -> tuple[str, str, str]:
-    """Return host, machine and process of a holder; empty texts for what cannot be read."""
-    host, machine, process, *_ = [*seen.content.splitlines(), "", "", ""]
-    return host, machine, process
+def _read_beat(seen: Beat) -> tuple[str, str, str, str]:
+    """Return host, machine, process and since when; empty texts for what cannot be read."""
+    host, machine, process, _, since, *_ = [*seen.content.splitlines(), *[""] * 5]
+    return host, machine, process, since
+
+
+def _has_ended(seen: Beat) -> bool:
+    """Tell whether a holder is of this machine, and its process is no more."""
+    _, machine, process, _ = _read_beat(seen)
+    mine = machine == files.machine() and process.isdecimal()
+    return mine and not files.is_alive(int(process))
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
 def _is_locked(folder: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lipsjax.recording import files
+from lipsjax.recording import files, leases
 from lipsjax.recording.attacks import AttackRecording, read_attacks
 from lipsjax.recording.behaviour import BEHAVIOUR
 from lipsjax.recording.files import RecordingError
@@ -50,7 +50,7 @@ class StudyRecording(NamedTuple):
     trials: tuple[Trial, ...]
     missing: tuple[
         dict[str, Any], ...
-    ]  # trials without a finished run, with the reason if a rule stopped them
+    ]  # trials without a finished run, with the reason if a rule stopped them, or who runs them
     diverged: tuple[dict[str, Any], ...]  # trials that cannot be finished, with the reason
     references: dict[str, str]  # arm -> the arm that it is compared with
     target: float | None  # accuracy that rounds and bits are counted to; None: of the reference
@@ -89,11 +89,15 @@ def read_study(out_dir: Path) -> StudyRecording:
     done, missing, failed = [], [], []
     for trial in planned:
         run_dir = out_dir / "runs" / trial["run"]
+        held = leases.held_by(run_dir)  # before, as one that is then given back is finished
         if is_finished(run_dir):
             attacks = tuple(read_attacks(run_dir))
             done.append(Trial(**trial, recording=read(run_dir), attacks=attacks))
         elif reason := diverged(run_dir):
             failed.append(trial | {"reason": reason})
+        elif held is not None:
+            told = {"held_by": held.who, "since": held.since, "heard": held.heard}
+            missing.append(trial | told)
         else:
             reason = stopped(run_dir)
             missing.append(trial if reason is None else trial | {"reason": f"stopped {reason}"})

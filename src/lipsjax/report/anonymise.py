@@ -130,8 +130,14 @@ def anonymous_study(study: StudyRecording) -> StudyRecording:
         command=COMMAND,
         cells=_told_apart([_cell(cell, names) for cell in study.cells]),
         trials=tuple(t._replace(recording=_recording(t.recording, names)) for t in study.trials),
+        missing=tuple(_unnamed(trial) for trial in study.missing),
         diverged=tuple(trial | {"reason": "withheld"} for trial in study.diverged),
     )
+
+
+def _unnamed(trial: dict[str, Any]) -> dict[str, Any]:
+    """A trial that is not finished, without the name of the host that runs it."""
+    return trial | {"held_by": "a host"} if "held_by" in trial else trial
 
 
 def _cell(cell: Mapping[str, Any], names: Names) -> dict[str, Any]:

@@ -44,6 +44,7 @@ from lipsjax.report import cards as card_words
 from lipsjax.report import guarantees, hours, leakage, own_measures, plots, templating
 from lipsjax.report.glossary import WORDS, linker
 from lipsjax.report.next_step import next_step
+from lipsjax.report.running import nobodys, running
 from lipsjax.report.setting import describe_arm, describe_setting, in_a_phrase, seeds_stand_for
 from lipsjax.report.sites import (
     Section,
@@ -213,6 +214,7 @@ def contents(study: StudyRecording) -> dict[str, Any]:
         "decisions": decided(study),
         "rows": rows,
         "missing": missing_trials(study),
+        "running": running(study),
         "diverged": diverged_trials(study),
         "groups": _grouped(findings(rows, study.prices), rows),
         "values": appraise(rows, study.prices),
@@ -263,8 +265,8 @@ def _leakage(part: leakage.Part, rows: Sequence[Row], i: int) -> dict[str, Any]:
 
 
 def missing_trials(study: StudyRecording) -> dict[str, int]:
-    """Arm -> number of its trials that the study asks for and that are not finished."""
-    return dict(Counter(trial["arm"] for trial in study.missing))
+    """Arm -> number of its trials that the study asks for, not finished and run by nobody."""
+    return dict(Counter(trial["arm"] for trial in nobodys(study)))
 
 
 def diverged_trials(study: StudyRecording) -> dict[str, int]:

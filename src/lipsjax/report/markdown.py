@@ -17,6 +17,7 @@ from lipsjax.report.html import diverged_trials
 from lipsjax.report.next_step import Step, next_step
 from lipsjax.report.own_measures import HEAD, own_lines
 from lipsjax.report.plots import MARKS
+from lipsjax.report.running import counted_running, running
 from lipsjax.report.setting import describe_arm, describe_setting
 from lipsjax.report.sites import Section, gain_text, sections, site_text, spread_texts
 from lipsjax.report.summary import executive
@@ -219,10 +220,11 @@ def legend(study: StudyRecording, rows: list[Row]) -> str:
     )
     own = " or from the arm after vs" if len({row.reference for row in rows}) > 1 else ""
     missing = (
-        f" Not finished: {len(study.missing)} of {len(study.missing) + len(study.trials)} trials."
+        f" Not finished: {len(study.missing)} of {len(study.missing) + len(study.trials)} trials"
+        f"{counted_running(study)}."
         if study.missing
         else ""
-    )
+    ) + "".join(f" Running on {line}." for line in running(study))
     diverged = ", ".join(f"{n} of {arm}" for arm, n in diverged_trials(study).items())
     ended = f" Diverged: {diverged}." if diverged else ""
     return (

@@ -17,6 +17,7 @@ from lipsjax.analysis.finding import FEWEST, NO_DIFFERENCE, UNKNOWN, outcome, us
 from lipsjax.analysis.stats import Interval, seeds_needed, seeds_range
 from lipsjax.analysis.wording import counted
 from lipsjax.recording import StudyRecording
+from lipsjax.report.running import counted_running
 from lipsjax.report.summary import GO, NO_GO, WANTED, advise, loss_to
 
 MOST_SEEDS = 200
@@ -101,8 +102,8 @@ def _finish(study: StudyRecording) -> Step | None:
     per_run = sum(_seconds(study).values()) / len(_seconds(study))
     n, total = len(left), len(study.trials) + len(study.missing) + len(study.diverged)
     sentence = (
-        f"Let the study finish: {n} of {total} runs are open, and the same command goes on where "
-        "it was."
+        f"Let the study finish: {n} of {total} runs are open{counted_running(study)}, and the same "
+        "command goes on where it was."
     )
     command = study.command if _is_known(_words(study.command)) else ""
     return Step(OPEN_WORD, sentence, command, n * per_run)

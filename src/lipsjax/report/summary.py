@@ -34,6 +34,7 @@ from lipsjax.analysis.stats import Interval, seeds_needed, seeds_range
 from lipsjax.analysis.value import NEVER, PAYS_ALWAYS, Prices, Value, appraise
 from lipsjax.analysis.wording import bounds, capped, counted, format_bits, money, points, shown
 from lipsjax.recording import StudyRecording
+from lipsjax.report.running import counted_running
 from lipsjax.report.setting import in_a_phrase
 
 WANTED = 0.01
@@ -120,7 +121,9 @@ def _question(study: StudyRecording) -> str:
         else f"{arms} arms, each against {study.reference} or a reference of its own"
     )
     missing = len(study.missing)
-    unfinished = f"; {counted(missing, 'trial')} not finished" if missing else ""
+    unfinished = (
+        f"; {counted(missing, 'trial')} not finished{counted_running(study)}" if missing else ""
+    )
     unfinished += f"; {counted(len(diverged), 'trial')} diverged" if diverged else ""
     return (
         f"Question: {study.name} – {what}, {counted(len(seeds), 'seed')}{grid}, on "

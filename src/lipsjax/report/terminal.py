@@ -15,6 +15,7 @@ from lipsjax.analysis.stats import Interval
 from lipsjax.analysis.wording import capped, format_bits, gained, percent, shown
 from lipsjax.recording import StudyRecording, write_atomically
 from lipsjax.report.html import diverged_trials, further_measures, missing_trials
+from lipsjax.report.running import running
 from lipsjax.report.setting import seeds_stand_for
 from lipsjax.report.sites import Section, gain_text, sections, site_text, spread_texts
 from lipsjax.report.table import table_text
@@ -46,6 +47,7 @@ def summary_table(study: StudyRecording, *, width: int = 100) -> Table:
         f"{' and Holm-adjusted p < 0.05' if rows[0].comparisons > 1 else ''}. "
         "Bits and seconds per run; seconds without compiling.",
         *(f"Not finished: {n} of {arm}." for arm, n in missing_trials(study).items()),
+        *(f"Running on {line}." for line in running(study)),
         *(f"Diverged: {n} of {arm}." for arm, n in diverged_trials(study).items()),
         *(f"{number}: {label}" for label, number in numbers.items() if several),
     ]
