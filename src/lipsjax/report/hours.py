@@ -24,8 +24,8 @@ MONEY_NOTE = (
     "hours of their turns; devices without a price are left out. The return on money is points of "
     "accuracy over training alone per unit of cost; a lever is points against the arm's reference "
     "per unit of money that is saved, or spent more. Ratios are of means over seeds, with 95% "
-    "intervals of their own (Fieller); there is none where the cost, or its difference, is zero or "
-    "not known."
+    "intervals of their own (Fieller), each by itself and without Holm's correction; there is none "
+    "where the cost, or its difference, is zero or not known."
 )
 WITHOUT_ALONE = (
     " No arm trains alone here, so that what federating returns is not known: take an arm with "
