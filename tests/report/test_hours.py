@@ -38,6 +38,7 @@ def timed(tmp_path):
                 "steps": share,
                 "turn_seconds": 900.0,
                 "price_per_hour": price,
+                "width": 0.25 if name == "pi" else 1.0,
             }
             for name, share, price in [("pi", 0.5, 0.0)] * 10 + [("rig", 1.0, 2.0)] * 10
         ]
@@ -57,6 +58,10 @@ def test_measures_of_a_run(timed):
 def test_classes_of_devices(timed):
     pi, rig = device_classes(recordings_of(timed, 0)["dense"])
     assert (pi.name, pi.sites, pi.turns, pi.steps) == ("pi", 10, 4.0, 0.5)
+    assert (pi.parts, rig.parts) == ({"width": (0.25, 0.25)}, {"width": (1.0, 1.0)})
+    lines = {tuple(line[:2]): line for line in hours.class_lines(timed)}
+    place = hours.CLASSES.index("does in part")
+    assert [lines["dense", name][place] for name in ("pi", "rig")] == ["width 0.25", ""]
     assert pi.accuracy.mean == pytest.approx(0.625)
     assert np.isnan(pi.cost.mean)
     assert rig.cost.mean == pytest.approx(

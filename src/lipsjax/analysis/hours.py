@@ -31,6 +31,10 @@ def unit_for(hours: float) -> Unit:
     return Unit("minutes", 60.0) if hours >= 2 / 60 else Unit("seconds", 3600.0)
 
 
+PARTS = ("width", "density", "fraction")
+"""What a site may do in part: of the channels, of the weights, of its update."""
+
+
 class DeviceClass(NamedTuple):
     """Sites with one device, in the runs of one arm."""
 
@@ -38,6 +42,7 @@ class DeviceClass(NamedTuple):
     sites: int
     turns: float  # of a site, in which it trains to an end
     steps: float  # of a turn, share of all that a round asks for
+    parts: dict[str, tuple[float, float]]  # what a site does in part: its name -> least and most
     accuracy: Interval  # at the end, mean over its sites
     cost: Interval  # of its devices in use, all sites together; NaN where they have no price
 
@@ -106,11 +111,22 @@ def device_classes(runs: Sequence[Recording]) -> list[DeviceClass]:
             sites=len(members),
             turns=float(np.mean([devices[k]["turns"] for k in members])),
             steps=float(np.mean([devices[k]["steps"] for k in members])),
+            parts=_parts([devices[k] for k in members]),
             accuracy=mean_interval([each.get(name, np.nan) for each in accuracies]),
             cost=mean_interval([each.get(name, np.nan) for each in costs]),
         )
         for name, members in members_of(devices).items()
     ]
+
+
+def _parts(devices: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """Return the least and the most of what sites do in part, where it is recorded.
+
+    >>> _parts([{"width": 0.5}, {"width": 1.0}])
+    {'width': (0.5, 1.0)}
+    """
+    found = {name: [d[name] for d in devices if name in d] for name in PARTS}
+    return {name: (min(values), max(values)) for name, values in found.items() if values}
 
 
 def device_cost(recording: Recording) -> float:

@@ -11,7 +11,16 @@ from lipsjax.analysis.wording import clipped, gained, money, percent, shown
 from lipsjax.recording import StudyRecording, write_atomically
 from lipsjax.report.table import table_text
 
-CLASSES = ("arm", "devices", "sites", "turns of each", "steps of a turn, %", "accuracy, %", "cost")
+CLASSES = (
+    "arm",
+    "devices",
+    "sites",
+    "turns of each",
+    "steps of a turn, %",
+    "does in part",
+    "accuracy, %",
+    "cost",
+)
 NOTE = (
     "Time is simulated: counted operations over the speed of each device, counted bits over its "
     "link, and none for the server. Masks of transient sparsity save neither. Accuracies are "
@@ -72,6 +81,7 @@ def class_lines(study: StudyRecording) -> list[list[str]]:
                     str(found.sites),
                     f"{found.turns:.4g}",
                     f"{100 * found.steps:.3g}",
+                    _in_part(found.parts),
                     percent(found.accuracy),
                     _money(found.cost),
                 ]
@@ -198,6 +208,20 @@ def _money(interval: Interval, *, sign: str = "") -> str:
         if interval.low < interval.high
         else mean
     )
+
+
+def _in_part(parts: dict[str, tuple[float, float]]) -> str:
+    """Return what sites do in part, in words; nothing of what they do whole.
+
+    >>> _in_part({"width": (0.5, 0.5), "fraction": (0.01, 0.1), "density": (1.0, 1.0)})
+    'width 0.5, fraction 0.01 to 0.1'
+    """
+    words = {
+        name: f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+        for name, (low, high) in parts.items()
+        if low < 1
+    }
+    return ", ".join(f"{name} {share}" for name, share in words.items())
 
 
 def _lever(row: Row, unit: Unit) -> list[str]:
