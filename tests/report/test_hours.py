@@ -11,6 +11,7 @@ from lipsjax import recording
 from lipsjax.analysis.comparison import compare, recordings_of
 from lipsjax.analysis.hours import device_classes, elapsed_hours, idle_share, worst_devices
 from lipsjax.report import hours, plots
+from lipsjax.report.anonymise import anonymous_study
 from lipsjax.report.html import render
 from lipsjax.report.markdown import markdown
 
@@ -100,3 +101,30 @@ def test_without_a_clock_nothing_is_shown(tmp_path):
     assert hours.class_lines(study) == []
     assert not plots.accuracy_hours(recordings_of(study, 0)).panels
     assert "Hours at the sites" not in render(study)
+
+
+@pytest.mark.parametrize(
+    ("given", "names"), [("press_line.csv", ["Device 1", "Device 2"]), ("pi-4", ["pi", "rig"])]
+)
+def test_devices_of_a_table_have_no_name_on_an_anonymous_page(timed, given, names):
+    sited = timed._replace(
+        trials=tuple(
+            trial._replace(
+                recording=trial.recording._replace(
+                    config=trial.recording.config | {"sites": {"devices": [given]}},
+                    setup=trial.recording.setup
+                    | {
+                        "devices": [
+                            device | {"source": f"{given}, row 1"}
+                            for device in trial.recording.setup["devices"]
+                        ]
+                    },
+                )
+            )
+            for trial in timed.trials
+        )
+    )
+    hidden = anonymous_study(sited)
+    found = device_classes(recordings_of(hidden, 0)["dense"])
+    assert [each.name for each in found] == names
+    assert "press_line" not in str(hidden.trials)

@@ -1,12 +1,13 @@
 """Pages and exports without names and paths, as both can identify people.
 
 Names are replaced in what pages are made of, before any text is made, so that no text has to be
-searched for them. Sites become Site 1, Site 2, classes Class 1, Class 2; names of data sets and
-studies, commands and paths give way to words. Recordings keep what they hold.
+searched for them. Sites become Site 1, Site 2, classes Class 1, Class 2, devices of a table
+Device 1, Device 2; names of data sets and studies, commands and paths give way to words. Recordings
+keep what they hold.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from lipsjax.datasets import Dataset
@@ -159,8 +160,20 @@ def _told_apart(cells: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
 
 def _recording(run: Recording, names: Names) -> Recording:
     setup = dict(run.setup)
+    if "devices" in setup:
+        called = _numbered("Device", _own_devices(run))
+        setup["devices"] = [
+            device | {"name": called.get(device["name"], device["name"]), "source": "withheld"}
+            for device in setup["devices"]
+        ]
     if setup.get("site_names"):
         setup["site_names"] = [names.sites[site] for site in setup["site_names"]]
     if setup.get("class_names"):
         setup["class_names"] = list(classes(len(setup["class_names"])))
     return run._replace(config=anonymous_config(run.config, names), setup=setup)
+
+
+def _own_devices(run: Recording) -> Iterator[str]:
+    """Yields the names of devices that a table of sites gives, which may be of people's own."""
+    if any(name.endswith(".csv") for name in run.config["sites"]["devices"]):
+        yield from (device["name"] for device in run.setup["devices"])
