@@ -72,6 +72,8 @@ def measure_workload(workload: str, options: Options) -> list[Figure]:
             children[name] = (child, child.answer())
         except ChildProcessError as error:
             print(f"{workload} {name}: left out, {error}", file=sys.stderr, flush=True)
+    if BASE not in children:
+        raise SystemExit(f"{workload} does not compile without flags, so nothing can be compared")
     names = list(children)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(options.repeats):

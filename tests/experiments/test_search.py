@@ -347,7 +347,7 @@ def test_what_one_class_of_sites_gives_up_can_be_searched():
     space = read_space(["sites.widths.1=[0.25, 0.5, 1.0]", "sites.widths.2=[0.5, 1.0]"], config)
     assert space == {
         "sites.widths.1": Choice((0.25, 0.5, 1.0)),
-        "sites.widths.2": Range(0.5, 1.0),
+        "sites.widths.2": Choice((0.5, 1.0)),
     }
     values = {"sites.widths.1": 0.25}
     assert choose(config, values).sites.widths == (1.0, 0.25, 1.0)
@@ -355,7 +355,7 @@ def test_what_one_class_of_sites_gives_up_can_be_searched():
     arm = {"sites": {"widths": [1.0, 1.0, 1.0]}}
     study = Study(seeds=1, arms={"dense": {}, "adapted": as_differences(values, arm)})
     assert expand(study)[1].config.sites.widths == (1.0, 0.25, 1.0)
-    for name in ("sites.widths.3", "sites.widths.first"):
+    for name in ("sites.widths.3", "sites.widths.00", "sites.widths.first"):
         with pytest.raises(
             ValueError, match=f"unknown field space.{name}; widths has values 0 to 2"
         ):

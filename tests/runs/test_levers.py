@@ -190,6 +190,22 @@ def test_attacks_train_no_parts_of_models():
     assert attack.fitting(AttackConfig(), run) is None
 
 
+def test_a_fraction_is_of_what_a_site_holds():
+    """Bits of top_k around a narrow part are those of top_k of the narrow model."""
+    fraction = {**TOP_K, "strategy.compression_options": {"fraction": 0.1}}
+    run = prepared(**fraction, **{"sites.widths": [0.5, 1.0, 1.0]})
+    narrow, whole = prepared(**fraction, **{"model.width": 4}), prepared(**fraction)
+    expected = [x.clock.work.up_bits[0, 0] for x in (narrow, whole, whole)]
+    assert run.clock.work.up_bits[0].tolist() == expected
+
+
+def test_who_gives_nothing_up_is_let_be():
+    """Shares of 1, and a rule without a deadline, stand in nobody's way."""
+    run = prepared(**{"sites.widths": [1.0], "sparsity": {}, "model.norm": "group"})
+    assert run.simulation.spec.sparsifier is not None
+    prepared(**{"sites.late": "sends_less"})
+
+
 def test_offers_are_of_whole_channels():
     config = config_of(SMALL, {"model.width": 4, "sites.late": "narrower", "sites.deadline": 1.0})
     assert [offer.widths for offer in levers.offers(config, 2)] == [

@@ -246,7 +246,8 @@ def _client_wraps(config: Config, num_classes: int, given_up: levers.Levers) -> 
         wraps[Rank.FAULT] = lambda inner: strategies.faulty(
             inner, num_classes=num_classes, **to_dict(faults)
         )
-    part = {n: x for n, x in given_up._asdict().items() if x and n != "fractions"}
+    part = {n: getattr(given_up, n) for n in ("widths", "densities")}
+    part = {n: shares for n, shares in part.items() if any(share < 1 for share in shares)}
     if part:
         wraps[Rank.PART] = lambda inner: strategies.submodels(inner, **part)
     options: dict[str, Any] = dict(chosen.compression_options)

@@ -46,7 +46,7 @@ def override(config: Any, name: str, value: Any, *, where: str = "") -> Any:
     elif rest and isinstance(inner, dict):
         new = inner | _convert(kinds[head], {rest: value}, f"{where}{head}")
     elif rest and isinstance(inner, tuple) and inner:
-        if not rest.isdecimal() or int(rest) >= len(inner):
+        if rest not in map(str, range(len(inner))):
             raise ValueError(
                 f"unknown field {where}{name}; {head} has values 0 to {len(inner) - 1}"
             )

@@ -75,12 +75,20 @@ def check(config: Config, clients: int) -> None:
         raise ValueError(
             "sites.fractions say what strategy.compression_options.fraction does: leave one out"
         )
-    if wanted.late == "sends_less" and not compressed:
+    chances = ("dropout", "mid_round_dropout")
+    for name in (n for n in GIVEN_UP if len(set(getattr(wanted, n))) > 1):
+        for chance in (n for n in chances if getattr(config.participation, n)):
+            raise ValueError(
+                f"sites.{name} that differ go with no participation.{chance}, here "
+                f"{getattr(config.participation, chance):g}: who then sends is not counted"
+            )
+    rule = wanted.late if wanted.deadline is not None else ""
+    if rule == "sends_less" and not compressed:
         raise ValueError(
             "sites.late='sends_less' needs strategy.compression='top_k', not "
             f"{config.strategy.compression!r}"
         )
-    if wanted.widths or wanted.late == "narrower":
+    if wanted.widths or rule == "narrower":
         check_narrow(config)
 
 

@@ -48,7 +48,8 @@ def read_space(entries: Iterable[str], config: Config, arm: str = "the arm") -> 
     """Read ``FIELD=[LOW, HIGH]`` and ``FIELD=[CHOICE, ...]``.
 
     Args:
-      entries: as a command line has them; two numbers are a range, anything else is a choice.
+      entries: as a command line has them; two numbers are a range, but of sites.widths, anything
+        else is a choice.
       config: whose fields are searched.
       arm: what errors call it.
 
@@ -91,7 +92,9 @@ def _parameter(name: str, values: Any, config: Config, arm: str) -> Range | Choi
     if not all(isinstance(value, str | int | float | bool) for value in values):
         raise ValueError(f"space.{name} must list numbers, texts, or true and false: {values!r}")
     converted = [read(override(config, name, v, where="space."), name) for v in values]
-    if len(values) > 2 or not all(type(value) in (int, float) for value in values):
+    # of channels only whole ones can be cut, so that hardly any width between two is one
+    is_choice = len(values) > 2 or name.startswith("sites.widths.")
+    if is_choice or not all(type(value) in (int, float) for value in values):
         if len(set(values)) < len(values):
             raise ValueError(f"space.{name} lists a choice twice: {values!r}")
         return Choice(tuple(converted))

@@ -41,9 +41,11 @@ class Codec(NamedTuple):
     """What becomes of a delta on its way: encoded and decoded at once."""
 
     apply: Callable[[Array, Delta, Array | int], Delta]
-    """(key, delta, the client's id) -> what the server makes of it."""
-    bits: Callable[[list[int]], np.ndarray]
-    """Sizes of the leaves -> bits of a message, int64 [1]; or of several, dealt out to clients."""
+    """(key, delta, how many values the client sends) -> what the server makes of it."""
+    values: Callable[[np.ndarray], np.ndarray]
+    """Values that each client holds, int64 [K] -> how many of them it sends."""
+    bits: Callable[[np.ndarray, int], np.ndarray]
+    """(values that each client holds, int64 [K], leaves) -> bits of a message of each."""
     feedback: bool  # whether clients add what was lost to their next delta
     per_value: int  # bits of one value more; 0 if the message does not grow with them
 
@@ -51,8 +53,8 @@ class Codec(NamedTuple):
 def top_k(*, fraction: float | Sequence[float] = USUAL_FRACTION) -> Codec:
     """Send the largest values of a delta, and where they are; keep the rest for next time.
 
-    Of P values, ``k = max(1, floor(fraction P))`` of the largest size are sent, ties by index, as
-    32 bits and an index of ``ceil(log2 P)`` bits each.
+    Of the P values that a client holds, ``k = max(1, floor(fraction P))`` of the largest size are
+    sent, ties by index, as 32 bits and an index of ``ceil(log2 P)`` bits each.
 
     Args:
       fraction: of the values, in (0, 1]; of several, client k takes number k, and they are dealt
@@ -67,10 +69,11 @@ def top_k(*, fraction: float | Sequence[float] = USUAL_FRACTION) -> Codec:
     Example:
       >>> codec = top_k(fraction=0.5)
       >>> delta = {"a": jnp.array([1.0, -3.0]), "b": jnp.array([2.0, 0.5])}
-      >>> [x.tolist() for x in codec.apply(jax.random.key(0), delta, 0).values()]
+      >>> [x.tolist() for x in codec.apply(jax.random.key(0), delta, 2).values()]
       [[0.0, -3.0], [2.0, 0.0]]
-      >>> codec.bits([2, 2]).tolist()  # two values of 32 bits, two indices of 2 bits
-      [68]
+      >>> held = np.array([4])
+      >>> codec.values(held).tolist(), codec.bits(held, 2).tolist()  # of 32 bits, indices of 2 bits
+      ([2], [68])
     """
     fractions = np.atleast_1d(np.asarray(fraction, np.float64))
     for each in fractions.tolist():
@@ -79,23 +82,22 @@ def top_k(*, fraction: float | Sequence[float] = USUAL_FRACTION) -> Codec:
     if not len(fractions):
         raise ValueError("fraction must be a number, or one and more, not none")
 
-    def kept(size: int) -> np.ndarray:
-        return np.maximum(1, np.floor(fractions * size)).astype(np.int64)
-
-    def apply(key, delta, client):
+    def apply(key, delta, count):
         del key
         flat = jnp.concatenate([x.ravel() for x in delta.values()])
-        counts = jnp.asarray(kept(flat.size), jnp.int32)
-        sent = jnp.where(topk_mask(jnp.abs(flat), counts[client % len(fractions)]), flat, 0)
+        sent = jnp.where(topk_mask(jnp.abs(flat), count), flat, 0)
         ends = np.cumsum([x.size for x in delta.values()])[:-1]
         parts = zip(delta.items(), jnp.split(sent, ends), strict=True)
         return {path: part.reshape(x.shape) for (path, x), part in parts}
 
-    def bits(sizes):
-        total = sum(sizes)
-        return kept(total) * (BITS + math.ceil(math.log2(total)))
+    def values(held):
+        return np.maximum(1, np.floor(np.resize(fractions, len(held)) * held)).astype(np.int64)
 
-    return Codec(apply, bits, feedback=True, per_value=0)
+    def bits(held, leaves):
+        del leaves
+        return values(held) * (BITS + np.ceil(np.log2(held)).astype(np.int64))
+
+    return Codec(apply, values, bits, feedback=True, per_value=0)
 
 
 def quantise(*, levels: int = 255) -> Codec:
@@ -117,17 +119,17 @@ def quantise(*, levels: int = 255) -> Codec:
 
     Example:
       >>> codec = quantise(levels=1)
-      >>> sent = codec.apply(jax.random.key(0), {"a": jnp.array([0.6, -0.8])}, 0)["a"]
+      >>> sent = codec.apply(jax.random.key(0), {"a": jnp.array([0.6, -0.8])}, 2)["a"]
       >>> sorted(set(jnp.abs(sent).tolist()) | {0.0, 1.0})
       [0.0, 1.0]
-      >>> codec.bits([2]).tolist()
+      >>> codec.bits(np.array([2]), 1).tolist()
       [36]
     """
     if levels != int(levels) or levels < 1:
         raise ValueError(f"levels must be a whole number, at least 1, not {levels}")
 
-    def apply(key, delta, client):
-        del client
+    def apply(key, delta, count):
+        del count
 
         def one(key, v):
             size = jnp.linalg.norm(v.ravel())
@@ -141,10 +143,10 @@ def quantise(*, levels: int = 255) -> Codec:
 
     per_value = 1 + math.ceil(math.log2(levels + 1))
 
-    def bits(sizes):
-        return np.array([sum(sizes) * per_value + BITS * len(sizes)], np.int64)
+    def bits(held, leaves):
+        return held * per_value + BITS * leaves
 
-    return Codec(apply, bits, feedback=False, per_value=per_value)
+    return Codec(apply, lambda held: held, bits, feedback=False, per_value=per_value)
 
 
 def compress(strategy: Strategy, codec: Codec) -> Strategy:
@@ -181,28 +183,36 @@ def compress(strategy: Strategy, codec: Codec) -> Strategy:
 
     inner = nest(strategy, init_client=nothing_lost if codec.feedback else None)
 
+    def held(run: RunContext, variables: Variables, *, statistics: bool) -> np.ndarray:
+        """Return how many shared parameters, or statistics, each client holds, [K]."""
+        shared = shared_statistics if statistics else shared_params
+        leaves = shared(strategy, run, variables)
+        lacks = strategy.unheld(run, variables)
+        whole = np.full(run.num_clients, tree.size(leaves), np.int64)
+        return whole - sum(lacks[path] for path in leaves.keys() & lacks.keys())
+
+    def sent_by(context: ClientContext) -> Array:
+        counts = codec.values(held(context.run, context.variables, statistics=False))
+        return jnp.asarray(counts, jnp.int32)[context.client_id % len(counts)]
+
     def encode(context: ClientContext, result):
         result, state = inner.encode(context, result)
         delta = delta_of(strategy, context, result)
         if not codec.feedback:
-            sent = codec.apply(context.key, delta, context.client_id)
+            sent = codec.apply(context.key, delta, sent_by(context))
             return with_delta(context, result, sent), state
         wished = where_held(strategy, context, jax.tree.map(jnp.add, delta, state.outer))
-        sent = codec.apply(context.key, wished, context.client_id)
+        sent = codec.apply(context.key, wished, sent_by(context))
         return with_delta(context, result, sent), state._replace(outer=tree.subtract(wished, sent))
 
     def traffic(run: RunContext, variables: Variables):
         down = strategy.traffic(run, variables).down
-        sizes = [x.size for x in shared_params(strategy, run, variables).values()]
-        statistics = tree.size(shared_statistics(strategy, run, variables))
-        up, unheld = codec.bits(sizes) + BITS * statistics, strategy.unheld(run, variables)
-        if len(up) == 1 and not unheld:
+        leaves = len(shared_params(strategy, run, variables))
+        up = codec.bits(held(run, variables, statistics=False), leaves)
+        up = up + BITS * held(run, variables, statistics=True)
+        if (up == up[0]).all():
             return Traffic(np.full(run.rounds, up[0], np.int64), down, codec.per_value)
-        of_clients = np.resize(up, run.num_clients)
-        for path, values in unheld.items():
-            is_coded = path.startswith("params/")
-            of_clients = of_clients - (codec.per_value if is_coded else BITS) * values
-        return Traffic(np.tile(of_clients, (run.rounds, 1)), down, codec.per_value)
+        return Traffic(np.tile(up, (run.rounds, 1)), down, codec.per_value)
 
     return inner._replace(
         encode=encode,

@@ -96,6 +96,11 @@ def submodels(
       ValueError: for a value out of range, or if it cannot wrap the strategy; when a simulation is
         built, for a width that cuts no whole number of channels, or a model that it does not fit:
         other normalisation than by running statistics mixes channels, and attention splits them.
+        It is told by shapes: layers that join others' outputs side by side are not seen.
+
+    Running statistics are of the part's own activations: averaged over parts and wholes they fit
+    neither, so that clients had better keep normalisation for themselves
+    (:func:`lipsjax.keep_local`).
 
     References:
       Diao et al., "HeteroFL: Computation and Communication Efficient Federated Learning for
