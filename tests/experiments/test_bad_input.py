@@ -72,10 +72,6 @@ OPTIONS = {
     "no clients": (["--partition.clients", "0"], ["partition.clients must be at least 1, not 0"]),
     "no epochs": (["--local.epochs", "0"], ["local.epochs must be at least 1, not 0"]),
     "no batch": (["--local.batch-size", "-2"], ["local.batch_size must be at least 1, not -2"]),
-    "batches of one and norm batch": (
-        ["--local.batch-size", "1", "--model.name", "mlp", "--model.norm", "batch"],
-        ["norm batch has nothing to normalise", "batches of one example"],
-    ),
     "no examples": (["--partition.train-examples", "0"], ["train_examples", "at least 1, not 0"]),
     "a client without examples": (
         ["--partition.train-examples", "5", "0", "5"],
