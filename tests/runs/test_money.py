@@ -3,36 +3,18 @@
 import numpy as np
 import pytest
 
-from helpers import commands
+from helpers import commands, configs
+from helpers.configs import SITED
 from lipsjax.runs.config import Config, Execution, SitesConfig, to_dict
-from lipsjax.runs.fields import override
 from lipsjax.runs.prepare import prepare
 from lipsjax.runs.reads import unread
 
-SMALL = {
-    "dataset": "synthetic",
-    "rounds": 4,
-    "partition.clients": 3,
-    "partition.train_examples": 8,
-    "partition.test_examples": 8,
-    "model.name": "mlp",
-    "model.width": 4,
-    "model.depth": 2,
-    "model.norm": "none",
-    "local.epochs": 5,
-    "local.batch_size": 4,
-    "evaluation.global_examples": 20,
-    "sites.devices": ["pi-zero-2w", "pi-4", "pi-5"],
-}
 PRICES = {"sites.price_per_hour": [0.5, 1.0, 2.0]}
 HEAD = "device,gflops,up_mbit,down_mbit"
 
 
 def config_of(**changes):
-    config = Config()
-    for name, value in {**SMALL, **changes}.items():
-        config = override(config, name, value)
-    return config
+    return configs.config_of(SITED, {"local.epochs": 5, **changes})
 
 
 def prepared(**changes):

@@ -6,36 +6,21 @@ import numpy as np
 import pytest
 
 from helpers import commands
-from helpers.configs import argv_of, config_of
+from helpers.configs import SITED, argv_of, config_of
 from lipsjax import sites
 from lipsjax.runs.config import Config, Execution, SitesConfig, to_dict
 from lipsjax.runs.prepare import prepare
 from lipsjax.runs.timing import devices_of
 
-SMALL = {
-    "dataset": "synthetic",
-    "rounds": 4,
-    "partition.clients": 3,
-    "partition.train_examples": 8,
-    "partition.test_examples": 8,
-    "model.name": "mlp",
-    "model.width": 4,
-    "model.depth": 2,
-    "model.norm": "none",
-    "local.epochs": 1,
-    "local.batch_size": 4,
-    "evaluation.global_examples": 20,
-    "sites.devices": ["pi-zero-2w", "pi-4", "pi-5"],
-}
 FEDBUFF = {"strategy.name": "fedbuff", "sites.buffer": 2}
 
 
 def prepared(**changes):
-    return prepare(config_of(SMALL, changes), Execution(devices=1))
+    return prepare(config_of(SITED, changes), Execution(devices=1))
 
 
 def argv(**changes):
-    return argv_of(SMALL, changes)
+    return argv_of(SITED, changes)
 
 
 def test_a_config_without_sites_is_recorded_as_before_there_were_any():
@@ -79,7 +64,7 @@ def test_a_table_is_part_of_what_a_run_is(tmp_path):
     from lipsjax.runs import parts
 
     table = tmp_path / "sites.csv"
-    config = config_of(SMALL, {"sites.devices": [str(table)]})
+    config = config_of(SITED, {"sites.devices": [str(table)]})
     found = []
     for speed in (1, 2):
         table.write_text("device,gflops,up_mbit,down_mbit\n" + f"a,{speed},1,1\n" * 3)

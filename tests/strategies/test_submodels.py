@@ -17,7 +17,6 @@ from helpers.worlds import SHAPE, assert_close, simulate, tiny_model, world
 from lipsjax import fedavg, keep_local, models, strategies, transient_sparsity, tree
 from lipsjax.local import LocalTraining, model_loss, train
 from lipsjax.strategies import compress, submodels
-from lipsjax.strategies.submodels import dealt
 from lipsjax.strategy import ClientContext, Rank, RunContext
 from lipsjax.types import Layer, LocalResult, Model, Variables
 
@@ -508,11 +507,6 @@ def test_bits_of_parts_that_are_encoded_or_kept():
     masked = submodels(personal, densities=(0.25,)).traffic(run, shapes_of(MLP))
     assert masked.up[0].tolist() == [32 * (WHOLE - 16 - 12)] * 2
     assert masked.received(0, None, np.arange(2)).tolist() == [32 * (WHOLE - 28) + 16] * 2
-
-
-def test_values_are_dealt_out():
-    assert dealt((0.5, 1.0, 0.25), 5).tolist() == [0.5, 1.0, 0.25, 0.5, 1.0]
-    assert dealt((0.5, 1.0, 0.25), 2).tolist() == [0.5, 1.0]
 
 
 def of(model, **part):

@@ -227,15 +227,6 @@ REFUSES = {
 """Rank of wrappers -> why they do not go around parts."""
 
 
-def dealt(values: Sequence[float], clients: int) -> np.ndarray:
-    """Deal values out to clients in turn: client k has ``values[k mod len(values)]``, [K].
-
-    >>> dealt((0.5, 1.0), 3).tolist()
-    [0.5, 1.0, 0.5]
-    """
-    return np.resize(np.asarray(values, np.float64), clients)
-
-
 def plan_of(
     layers: Sequence[Layer],
     variables: Variables,
