@@ -2,6 +2,7 @@
 
 import math
 import typing
+from unittest import mock
 
 import flax.linen as nn
 import jax
@@ -13,7 +14,7 @@ import pytest
 from helpers.worlds import simulate, world
 from lipsjax import fedavg, models, transient_sparsity, tree
 from lipsjax.local import LocalTraining, model_loss
-from lipsjax.models import layers
+from lipsjax.models import convolution, layers
 from lipsjax.models.build import NAMES, NORMS
 from lipsjax.models.convolution import CONVOLUTIONS
 from lipsjax.models.pooling import max_pool
@@ -371,6 +372,64 @@ def test_lowerings_are_convolutions(lowering, case):
     ours = trained_twice(CONVOLUTIONS[lowering], x, w / size, stride, padding)
     theirs = trained_twice(CONVOLUTIONS["grouped"], x, w / size, stride, padding)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), ours, theirs)
+
+
+WINOGRAD_CASES = [  # kernel, padding, channels, features, image
+    ((3, 3), "SAME", 32, 32, (8, 16)),
+    ((3, 3), "VALID", 32, 40, (15, 16)),
+    ((3, 1), "SAME", 40, 32, (9, 15)),
+    ((3, 2), ((2, 1), (0, 1)), 32, 32, (10, 13)),
+    ((3, 3), ((0, 2), (2, 0)), 32, 32, (13, 11)),
+]
+
+
+def _gradients(conv, x, w, dy, padding):
+    y, pull = jax.vjp(lambda x, w: conv(x, w, (1, 1), padding, **FLAX), x, w)
+    return y, *pull(jnp.asarray(dy[:, : y.shape[1], : y.shape[2]], y.dtype))
+
+
+@pytest.mark.parametrize("case", WINOGRAD_CASES, ids=str)
+def test_convolutions_of_few_products_are_convolutions(case):
+    kernel, padding, channels, features, image = case
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(4, *image, channels)), rng.normal(size=(*kernel, channels, features))
+    dy = rng.normal(size=(4, 20, 20, features))
+    theirs = _gradients(CONVOLUTIONS["grouped"], x, w, dy, padding)
+    with mock.patch.object(convolution, "_direct", side_effect=AssertionError("another way")):
+        ours = _gradients(CONVOLUTIONS["loop"], x, w, dy, padding)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * np.abs(b).max())
+
+
+def test_convolutions_of_few_products_lose_little_to_rounding():
+    # in float32, against float64, no more than four times what XLA's own convolution loses
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(4, 16, 16, 64)), rng.normal(size=(3, 3, 64, 64))
+    dy = rng.normal(size=(4, 16, 16, 64))
+    exact = _gradients(CONVOLUTIONS["grouped"], x, w, dy, "SAME")
+    x, w = x.astype(np.float32), w.astype(np.float32)
+
+    def error(conv):
+        found = _gradients(conv, x, w, dy, "SAME")
+        assert all(y.dtype == jnp.float32 for y in found)
+        return [
+            float(np.abs(y - e).mean() / np.abs(e).mean())
+            for y, e in zip(found, exact, strict=True)
+        ]
+
+    for ours, theirs in zip(
+        error(CONVOLUTIONS["loop"]), error(CONVOLUTIONS["grouped"]), strict=True
+    ):
+        assert ours < 4 * theirs
+        assert ours < 1e-6
+
+
+def test_bfloat16_is_convolved_as_it_is_written():
+    x, w = jnp.ones((4, 16, 16, 64), jnp.bfloat16), jnp.ones((3, 3, 64, 64), jnp.bfloat16)
+    with mock.patch.object(convolution, "_winograd", side_effect=AssertionError("loses bits")):
+        y = CONVOLUTIONS["loop"](x, w, (1, 1), "SAME", **FLAX)
+    assert y.dtype == jnp.bfloat16
+    assert float(y[0, 8, 8, 0]) == 9 * 64
 
 
 def test_grouped_and_dilated_convolutions_are_refused():

@@ -15,7 +15,7 @@ from lipsjax.report.setting import describe_setting
 
 OLD = Path(__file__).parent / "data" / "v0.1"
 """`lipsjax sweep` of 0.1.0: 2 rounds, 2 seeds, 3 clients, deaths = 0.3, least_work = 0.2."""
-MARK = "recorded by behaviour 1 (lipsjax 0.1.0); this is behaviour 3"
+MARK = "recorded by behaviour 1 (lipsjax 0.1.0); this is behaviour 4"
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_an_old_run_does_not_go_on(old):
     with mock.patch.object(runs, "BEHAVIOUR", recording.BEHAVIOUR + 1):
         assert recording.run_hash(**about) not in (name, folder.name)
     folder = folder.rename(folder.with_name(name))
-    with pytest.raises(recording.RecordingError, match="by behaviour 1, and this is behaviour 3"):
+    with pytest.raises(recording.RecordingError, match="by behaviour 1, and this is behaviour 4"):
         recording.check(folder, **about)
 
 

@@ -15,7 +15,7 @@ def write_attack(run_dir, identified, *, attacker="aware", pictures=False):
     folder.mkdir(exist_ok=True)
     name = f"1-cosine-{attacker}-0a1b2c3d"
     about = {
-        **{"attack": "cosine", "attacker": attacker, "round": 1, "behaviour": 3},
+        **{"attack": "cosine", "attacker": attacker, "round": 1, "behaviour": recording.BEHAVIOUR},
         **{"settings": {}, "masks_known": False, "threat": "A server that looks."},
     }
     (folder / f"{name}.json").write_text(json.dumps(about))

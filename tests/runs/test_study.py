@@ -1,6 +1,7 @@
 """A study answers what was asked, or refuses by name."""
 
 import csv
+import json
 import os
 import shutil
 import warnings
@@ -307,7 +308,8 @@ def test_a_run_of_more_rounds_says_why_it_begins_anew(tmp_path):
     assert notes_of_others(tmp_path, [(config, "")]) == []
     assert notes_of_others(tmp_path, [(to_dict(Config(rounds=8)), "of other data")]) == []
     assert notes_of_others(tmp_path, [(to_dict(Config(rounds=8, seed=1)), "")]) == []
-    (folder / "config.json").write_text('{"config": {}, "behaviour": 3}')  # of a run not asked for
+    other = {"config": {}, "behaviour": recording.BEHAVIOUR}  # of a run not asked for
+    (folder / "config.json").write_text(json.dumps(other))
     assert notes_of_others(tmp_path, [(to_dict(Config(rounds=8)), "")]) == []
 
 

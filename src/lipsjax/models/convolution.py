@@ -3,8 +3,8 @@
 XLA's CPU backend runs a forward ``lax.conv`` at the speed of matrix products, on one thread, but
 differentiates it into convolutions that are naive inside loops; and ``vmap`` over kernels makes a
 grouped convolution, which is slow everywhere on CPU. So gradients here are built from forward
-convolutions and matrix products, and clients go one after the other under ``vmap``. Which of four
-ways is taken depends on shapes alone; ``benchmarks/README.md`` has the measurements.
+convolutions and matrix products, and clients go one after the other under ``vmap``. Which of five
+ways is taken depends on shapes and type alone; ``benchmarks/README.md`` has the measurements.
 
 Arrays are [N, H, W, C], kernels [kh, kw, C, O].
 """
@@ -87,7 +87,7 @@ def _unpatch(d, shape, window, strides, pads):
     return total
 
 
-# Four ways, each (forward, input gradient, kernel gradient), chosen by shape alone.
+# Five ways, each (forward, input gradient, kernel gradient).
 
 
 def _direct(x_shape, k_shape, strides, pads):
@@ -122,6 +122,90 @@ def _direct(x_shape, k_shape, strides, pads):
         ow = dy.shape[2]
         xs = _fence(_taps(_fence(jnp.pad(x, ((0, 0), (0, 0), pads[1], (0, 0)))), 2, kw, 1, ow))
         return _outer(xs, h_shifts(dy)).reshape(kw, c, kh, o)[:, :, ::-1].transpose(2, 0, 1, 3)
+
+    return forward, grad_x, grad_kernel
+
+
+# Winograd's F(4, 3) at the points 0, 1, -1, 1/2, -2 and infinity, of which little is lost to
+# rounding (Barabasz et al., arXiv 1803.10986)
+_A = (
+    (1, 1, 1, 1, 1, 0),
+    (0, 1, -1, 1 / 2, -2, 0),
+    (0, 1, 1, 1 / 4, 4, 0),
+    (0, 1, -1, 1 / 8, -8, 1),
+)
+_G = (
+    (1, 0, 0),
+    (1 / 3, 1 / 3, 1 / 3),
+    (-1 / 3, 1 / 3, -1 / 3),
+    (-16 / 15, -8 / 15, -4 / 15),
+    (1 / 15, -2 / 15, 4 / 15),
+    (0, 0, 1),
+)
+_B = (
+    (1, -3 / 2, -2, 3 / 2, 1, 0),
+    (0, -1, 1 / 2, 5 / 2, 1, 0),
+    (0, 1, -5 / 2, 1 / 2, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 1 / 2, -1, -1 / 2, 1, 0),
+    (0, 1, -3 / 2, -2, 3 / 2, 1),
+)
+
+
+def _mix(matrix, parts):
+    """Combine arrays by constants: rows of [R, P] and P arrays -> R arrays."""
+    return [
+        _fence(sum(c * part for c, part in zip(row, parts, strict=True) if c)) for row in matrix
+    ]
+
+
+def _winograd(x_shape, k_shape, strides, pads):
+    """Kernels of three rows, stride 1: four rows of the result by six products instead of twelve.
+
+    Along H by Winograd's minimal filtering, ``y = A ((G k) * (B x))`` for every four rows of y and
+    the six of x that they see (Lavin and Gray, arXiv 1509.09308); along W as it is written.
+    Gradients are its transposes, by half the products too.
+    """
+    del strides
+    _, h, _, c = x_shape
+    _, kw, _, o = k_shape
+    rows = _out(h, 3, 1, pads[0])
+    tiles = -(-rows // 4)
+    end = 4 * tiles
+
+    def seen(x):
+        edges = (pads[0][0], end + 2 - h - pads[0][0])
+        x = _fence(jnp.pad(x, ((0, 0), edges, (0, 0), (0, 0))))
+        return _mix(_B, [x[:, i : i + end - 3 : 4] for i in range(6)])
+
+    def given(dy):
+        dy = jnp.pad(dy, ((0, 0), (0, end - rows), (0, 0), (0, 0)))
+        # stacked: or else XLA computes what dy comes from once for every sum that reads it
+        return _mix(zip(*_A, strict=True), _fence(jnp.stack([dy[:, i::4] for i in range(4)])))
+
+    def along_w(parts, kernels, edges):
+        pairs = zip(parts, kernels, strict=True)
+        return [_conv(part, kernel[None], (1, 1), ((0, 0), edges)) for part, kernel in pairs]
+
+    def forward(x, kernel):
+        ys = _mix(_A, along_w(seen(x), _mix(_G, kernel), pads[1]))
+        return jnp.stack(ys, 2).reshape(len(x), end, -1, o)[:, :rows], x
+
+    def grad_x(kernel, dy):
+        kernels = _mix(_G, kernel[:, ::-1].transpose(0, 1, 3, 2))
+        edges = (kw - 1 - pads[1][0], kw - 1 - pads[1][1])
+        parts = _mix(zip(*_B, strict=True), along_w(given(dy), kernels, edges))
+        # a tile's rows 4 and 5 are rows 0 and 1 of the next one
+        own = [jnp.pad(part, ((0, 0), (0, 1), (0, 0), (0, 0))) for part in parts[:4]]
+        over = [jnp.pad(part, ((0, 0), (1, 0), (0, 0), (0, 0))) for part in parts[4:]]
+        dx = jnp.stack([own[0] + over[0], own[1] + over[1], own[2], own[3]], 2)
+        return dx.reshape(len(dy), end + 4, -1, c)[:, pads[0][0] : pads[0][0] + h]
+
+    def grad_kernel(x, dy):
+        x = jnp.pad(x, ((0, 0), (0, 0), pads[1], (0, 0)))
+        taps = [_fence(_taps(part, 2, kw, 1, dy.shape[2])) for part in seen(x)]
+        products = [_outer(a, b) for a, b in zip(taps, given(dy), strict=True)]
+        return jnp.stack(_mix(zip(*_G, strict=True), products)).reshape(k_shape)
 
     return forward, grad_x, grad_kernel
 
@@ -197,13 +281,23 @@ def _dense(x_shape, k_shape, strides, pads):
     return forward, grad_x, grad_kernel
 
 
-def _way(x_shape, k_shape, strides, pads):
-    (_, h, w, c), (kh, kw, _, _) = x_shape, k_shape
+def _way(x_shape, k_shape, dtype, strides, pads):
+    (n, h, w, c), (kh, kw, _, o) = x_shape, k_shape
+    oh, ow = (_out(*a) for a in zip((h, w), (kh, kw), strides, pads, strict=True))
+    is_plain = strides == (1, 1) and max(pads[0]) < kh and max(pads[1]) < kw
     if (kh, kw) == (1, 1) and pads == ((0, 0), (0, 0)):
         way = _pointwise
     elif h * w < kh * kw:
         way = _dense
-    elif strides == (1, 1) and c >= 8 and max(pads[0]) < kh and max(pads[1]) < kw:
+    elif (
+        is_plain
+        and kh == 3
+        and min(c, o) >= 32
+        and n * -(-oh // 4) * ow >= 128  # rows of each product; fewer do not pay for the sums
+        and dtype in (jnp.float32, jnp.float64)  # its sums need more digits than bfloat16 has
+    ):
+        way = _winograd
+    elif is_plain and c >= 8:
         way = _direct
     else:
         way = _gathered
@@ -212,17 +306,17 @@ def _way(x_shape, k_shape, strides, pads):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve(x, kernel, strides, pads):
-    return _way(x.shape, kernel.shape, strides, pads)[0](x, kernel)[0]
+    return _way(x.shape, kernel.shape, x.dtype, strides, pads)[0](x, kernel)[0]
 
 
 def _convolve_fwd(x, kernel, strides, pads):
-    y, kept = _way(x.shape, kernel.shape, strides, pads)[0](x, kernel)
+    y, kept = _way(x.shape, kernel.shape, x.dtype, strides, pads)[0](x, kernel)
     return y, (kept, kernel, jnp.zeros((0, *x.shape), x.dtype))
 
 
 def _convolve_bwd(strides, pads, residuals, dy):
     kept, kernel, like = residuals
-    _, grad_x, grad_kernel = _way(like.shape[1:], kernel.shape, strides, pads)
+    _, grad_x, grad_kernel = _way(like.shape[1:], kernel.shape, like.dtype, strides, pads)
     return grad_x(kernel, dy), grad_kernel(kept, dy)
 
 

@@ -8,7 +8,7 @@ reported, and marked so, but they are neither resumed nor compared with those of
 from collections.abc import Mapping
 from typing import Any
 
-BEHAVIOUR = 3
+BEHAVIOUR = 4
 """Number of this code."""
 # 1: lipsjax 0.1, which recorded no number.
 # 2: SCAFFOLD and FedDyn follow who arrived; faults come before codecs, clips after them;
@@ -18,7 +18,9 @@ BEHAVIOUR = 3
 #    known by their data's content and not by its path; clip keeps nothing of a client that
 #    diverged; what held masks keep from moving is no step under server optimizers and votes;
 #    floating inputs are normalised before the program, which moves their last bit.
-#    Open until it is released: what is added until then is of rare settings, and named here.
+# 4: 3x3 convolutions of 32 channels and more are summed in another order on CPU, which moves their
+#    last bits. Open until it is released: what is added until then is of rare settings, and named
+#    here.
 
 _RENAMED = {
     ("participation", "deaths"): "mid_round_dropout",
