@@ -14,6 +14,7 @@ import pytest
 from helpers.worlds import simulate, world
 from lipsjax import fedavg, models, transient_sparsity, tree
 from lipsjax.local import LocalTraining, model_loss
+from lipsjax.metrics.flops import flops
 from lipsjax.models import convolution, layers
 from lipsjax.models.build import NAMES, NORMS
 from lipsjax.models.convolution import CONVOLUTIONS
@@ -191,7 +192,7 @@ def test_lowerings_agree(name):
 
     def gradient(conv):
         # batch statistics of three single pixels would make much of how sums are rounded
-        model = build(name, (7, 6, 2), conv=conv, norm="group", param_dtype=jnp.float64)
+        model = build(name, (7, 6, 2), width=8, conv=conv, norm="group", param_dtype=jnp.float64)
         loss = jax.value_and_grad(model_loss(model), has_aux=True)
         return jax.jit(loss)(*drawn(model), images, labels, mask)
 
@@ -422,6 +423,26 @@ def test_convolutions_of_few_products_lose_little_to_rounding():
     ):
         assert ours < 4 * theirs
         assert ours < 1e-6
+
+
+@pytest.mark.parametrize("image", [(16, 16), (7, 20)])
+def test_convolutions_of_few_products_count_as_they_are_written(image):
+    x, w = jnp.ones((2, 4, *image, 32)), jnp.ones((2, 3, 3, 32, 40))
+
+    def count(conv):
+        def one(x, w):
+            return _gradients(conv, x, w, np.ones((4, *image, 40)), "SAME")
+
+        def step(w, _):
+            y, dx, dw = jax.vmap(one)(x, w)
+            return w + dw, (y, dx)
+
+        return flops(jax.make_jaxpr(lambda w: jax.lax.scan(step, w, None, length=5))(w))
+
+    pass_of_a_step = 2 * 9 * 32 * 40 * math.prod(image) * 4 * 2
+    written = 3 * 5 * pass_of_a_step
+    assert count(CONVOLUTIONS["loop"]) == written
+    assert count(CONVOLUTIONS["patches"]) == written
 
 
 def test_bfloat16_is_convolved_as_it_is_written():

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from lipsjax.models.convolution import TIMES
+
 COLLECTIVES = (
     "all-gather",
     "all-reduce",
@@ -27,7 +29,8 @@ COLLECTIVES = (
 def flops(jaxpr: Any) -> float:
     """Count the FLOPs of matrix products and convolutions, 2 for a multiplication and its addition.
 
-    Products with padding count; those that no result depends on do not, as the compiler drops them,
+    Of a convolution they are those of its definition, by whichever way fewer do. Products with
+    padding count; those that no result depends on do not, as the compiler drops them,
     nor do zeros that a strided convolution's gradient puts between pixels, nor elementwise
     arithmetic. Within ``shard_map`` it is one device's share. A loop whose length is only known at
     run time counts once.
@@ -56,9 +59,15 @@ def _flops(jaxpr: Any) -> float:
         elif name == "cond":
             total += max(_flops(branch) for branch in parameters["branches"])
         else:
-            times = parameters["length"] if name == "scan" else 1
+            times = parameters["length"] if name == "scan" else _times_over(equation)
             total += times * sum(_flops(inner) for inner in _inner(parameters.values()))
     return total
+
+
+def _times_over(equation: Any) -> float:
+    """Return how many products as written stand behind one of a function's."""
+    _, is_counted, times = str(equation.params.get("name", "")).rpartition(TIMES)
+    return float(times) if is_counted else 1.0
 
 
 def _inner(values: Iterable[Any]) -> Iterable[Any]:

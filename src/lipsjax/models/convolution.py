@@ -152,6 +152,18 @@ _B = (
 )
 
 
+TIMES = "products_times_"
+"""Begins the name of a function whose products are fewer than those of what it computes.
+
+The number that follows is how many times over :func:`lipsjax.metrics.flops.flops` counts them, so
+that a model's FLOPs, and the hours of devices, are the same whichever way it is computed."""
+
+
+def _counted(times, function):
+    function.__name__ = f"{TIMES}{times}"
+    return jax.jit(function)
+
+
 def _mix(matrix, parts):
     """Combine arrays by constants: rows of [R, P] and P arrays -> R arrays."""
     return [
@@ -207,7 +219,8 @@ def _winograd(x_shape, k_shape, strides, pads):
         products = [_outer(a, b) for a, b in zip(taps, given(dy), strict=True)]
         return jnp.stack(_mix(zip(*_G, strict=True), products)).reshape(k_shape)
 
-    return forward, grad_x, grad_kernel
+    written = 3 * rows / (6 * tiles)
+    return tuple(_counted(written, part) for part in (forward, grad_x, grad_kernel))
 
 
 def _gathered(x_shape, k_shape, strides, pads):
