@@ -10,12 +10,15 @@ Arrays are [N, H, W, C], kernels [kh, kw, C, O].
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import sequential_vmap
 
+# values that a core keeps near: patches of more are made and used a few images at a time
+_NEAR = 2**19
 _DIMS = ("NHWC", "HWIO", "NHWC")
 
 # keeps XLA from recomputing, or splitting into scalars, what stands before a copy
@@ -223,18 +226,42 @@ def _winograd(x_shape, k_shape, strides, pads):
     return tuple(_counted(written, part) for part in (forward, grad_x, grad_kernel))
 
 
+def _at_once(images, size):
+    """Return of how many images at a time patches of so many values each are made."""
+    most = _NEAR // size
+    shares = [i for i in range(1, images + 1) if images % i == 0 and most / 4 <= i <= most]
+    return max(shares, default=images)
+
+
 def _gathered(x_shape, k_shape, strides, pads):
-    """Strides or few channels: patches once, kept for the kernel gradient."""
-    window, o = k_shape[:2], k_shape[3]
+    """Strides or few channels: patches and a product, of as few images as a cache holds."""
+    n, window, o = x_shape[0], k_shape[:2], k_shape[3]
+    places = math.prod(_out(*a) for a in zip(x_shape[1:3], window, strides, pads, strict=True))
+    count = _at_once(n, places * math.prod(k_shape[:3]))
+
+    def split(x):
+        return x.reshape(n // count, count, *x.shape[1:])
+
+    def patches(x):
+        return _patches(x, window, strides, pads)
 
     def forward(x, kernel):
-        p = _patches(x, window, strides, pads)
-        return p @ kernel.reshape(-1, o), p
+        kernel = kernel.reshape(-1, o)
+        y = lax.map(lambda x: patches(x) @ kernel, split(x))
+        return y.reshape(n, *y.shape[2:]), x
 
     def grad_x(kernel, dy):
         return _unpatch(dy @ kernel.reshape(-1, o).T, x_shape, window, strides, pads)
 
-    return forward, grad_x, lambda p, dy: _outer(p, dy).reshape(k_shape)
+    def grad_kernel(x, dy):
+        def add(total, block):
+            x, dy = block
+            return total + _outer(patches(x), dy), None
+
+        zero = jnp.zeros((math.prod(k_shape[:3]), o), dy.dtype)
+        return lax.scan(add, zero, (split(x), split(dy)))[0].reshape(k_shape)
+
+    return forward, grad_x, grad_kernel
 
 
 def _pointwise(x_shape, _, strides, pads):
