@@ -60,7 +60,7 @@ def describe_behaviour(number: int, versions: Mapping[str, str]) -> str:
       versions: of the packages that it was recorded with.
 
     >>> describe_behaviour(1, {"lipsjax": "0.1.0"})
-    'recorded by behaviour 1 (lipsjax 0.1.0); this is behaviour 3'
+    'recorded by behaviour 1 (lipsjax 0.1.0); this is behaviour 4'
     """
     version = f" (lipsjax {versions['lipsjax']})" if "lipsjax" in versions else ""
     return f"recorded by behaviour {number}{version}; this is behaviour {BEHAVIOUR}"
