@@ -218,8 +218,13 @@ def _winograd(x_shape, k_shape, strides, pads):
 
     def grad_kernel(x, dy):
         x = jnp.pad(x, ((0, 0), (0, 0), pads[1], (0, 0)))
-        taps = [_fence(_taps(part, 2, kw, 1, dy.shape[2])) for part in seen(x)]
-        products = [_outer(a, b) for a, b in zip(taps, given(dy), strict=True)]
+
+        def product(parts):
+            x, dy = parts
+            return _outer(_taps(x, 2, kw, 1, dy.shape[2]), dy)
+
+        # in a loop, as the taps of all six would be in memory at once
+        products = lax.map(product, (jnp.stack(seen(x)), jnp.stack(given(dy))))
         return jnp.stack(_mix(zip(*_G, strict=True), products)).reshape(k_shape)
 
     written = 3 * rows / (6 * tiles)
