@@ -376,6 +376,22 @@ def test_lowerings_are_convolutions(lowering, case):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), ours, theirs)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("near", "at_once"), [(1, 1), (2, 2), (4, 3), (6, 6), (40, 6)])
+def test_patches_of_a_few_images_at_a_time_are_convolutions(near, at_once, stride):
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(2, 6, 8, 8, 2)), rng.normal(size=(2, 3, 3, 2, 5))
+    theirs = trained_twice(CONVOLUTIONS["grouped"], x, w, stride, "SAME")
+    values = (8 // stride) ** 2 * 3 * 3 * 2  # of an image's patches
+    with (
+        mock.patch.object(convolution, "_NEAR", near * values),
+        mock.patch.object(convolution, "_patches", wraps=convolution._patches) as patches,
+    ):
+        ours = trained_twice(CONVOLUTIONS["loop"], x, w, stride, "SAME")
+    assert {len(call.args[0]) for call in patches.call_args_list} == {at_once}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), ours, theirs)
+
+
 WINOGRAD_CASES = [  # kernel, padding, channels, features, image
     ((3, 3), "SAME", 32, 32, (8, 16)),
     ((3, 3), "VALID", 32, 40, (15, 16)),

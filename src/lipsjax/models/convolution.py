@@ -219,9 +219,9 @@ def _winograd(x_shape, k_shape, strides, pads):
     def grad_kernel(x, dy):
         x = jnp.pad(x, ((0, 0), (0, 0), pads[1], (0, 0)))
 
-        def product(parts):
-            x, dy = parts
-            return _outer(_taps(x, 2, kw, 1, dy.shape[2]), dy)
+        def product(pair):
+            part, change = pair
+            return _outer(_taps(part, 2, kw, 1, change.shape[2]), change)
 
         # in a loop, as the taps of all six would be in memory at once
         products = lax.map(product, (jnp.stack(seen(x)), jnp.stack(given(dy))))
@@ -232,7 +232,10 @@ def _winograd(x_shape, k_shape, strides, pads):
 
 
 def _at_once(images, size):
-    """Return of how many images at a time patches of so many values each are made."""
+    """Return how many images to make patches of at a time, each of so many values.
+
+    As many as divide all and stay near; all, where that would be under a quarter of what fits.
+    """
     most = _NEAR // size
     shares = [i for i in range(1, images + 1) if images % i == 0 and most / 4 <= i <= most]
     return max(shares, default=images)
